@@ -1,0 +1,85 @@
+//! Every bound and default of the core, in one place, and how they relate to each other.
+//!
+//! A bound that a caller may change is a default here and an option there. A bound that nobody may
+//! change protects against a hostile or broken peer. Imports nothing.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+pub const version = "0.1.0";
+
+/// Capacity of the receive and of the send ring, unless the caller says otherwise.
+pub const ring_capacity_default = 8192 * kib;
+
+/// Smallest ring: the upgrade request and response have to fit.
+pub const ring_capacity_min = 256 * kib;
+
+/// Largest ring: offsets into it fit in 32 bits with room to spare.
+pub const ring_capacity_max = 1024 * 1024 * kib;
+
+/// Largest message taken from the peer, unless the caller says otherwise. Beyond: close code 1009.
+pub const message_size_max_default = 4096 * kib;
+
+/// Bytes taken by one read of the socket. Small, so that the first message of a burst does not
+/// wait until the last has been copied out of the kernel, and the bytes stay in the L2 cache.
+pub const read_size_max = 64 * kib;
+
+/// Ring of ciphertext that has been received and not yet opened: a read and a partial record.
+pub const ciphertext_ring_capacity = 128 * kib;
+
+/// Reads in one turn, so that a peer that never pauses cannot keep the owner's loop forever.
+pub const reads_per_turn_max = 16;
+
+/// How long a busy wait spins before its owner gets a turn (signals, other Python threads), and
+/// how often it looks at the clock meanwhile.
+pub const spin_turn_ns = 1_000_000;
+pub const spins_per_clock_read = 64;
+
+/// RFC 8446, section 5.1 and 5.2: the largest plaintext and the largest expansion of a record.
+pub const record_plaintext_size_max = 16 * kib;
+pub const record_header_size = 5;
+pub const record_size_max = record_header_size + record_plaintext_size_max + 256;
+
+/// RFC 6455, section 5.2: a server's header without mask, a client's header with mask.
+pub const frame_header_size_max = 14;
+
+/// RFC 6455, section 5.5.
+pub const control_payload_size_max = 125;
+
+/// Head of an HTTP response: status line and headers, up to the blank line.
+pub const response_head_size_max = 64 * kib;
+pub const response_headers_max = 128;
+
+/// Room in the send ring that messages leave for control frames: a CLOSE and a pong, whole.
+pub const control_frames_room = 2 * (control_payload_size_max + frame_header_size_max);
+
+/// Masking keys are drawn from the system's generator this many bytes at a time.
+pub const mask_pool_size = 4 * kib;
+
+/// Interim (1xx) responses in front of the real one.
+pub const interim_responses_max = 8;
+
+/// RFC 6455, section 5.5.1: a control payload less the code.
+pub const close_reason_size_max = control_payload_size_max - 2;
+
+/// Longest sleep of the binding between two looks for signals.
+pub const wait_max_ns = 250_000_000;
+
+/// Body of a refused upgrade that is kept for the caller, who wants to know why.
+pub const error_body_size_max = 64 * kib;
+
+/// The upgrade request, with everything that the caller added.
+pub const request_size_max = 64 * kib;
+
+/// Addresses tried, of those that a name resolves to.
+pub const addresses_max = 16;
+
+const kib = 1024;
+
+comptime {
+    assert(ciphertext_ring_capacity >= read_size_max + record_size_max);
+    assert(ring_capacity_default > message_size_max_default + frame_header_size_max);
+    assert(ring_capacity_min > request_size_max);
+    assert(ring_capacity_min > response_head_size_max + error_body_size_max);
+    assert(ring_capacity_max >= ring_capacity_default);
+}

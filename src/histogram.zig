@@ -1,0 +1,254 @@
+//! A histogram of latencies: how long did a stage take, at any percentile, for a few ns a record.
+//!
+//! Log-linear, as HdrHistogram: every power of two is cut into 128 buckets of equal width, so the
+//! place of a value is one count of leading zeros and one shift, and what is reported is never
+//! more than 1/128 (0.79 %) above what was recorded. Values below 256 have a bucket each. Values
+//! from 2^40 ns on (18 minutes) share the last bucket; `min`, `max`, `sum` and `count` stay exact.
+//!
+//! Fixed size, no allocation, no clock, no locks: one thread records and reads.
+//!
+//! Invariant: the buckets add up to `count`; `min <= max` unless nothing was recorded.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+/// Counts of u64 values, by default nanoseconds: 34,864 bytes, so keep it in a struct that lives
+/// on the heap rather than on the stack. Start with `.empty`.
+pub const Histogram = struct {
+    /// Records made.
+    count: u64,
+    /// Sum of the values: u128, because `maxInt(u64)` may be recorded more than once.
+    sum: u128,
+    /// Smallest value, exact; `maxInt(u64)` when nothing was recorded.
+    min: u64,
+    /// Largest value, exact; 0 when nothing was recorded.
+    max: u64,
+    // u64, not u32: a bucket that takes a million records a second would overflow 32 bits after 71
+    // minutes. The price is memory only; what a record touches is two cache lines either way.
+    buckets: [buckets_count]u64,
+
+    /// Nothing recorded.
+    pub const empty: Histogram = .{
+        .count = 0,
+        .sum = 0,
+        .min = std.math.maxInt(u64),
+        .max = 0,
+        .buckets = @splat(0),
+    };
+
+    /// Counts one value. Any value is accepted.
+    pub fn record(histogram: *Histogram, value: u64) void {
+        histogram.count += 1;
+        histogram.sum += value;
+        histogram.min = @min(histogram.min, value);
+        histogram.max = @max(histogram.max, value);
+        histogram.buckets[bucketOf(value)] += 1;
+    }
+
+    /// Arithmetic mean of the values; 0 when nothing was recorded.
+    pub fn mean(histogram: *const Histogram) f64 {
+        if (histogram.count == 0) return 0;
+        const sum: f64 = @floatFromInt(histogram.sum);
+        const count: f64 = @floatFromInt(histogram.count);
+        return sum / count;
+    }
+
+    /// The value at the nearest rank: the smallest recorded value that at least `p` percent of the
+    /// values do not exceed, rounded up to the upper edge of its bucket (less than 1/128 above it)
+    /// but never above `max`. Exact for the smallest (`p` = 0) and the largest (`p` = 100) value,
+    /// and for any value below 256. In the last bucket (2^40 and above) it is `max`.
+    /// 0 when nothing was recorded. Reads the buckets from the front: about a microsecond, not
+    /// for the hot path. Asserts that `p` lies in 0 to 100.
+    pub fn percentile(histogram: *const Histogram, p: f64) u64 {
+        assert(p >= 0 and p <= 100);
+        if (histogram.count == 0) return 0;
+
+        const rank = rankOf(p, histogram.count);
+        if (rank == 1) return histogram.min;
+
+        var seen: u64 = 0;
+        for (histogram.buckets, 0..) |records, bucket| {
+            seen += records;
+            if (seen < rank) continue;
+            return std.math.clamp(upperEdge(bucket), histogram.min, histogram.max);
+        }
+        unreachable; // the buckets add up to `count`, and the rank is not above it
+    }
+
+    /// Forgets everything.
+    pub fn reset(histogram: *Histogram) void {
+        histogram.* = .empty;
+    }
+};
+
+const sub_bucket_bits = 7;
+const sub_buckets_count = 1 << sub_bucket_bits;
+const value_clamped = 1 << 40;
+const buckets_count = bucketOf(value_clamped) + 1;
+
+/// Values of the same bit length share a shift, which leaves `sub_bucket_bits` bits below the
+/// leading one; the sum continues where the range of the shift before ended. Below 256: no shift.
+fn bucketOf(value: u64) usize {
+    const clamped: u64 = @min(value, value_clamped);
+    const shift: u6 = @intCast(63 - sub_bucket_bits - @clz(clamped | sub_buckets_count));
+    return (@as(usize, shift) << sub_bucket_bits) + (clamped >> shift);
+}
+
+/// The largest value that `bucketOf` puts into `bucket`.
+fn upperEdge(bucket: usize) u64 {
+    assert(bucket < buckets_count);
+    if (bucket == buckets_count - 1) return std.math.maxInt(u64);
+    if (bucket < 2 * sub_buckets_count) return bucket;
+    const shift: u6 = @intCast((bucket >> sub_bucket_bits) - 1);
+    const lower: u64 = bucket - (@as(usize, shift) << sub_bucket_bits);
+    return ((lower + 1) << shift) - 1;
+}
+
+/// Nearest rank, from 1: the `p`-th percentile of `count` sorted values is the value at this rank.
+fn rankOf(p: f64, count: u64) u64 {
+    assert(count > 0);
+    if (p == 100) return count;
+    const exact = p * @as(f64, @floatFromInt(count)) / 100;
+    // 99.9 has no exact binary form: without the margin of two rounding errors, a rank that should
+    // be a whole number could come out one too high. It also keeps the rank within the count.
+    const margin = 2 * std.math.floatEps(f64);
+    const rank: u64 = @intFromFloat(@ceil(exact * (1 - margin)));
+    assert(rank <= count);
+    return @max(1, rank);
+}
+
+comptime {
+    assert(buckets_count == 4353);
+    assert(@sizeOf(Histogram) == 34_864);
+    assert(100 < sub_buckets_count); // a relative error below 1 %
+}
+
+// Tests: against sorted arrays of random values, the definition of nearest rank; and the edges.
+
+const testing = std.testing;
+
+test "histogram: nothing recorded" {
+    var histogram: Histogram = .empty;
+    try testing.expectEqual(0, histogram.count);
+    try testing.expectEqual(0, histogram.mean());
+    for ([_]f64{ 0, 50, 100 }) |p| try testing.expectEqual(0, histogram.percentile(p));
+    histogram.record(7);
+    histogram.reset();
+    try testing.expectEqualDeep(Histogram.empty, histogram);
+}
+
+test "histogram: a single value is exact at every percentile, also beyond the last bucket" {
+    const values = [_]u64{
+        0,             1,                 127,                      128,
+        255,           256,               257,                      999,
+        (1 << 40) - 1, 1 << 40,           (1 << 40) + 1,            1 << 63,
+        1_000_000_007, (1 << 39) + 12345, std.math.maxInt(u64) - 1, std.math.maxInt(u64),
+    };
+    for (values) |value| {
+        var histogram: Histogram = .empty;
+        histogram.record(value);
+        for ([_]f64{ 0, 1, 50, 99.999, 100 }) |p| {
+            try testing.expectEqual(value, histogram.percentile(p));
+        }
+        try testing.expectEqual(value, histogram.min);
+        try testing.expectEqual(value, histogram.max);
+        try testing.expectEqual(value, histogram.sum);
+        try testing.expectEqual(1, histogram.count);
+        try testing.expectEqual(@as(f64, @floatFromInt(value)), histogram.mean());
+    }
+}
+
+test "histogram: the buckets partition all values and none is wider than 1/128 of its values" {
+    var lower: u64 = 0;
+    for (0..buckets_count) |bucket| {
+        const upper = upperEdge(bucket);
+        try testing.expect(upper >= lower);
+        try testing.expectEqual(bucket, bucketOf(lower));
+        try testing.expectEqual(bucket, bucketOf(upper));
+        if (bucket == buckets_count - 1) {
+            try testing.expectEqual(1 << 40, lower);
+            try testing.expectEqual(std.math.maxInt(u64), upper);
+        } else {
+            // The width less one is the largest error; the smallest value is the worst case.
+            try testing.expect((upper - lower) * 128 <= lower);
+            try testing.expectEqual(bucket + 1, bucketOf(upper + 1));
+            lower = upper + 1;
+        }
+    }
+}
+
+test "histogram: percentiles agree with a sorted array, on random values of every magnitude" {
+    const gpa = testing.allocator;
+    const histogram = try gpa.create(Histogram);
+    defer gpa.destroy(histogram);
+    histogram.* = .empty;
+    for (0..200) |seed| {
+        var prng = std.Random.DefaultPrng.init(seed);
+        const random = prng.random();
+        const values = try gpa.alloc(u64, random.intRangeAtMost(usize, 1, 3000));
+        defer gpa.free(values);
+
+        histogram.reset();
+        var sum: u128 = 0;
+        const bits_max = random.intRangeAtMost(u6, 1, 40);
+        for (values) |*value| {
+            const bits = random.intRangeAtMost(u6, 0, bits_max);
+            value.* = random.int(u64) & ((@as(u64, 1) << bits) - 1);
+            sum += value.*;
+            histogram.record(value.*);
+        }
+        std.mem.sort(u64, values, {}, std.sort.asc(u64));
+
+        try testing.expectEqual(values.len, histogram.count);
+        try testing.expectEqual(sum, histogram.sum);
+        try testing.expectEqual(values[0], histogram.min);
+        try testing.expectEqual(values[values.len - 1], histogram.max);
+        try testing.expectEqual(values[0], histogram.percentile(0));
+        try testing.expectEqual(values[values.len - 1], histogram.percentile(100));
+
+        for ([_]u64{ 1, 100, 1000, 2500, 5000, 9000, 9900, 9990, 9999, 10_000 }) |hundredths| {
+            const rank = std.math.divCeil(u64, hundredths * values.len, 10_000) catch unreachable;
+            const expected = values[rank - 1];
+            const actual = histogram.percentile(@as(f64, @floatFromInt(hundredths)) / 100);
+            try testing.expect(actual >= expected);
+            try testing.expect((actual - expected) * 128 <= expected);
+            if (expected < 256) try testing.expectEqual(expected, actual);
+        }
+    }
+}
+
+test "histogram: the smallest and the largest of a bucket are exact" {
+    var histogram: Histogram = .empty;
+    for ([_]u64{ 1_000_000, 1_000_002, 1_000_001 }) |value| histogram.record(value);
+    try testing.expectEqual(bucketOf(1_000_000), bucketOf(1_000_002));
+    try testing.expectEqual(1_000_000, histogram.percentile(0));
+    try testing.expectEqual(1_000_002, histogram.percentile(50));
+    try testing.expectEqual(1_000_002, histogram.percentile(100));
+    try testing.expectEqual(1_000_001, histogram.mean());
+}
+
+test "histogram: values beyond the range leave the percentiles below it as they are" {
+    var histogram: Histogram = .empty;
+    for (0..98) |_| histogram.record(1000);
+    histogram.record(1 << 41);
+    histogram.record(std.math.maxInt(u64));
+    try testing.expectEqual(1003, histogram.percentile(98));
+    try testing.expectEqual(std.math.maxInt(u64), histogram.percentile(99));
+    try testing.expectEqual(std.math.maxInt(u64), histogram.percentile(100));
+    try testing.expectEqual(98_000 + (1 << 41) + std.math.maxInt(u64), histogram.sum);
+}
+
+test "histogram: the rank of a whole number is not lifted by the rounding of a decimal fraction" {
+    for (1..10_000) |hundredths| {
+        const p = @as(f64, @floatFromInt(hundredths)) / 100;
+        for ([_]u64{ 1, 3, 100, 1000, 9999, 10_000, 1_000_000, 7_000_000_000 }) |count| {
+            const expected = std.math.divCeil(u64, hundredths * count, 10_000) catch unreachable;
+            try testing.expectEqual(expected, rankOf(p, count));
+        }
+    }
+    for ([_]u64{ 1, 1 << 53, (1 << 53) + 1, std.math.maxInt(u64) }) |count| {
+        try testing.expectEqual(count, rankOf(100, count));
+        try testing.expect(rankOf(std.math.nextAfter(f64, 100, 0), count) <= count);
+        try testing.expectEqual(1, rankOf(0, count));
+    }
+}

@@ -1,0 +1,292 @@
+//! The request head: request line and headers, written into the caller's buffer (RFC 9112, section
+//! 3). Requests of this client have no body.
+//!
+//! Everything is checked before the first byte is written, and nothing that could start a second
+//! request passes: the target comes from a parsed `Url`, names are tokens, values hold no line
+//! ends, and headers that would announce a body are refused.
+
+const std = @import("std");
+const constants = @import("../constants.zig");
+const header_module = @import("header.zig");
+const url_module = @import("url.zig");
+
+const assert = std.debug.assert;
+const Header = header_module.Header;
+const Url = url_module.Url;
+const Writer = std.Io.Writer;
+
+/// The methods without a body.
+pub const Method = enum {
+    get,
+    head,
+
+    /// As it stands on the request line.
+    pub fn name(method: Method) []const u8 {
+        return switch (method) {
+            .get => "GET",
+            .head => "HEAD",
+        };
+    }
+};
+
+/// Why the caller's headers cannot be sent.
+pub const HeadersError = header_module.InvalidHeaderError || error{ ReservedHeader, DuplicateHost };
+
+/// Why a request cannot be written.
+pub const WriteError = HeadersError || error{NoSpaceLeft};
+
+/// A request. Everything is borrowed for the call only.
+pub const Options = struct {
+    method: Method = .get,
+    url: *const Url,
+    /// Sent in this order after our own. Host, User-Agent, Accept and Connection take the place
+    /// of ours.
+    headers: []const Header = &.{},
+};
+
+/// Writes a whole request to the front of `target` and returns its size. After an error the content
+/// of `target` is undefined. Without other wishes of the caller the server is asked to close
+/// afterwards, so that a body without a length ends too.
+pub fn write(target: []u8, options: Options) WriteError!usize {
+    try checkHeaders(options.headers, isReserved);
+
+    var writer: Writer = .fixed(target[0..@min(target.len, constants.request_size_max)]);
+    writeAll(&writer, options) catch |err| switch (err) {
+        error.WriteFailed => return error.NoSpaceLeft,
+    };
+    assert(writer.end <= constants.request_size_max);
+    return writer.end;
+}
+
+/// One plain sentence for the user.
+pub fn describe(err: WriteError) [:0]const u8 {
+    return switch (err) {
+        error.InvalidHeaderName => "a header's name is empty or holds a character that is not " ++
+            "allowed in a name",
+        error.InvalidHeaderValue => "a header's value holds a line end or another control " ++
+            "character",
+        error.ReservedHeader => "a header was given that the client sets itself",
+        error.DuplicateHost => "the Host header was given more than once",
+        error.NoSpaceLeft => "the request is larger than the client sends",
+    };
+}
+
+/// Checks every header of the caller before anything is written. `reserved` says by name which ones
+/// are not the caller's to set.
+pub fn checkHeaders(
+    headers: []const Header,
+    reserved: *const fn (name: []const u8) bool,
+) HeadersError!void {
+    var host_count: usize = 0;
+    for (headers) |header| {
+        try header_module.validateHeader(header);
+        if (reserved(header.name)) return error.ReservedHeader;
+        if (std.ascii.eqlIgnoreCase(header.name, "Host")) host_count += 1;
+    }
+    // A server must refuse two (RFC 9112, section 3.2), and proxies would pick different ones.
+    if (host_count > 1) return error.DuplicateHost;
+}
+
+/// Writes the request line, Host first among the headers (RFC 9110, section 7.2), and User-Agent;
+/// the latter two from `headers` if they are there. Called before `writeHeaders`.
+pub fn writeStart(
+    writer: *Writer,
+    method: Method,
+    url: *const Url,
+    headers: []const Header,
+) Writer.Error!void {
+    try writer.writeAll(method.name());
+    try writer.writeByte(' ');
+    try url.writeTarget(writer);
+    try writer.writeAll(" HTTP/1.1\r\n");
+
+    if (find(headers, "Host")) |host| {
+        try writeHeader(writer, .{ .name = "Host", .value = host });
+    } else {
+        try writer.writeAll("Host: ");
+        try url.writeHost(writer);
+        try writer.writeAll("\r\n");
+    }
+    if (find(headers, "User-Agent") == null) {
+        try writeHeader(writer, .{ .name = "User-Agent", .value = "hftws/" ++ constants.version });
+    }
+}
+
+/// Writes the caller's headers but Host, which `writeStart` has written, and the blank line.
+/// `headers` have passed `checkHeaders`.
+pub fn writeHeaders(writer: *Writer, headers: []const Header) Writer.Error!void {
+    for (headers) |header| {
+        if (std.ascii.eqlIgnoreCase(header.name, "Host")) continue;
+        try writeHeader(writer, header);
+    }
+    try writer.writeAll("\r\n");
+}
+
+/// Writes one header line.
+pub fn writeHeader(writer: *Writer, header: Header) Writer.Error!void {
+    assert(header.name.len > 0);
+    try writer.writeAll(header.name);
+    try writer.writeAll(": ");
+    try writer.writeAll(header.value);
+    try writer.writeAll("\r\n");
+}
+
+fn writeAll(writer: *Writer, options: Options) Writer.Error!void {
+    try writeStart(writer, options.method, options.url, options.headers);
+    if (find(options.headers, "Accept") == null) {
+        try writeHeader(writer, .{ .name = "Accept", .value = "*/*" });
+    }
+    if (find(options.headers, "Connection") == null) {
+        try writeHeader(writer, .{ .name = "Connection", .value = "close" });
+    }
+    try writeHeaders(writer, options.headers);
+}
+
+/// Headers that announce a body, which these requests do not have (the server would wait for it, or
+/// take the next request for it), or another protocol, which we would not understand.
+fn isReserved(name: []const u8) bool {
+    const names = [_][]const u8{ "Content-Length", "Transfer-Encoding", "Upgrade" };
+    for (names) |reserved| {
+        if (std.ascii.eqlIgnoreCase(name, reserved)) return true;
+    }
+    return false;
+}
+
+/// The value of the first header of that name.
+fn find(headers: []const Header, name: []const u8) ?[]const u8 {
+    for (headers) |header| {
+        if (std.ascii.eqlIgnoreCase(header.name, name)) return header.value;
+    }
+    return null;
+}
+
+test "request: a GET is written with the headers that it needs" {
+    var target: [256]u8 = undefined;
+    const url = try Url.parse("https://api.example.com:8443?symbol=BTC%20USD");
+    const size = try write(&target, .{ .url = &url });
+    try std.testing.expectEqualStrings("GET /?symbol=BTC%20USD HTTP/1.1\r\n" ++
+        "Host: api.example.com:8443\r\n" ++
+        "User-Agent: hftws/" ++ constants.version ++ "\r\n" ++
+        "Accept: */*\r\n" ++
+        "Connection: close\r\n" ++
+        "\r\n", target[0..size]);
+}
+
+test "request: the caller's headers follow in order and take the place of ours" {
+    var target: [256]u8 = undefined;
+    const url = try Url.parse("http://[::1]/depth");
+    const size = try write(&target, .{ .method = .head, .url = &url, .headers = &.{
+        .{ .name = "X-Key", .value = "1" },
+        .{ .name = "user-agent", .value = "mine" },
+        .{ .name = "HOST", .value = "front.example" },
+        .{ .name = "connection", .value = "keep-alive" },
+        .{ .name = "ACCEPT", .value = "" },
+        .{ .name = "X-Key", .value = "2" },
+    } });
+    try std.testing.expectEqualStrings("HEAD /depth HTTP/1.1\r\n" ++
+        "Host: front.example\r\n" ++
+        "X-Key: 1\r\n" ++
+        "user-agent: mine\r\n" ++
+        "connection: keep-alive\r\n" ++
+        "ACCEPT: \r\n" ++
+        "X-Key: 2\r\n" ++
+        "\r\n", target[0..size]);
+}
+
+test "request: a header that cannot be sent is refused by cause" {
+    const Case = struct { WriteError, []const Header };
+    const host: Header = .{ .name = "Host", .value = "a" };
+    const cases = [_]Case{
+        .{ error.InvalidHeaderName, &.{.{ .name = "", .value = "a" }} },
+        .{ error.InvalidHeaderName, &.{ host, .{ .name = "a b", .value = "a" } } },
+        .{ error.InvalidHeaderValue, &.{.{ .name = "a", .value = "b\r\nc: d" }} },
+        .{ error.InvalidHeaderValue, &.{.{ .name = "Host", .value = "b\n" }} },
+        .{ error.ReservedHeader, &.{.{ .name = "content-length", .value = "1" }} },
+        .{ error.ReservedHeader, &.{.{ .name = "Transfer-Encoding", .value = "chunked" }} },
+        .{ error.ReservedHeader, &.{ host, .{ .name = "UPGRADE", .value = "h2c" } } },
+        .{ error.DuplicateHost, &.{ host, .{ .name = "host", .value = "a" } } },
+    };
+    const url = try Url.parse("http://a");
+    var target: [256]u8 = undefined;
+    for (cases) |case| {
+        const expected, const headers = case;
+        const result = write(&target, .{ .url = &url, .headers = headers });
+        try std.testing.expectError(expected, result);
+        try std.testing.expect(describe(expected).len > 0);
+    }
+}
+
+test "request: every target that is too small is told, and nothing is written past it" {
+    const url = try Url.parse("http://example.com/path");
+    const options: Options = .{ .url = &url, .headers = &.{.{ .name = "X", .value = "y" }} };
+    var whole: [256]u8 = undefined;
+    const size = try write(&whole, options);
+
+    for (0..size) |target_size| {
+        var target: [256]u8 = @splat(0xaa);
+        try std.testing.expectError(error.NoSpaceLeft, write(target[0..target_size], options));
+        for (target[target_size..]) |byte| try std.testing.expectEqual(0xaa, byte);
+    }
+    try std.testing.expectEqual(size, try write(whole[0..size], options));
+}
+
+test "request: a request of exactly the largest size is written, one byte more is refused" {
+    const url = try Url.parse("http://a");
+    var target: [constants.request_size_max + 16]u8 = undefined;
+    const size_empty = try write(&target, .{ .url = &url, .headers = &.{
+        .{ .name = "X", .value = "" },
+    } });
+
+    const filler: [constants.request_size_max]u8 = @splat('v');
+    for ([_]usize{ 0, 1 }) |excess| {
+        const value = filler[0 .. constants.request_size_max - size_empty + excess];
+        const options: Options = .{ .url = &url, .headers = &.{.{ .name = "X", .value = value }} };
+        if (excess == 0) {
+            try std.testing.expectEqual(constants.request_size_max, try write(&target, options));
+        } else {
+            try std.testing.expectError(error.NoSpaceLeft, write(&target, options));
+        }
+    }
+}
+
+test "request: random headers never change how many lines a request has" {
+    var prng: std.Random.DefaultPrng = .init(0x72657175);
+    const random = prng.random();
+    const url = try Url.parse("http://example.com/path?query");
+    var written_count: usize = 0;
+    for (0..20_000) |_| {
+        const name_alphabet = "HostXaccept-";
+        const value_alphabet = "abc, :;=\"\t\xff\xc3aaaaaaaaaaaaaaaaaaa\r\n\x00";
+        var names: [3][4]u8 = undefined;
+        var values: [3][6]u8 = undefined;
+        var headers: [3]Header = undefined;
+        const header_count = random.uintAtMost(usize, headers.len);
+        for (headers[0..header_count], names[0..header_count], values[0..header_count]) |
+            *header,
+            *name,
+            *value,
+        | {
+            for (name) |*byte| {
+                byte.* = name_alphabet[random.uintLessThan(usize, name_alphabet.len)];
+            }
+            for (value) |*byte| {
+                byte.* = value_alphabet[random.uintLessThan(usize, value_alphabet.len)];
+            }
+            header.* = .{ .name = name, .value = value[0..random.uintAtMost(usize, value.len)] };
+        }
+        var target: [256]u8 = undefined;
+        const options: Options = .{ .url = &url, .headers = headers[0..header_count] };
+        const size = write(&target, options) catch continue;
+        written_count += 1;
+
+        // Request line, Host, User-Agent, Accept, Connection, and the blank line. A random name of
+        // four letters can be "Host", which takes the place of ours.
+        const host_given = find(options.headers, "Host") != null;
+        const expected = 6 + header_count - @intFromBool(host_given);
+        try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\n"));
+        try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\r\n"));
+        try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\r"));
+        try std.testing.expectEqual(size - 4, std.mem.find(u8, target[0..size], "\r\n\r\n").?);
+    }
+    try std.testing.expect(written_count > 1_000);
+}

@@ -1,0 +1,594 @@
+//! The URL of a client: `ws`, `wss`, `http` or `https`, cut into the parts that a connection needs
+//! (RFC 3986, as far as a client's URL goes; RFC 6455, section 3).
+//!
+//! Parse, don't validate: what cannot be used is refused by cause here, so that a parsed host can
+//! be resolved and a parsed target can be written on the request line as it stands (neither holds a
+//! space or a control character). Nothing is decoded, normalised or copied: percent signs in the
+//! target are the caller's, and every part is a slice of the text.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const Writer = std.Io.Writer;
+
+/// RFC 1035, section 2.3.4: 255 octets on the wire are 253 characters of text.
+pub const host_size_max = 253;
+
+const label_size_max = 63;
+
+/// Why a text is not a URL that can be connected to.
+pub const ParseError = error{
+    MissingScheme,
+    UnknownScheme,
+    MissingHost,
+    InvalidHost,
+    InvalidPort,
+    UserInfoNotSupported,
+    FragmentNotAllowed,
+    InvalidCharacter,
+};
+
+/// What the URL is for, and whether TLS is under it.
+pub const Scheme = enum {
+    ws,
+    wss,
+    http,
+    https,
+
+    /// RFC 6455, section 3; RFC 9110, sections 4.2.1 and 4.2.2.
+    pub fn defaultPort(scheme: Scheme) u16 {
+        return switch (scheme) {
+            .ws, .http => 80,
+            .wss, .https => 443,
+        };
+    }
+
+    /// True when the connection runs over TLS.
+    pub fn isSecure(scheme: Scheme) bool {
+        return switch (scheme) {
+            .wss, .https => true,
+            .ws, .http => false,
+        };
+    }
+
+    /// True when the connection is upgraded to the WebSocket protocol.
+    pub fn isWebSocket(scheme: Scheme) bool {
+        return switch (scheme) {
+            .ws, .wss => true,
+            .http, .https => false,
+        };
+    }
+};
+
+/// A parsed URL. Every slice borrows from the text that was parsed.
+pub const Url = struct {
+    scheme: Scheme,
+    /// A name, an IPv4 address, or an IPv6 address without its brackets. Never empty.
+    host: []const u8,
+    host_is_ipv6: bool,
+    /// What the text says, else the default of the scheme. Never 0.
+    port: u16,
+    /// True when the text names the port, even if it is the default.
+    explicit_port: bool,
+    /// Path and query as they stand: "", "/path", "/path?query" or "?query", no fragment.
+    /// `writeTarget` puts the "/" before that the request line needs.
+    target: []const u8,
+
+    /// Cuts `text` into its parts. Linear in its length; allocates and resolves nothing.
+    pub fn parse(text: []const u8) ParseError!Url {
+        for (text) |byte| {
+            // These would end the request line or the Host header early. RFC 3986 excludes more
+            // (such as `|`), which servers take and users paste: those are passed on as they are.
+            if (byte <= ' ' or byte >= 0x7f) return error.InvalidCharacter;
+        }
+        const scheme, const hierarchy = try parseScheme(text);
+        const authority_end = std.mem.findAny(u8, hierarchy, "/?#") orelse hierarchy.len;
+        const authority = try parseAuthority(hierarchy[0..authority_end]);
+
+        var target = hierarchy[authority_end..];
+        if (std.mem.findScalar(u8, target, '#')) |fragment_start| {
+            // RFC 6455, section 3. For HTTP a fragment is never sent (RFC 9110, section 4.2.5).
+            if (scheme.isWebSocket()) return error.FragmentNotAllowed;
+            target = target[0..fragment_start];
+        }
+        assert(target.len == 0 or target[0] == '/' or target[0] == '?');
+        assert(authority.host.len > 0);
+        assert(authority.host.len <= host_size_max);
+
+        return .{
+            .scheme = scheme,
+            .host = authority.host,
+            .host_is_ipv6 = authority.host_is_ipv6,
+            .port = authority.port orelse scheme.defaultPort(),
+            .explicit_port = authority.port != null,
+            .target = target,
+        };
+    }
+
+    /// True when the host is an IPv4 or IPv6 address: TLS then sends no server name (RFC 6066,
+    /// section 3) and the certificate has to carry the address.
+    pub fn hostIsAddress(url: *const Url) bool {
+        return url.host_is_ipv6 or isIpv4(url.host);
+    }
+
+    /// Writes the value of the Host header: the host, an IPv6 address in brackets, and the port
+    /// unless it is the default of the scheme (RFC 9110, section 7.2; RFC 6455, section 4.1).
+    pub fn writeHost(url: *const Url, writer: *Writer) Writer.Error!void {
+        assert(url.host.len > 0);
+        if (url.host_is_ipv6) try writer.writeByte('[');
+        try writer.writeAll(url.host);
+        if (url.host_is_ipv6) try writer.writeByte(']');
+        if (url.port != url.scheme.defaultPort()) try writer.print(":{d}", .{url.port});
+    }
+
+    /// Writes the origin form for the request line (RFC 9112, section 3.2.1): path and query, with
+    /// the "/" that an empty path stands for.
+    pub fn writeTarget(url: *const Url, writer: *Writer) Writer.Error!void {
+        if (url.target.len == 0 or url.target[0] != '/') try writer.writeByte('/');
+        try writer.writeAll(url.target);
+    }
+};
+
+/// One plain sentence for the user.
+pub fn describe(err: ParseError) [:0]const u8 {
+    return switch (err) {
+        error.MissingScheme => "the URL does not start with ws://, wss://, http:// or https://",
+        error.UnknownScheme => "the URL's scheme is not ws, wss, http or https",
+        error.MissingHost => "the URL names no host",
+        error.InvalidHost => "the URL's host is not a valid name, IPv4 address or " ++
+            "IPv6 address in brackets",
+        error.InvalidPort => "the URL's port is not a number from 1 to 65535",
+        error.UserInfoNotSupported => "the URL holds a user name or password: " ++
+            "send credentials in a header such as Authorization",
+        error.FragmentNotAllowed => "a WebSocket URL must not have a fragment: " ++
+            "write a literal # as %23",
+        error.InvalidCharacter => "the URL holds a space, a control character or a character " ++
+            "outside ASCII: percent-encode it, and write a host name in its xn-- form",
+    };
+}
+
+/// Scheme, and what follows its "://" (RFC 3986, section 3.1).
+fn parseScheme(text: []const u8) ParseError!struct { Scheme, []const u8 } {
+    const name, const hierarchy = std.mem.cut(u8, text, "://") orelse return error.MissingScheme;
+
+    // In "host/?next=http://x" the first "://" does not end a scheme.
+    if (name.len == 0) return error.MissingScheme;
+    if (!std.ascii.isAlphabetic(name[0])) return error.MissingScheme;
+    for (name) |byte| {
+        switch (byte) {
+            'a'...'z', 'A'...'Z', '0'...'9', '+', '-', '.' => {},
+            else => return error.MissingScheme,
+        }
+    }
+    for (std.enums.values(Scheme)) |scheme| {
+        if (std.ascii.eqlIgnoreCase(name, @tagName(scheme))) return .{ scheme, hierarchy };
+    }
+    return error.UnknownScheme;
+}
+
+const Authority = struct {
+    host: []const u8,
+    host_is_ipv6: bool,
+    port: ?u16,
+};
+
+/// Host and port (RFC 3986, section 3.2).
+fn parseAuthority(text: []const u8) ParseError!Authority {
+    if (text.len == 0) return error.MissingHost;
+    if (std.mem.findScalar(u8, text, '@') != null) return error.UserInfoNotSupported;
+
+    if (text[0] == '[') {
+        const end = std.mem.findScalar(u8, text, ']') orelse return error.InvalidHost;
+        const host = text[1..end];
+        // A zone ("%eth0") has no meaning outside this machine, and no place in a Host header.
+        if (!isIpv6(host)) return error.InvalidHost;
+
+        const port_text = text[end + 1 ..];
+        if (port_text.len == 0) return .{ .host = host, .host_is_ipv6 = true, .port = null };
+        if (port_text[0] != ':') return error.InvalidHost;
+        const port = try parsePort(port_text[1..]);
+        return .{ .host = host, .host_is_ipv6 = true, .port = port };
+    }
+
+    const host, const port_text = std.mem.cutScalar(u8, text, ':') orelse .{ text, null };
+    if (port_text) |digits| {
+        // More than one colon: an IPv6 address without brackets, whose last group is no port.
+        if (std.mem.findScalar(u8, digits, ':') != null) return error.InvalidHost;
+    }
+    if (host.len == 0) return error.MissingHost;
+    if (!isName(host) and !isIpv4(host)) return error.InvalidHost;
+    const port = if (port_text) |digits| try parsePort(digits) else null;
+    return .{ .host = host, .host_is_ipv6 = false, .port = port };
+}
+
+/// 1 to 65535 in one to five digits. `std.fmt.parseInt` would take signs and underscores.
+fn parsePort(text: []const u8) ParseError!u16 {
+    if (text.len == 0) return error.InvalidPort;
+    if (text.len > 5) return error.InvalidPort;
+
+    var port: u32 = 0;
+    for (text) |byte| {
+        if (!std.ascii.isDigit(byte)) return error.InvalidPort;
+        port = port * 10 + (byte - '0');
+    }
+    if (port == 0) return error.InvalidPort;
+    if (port > std.math.maxInt(u16)) return error.InvalidPort;
+    return @intCast(port);
+}
+
+/// A name to resolve: labels of letters, digits, hyphens and underscores (which DNS allows and some
+/// hosts have), with an optional dot at the end. A last label that looks like a number is refused:
+/// resolvers read "127.1", "0x7f.1" and "2130706433" as addresses, each by rules of its own.
+fn isName(text: []const u8) bool {
+    if (text.len > host_size_max) return false;
+
+    const relative = std.mem.cutSuffix(u8, text, ".") orelse text;
+    var label: []const u8 = "";
+    var labels = std.mem.splitScalar(u8, relative, '.');
+    while (labels.next()) |next_label| {
+        label = next_label;
+        if (label.len == 0) return false;
+        if (label.len > label_size_max) return false;
+        for (label) |byte| {
+            switch (byte) {
+                'a'...'z', 'A'...'Z', '0'...'9', '-', '_' => {},
+                else => return false,
+            }
+        }
+    }
+    return !isNumeric(label);
+}
+
+/// True when a resolver could take the label as a number: all digits, or hexadecimal after "0x".
+fn isNumeric(label: []const u8) bool {
+    assert(label.len > 0);
+    const prefixed = label.len >= 2 and label[0] == '0' and (label[1] == 'x' or label[1] == 'X');
+    for (label[if (prefixed) 2 else 0..]) |byte| {
+        if (prefixed and !std.ascii.isHex(byte)) return false;
+        if (!prefixed and !std.ascii.isDigit(byte)) return false;
+    }
+    return true;
+}
+
+/// IPv4address of RFC 3986, section 3.2.2: four numbers to 255, without leading zeros (which some
+/// resolvers read as octal).
+fn isIpv4(text: []const u8) bool {
+    var count: usize = 0;
+    var numbers = std.mem.splitScalar(u8, text, '.');
+    while (numbers.next()) |number| {
+        count += 1;
+        if (count > 4) return false;
+        if (number.len == 0) return false;
+        if (number.len > 3) return false;
+        if (number.len > 1 and number[0] == '0') return false;
+
+        var value: u32 = 0;
+        for (number) |byte| {
+            if (!std.ascii.isDigit(byte)) return false;
+            value = value * 10 + (byte - '0');
+        }
+        if (value > 255) return false;
+    }
+    return count == 4;
+}
+
+/// IPv6address of RFC 3986, section 3.2.2: eight groups, or fewer and one "::"; the last two may be
+/// written as an IPv4 address.
+fn isIpv6(text: []const u8) bool {
+    var group_count: usize = 0;
+    var compressed = false;
+    var rest = text;
+    if (std.mem.cutPrefix(u8, rest, "::")) |after| {
+        compressed = true;
+        rest = after;
+        if (rest.len == 0) return true;
+    }
+    while (group_count < 8) {
+        const end = std.mem.findScalar(u8, rest, ':') orelse rest.len;
+        const group = rest[0..end];
+        if (end == rest.len and isIpv4(group)) {
+            group_count += 2;
+            break;
+        }
+        if (group.len == 0) return false;
+        if (group.len > 4) return false;
+        for (group) |byte| {
+            if (!std.ascii.isHex(byte)) return false;
+        }
+        group_count += 1;
+        if (end == rest.len) break;
+
+        rest = rest[end + 1 ..];
+        if (std.mem.cutPrefix(u8, rest, ":")) |after| {
+            if (compressed) return false;
+            compressed = true;
+            rest = after;
+            if (rest.len == 0) break;
+        }
+    } else return false; // A ninth group begins here.
+
+    return if (compressed) group_count <= 7 else group_count == 8;
+}
+
+test "url: every part of a URL is found, and defaults by scheme" {
+    const Case = struct { text: []const u8, url: Url, host_header: []const u8, origin: []const u8 };
+    const cases = [_]Case{
+        .{
+            .text = "wss://a.example.com:9443/ws/btcusdt@trade?a=b%20c&d=/?:@",
+            .url = testUrl(.wss, "a.example.com", 9443, true, "/ws/btcusdt@trade?a=b%20c&d=/?:@"),
+            .host_header = "a.example.com:9443",
+            .origin = "/ws/btcusdt@trade?a=b%20c&d=/?:@",
+        },
+        .{
+            .text = "WS://Example.COM",
+            .url = testUrl(.ws, "Example.COM", 80, false, ""),
+            .host_header = "Example.COM",
+            .origin = "/",
+        },
+        .{
+            .text = "wss://example.com:443?x=1",
+            .url = testUrl(.wss, "example.com", 443, true, "?x=1"),
+            .host_header = "example.com",
+            .origin = "/?x=1",
+        },
+        .{
+            .text = "https://[2001:db8::1]/v3/depth#part",
+            .url = testUrl(.https, "2001:db8::1", 443, false, "/v3/depth"),
+            .host_header = "[2001:db8::1]",
+            .origin = "/v3/depth",
+        },
+        .{
+            .text = "ws://[::ffff:127.0.0.1]:65535/",
+            .url = testUrl(.ws, "::ffff:127.0.0.1", 65535, true, "/"),
+            .host_header = "[::ffff:127.0.0.1]:65535",
+            .origin = "/",
+        },
+        .{
+            .text = "http://127.0.0.1:1#top",
+            .url = testUrl(.http, "127.0.0.1", 1, true, ""),
+            .host_header = "127.0.0.1:1",
+            .origin = "/",
+        },
+        .{
+            .text = "http://h:443//a/../b%",
+            .url = testUrl(.http, "h", 443, true, "//a/../b%"),
+            .host_header = "h:443",
+            .origin = "//a/../b%",
+        },
+    };
+    for (cases) |case| {
+        const url = try Url.parse(case.text);
+        try std.testing.expectEqualDeep(case.url, url);
+
+        var buffer: [128]u8 = undefined;
+        var writer: Writer = .fixed(&buffer);
+        try url.writeHost(&writer);
+        try std.testing.expectEqualStrings(case.host_header, writer.buffered());
+
+        writer = .fixed(&buffer);
+        try url.writeTarget(&writer);
+        try std.testing.expectEqualStrings(case.origin, writer.buffered());
+    }
+}
+
+test "url: each defect has its own error" {
+    const Case = struct { ParseError, []const u8 };
+    const cases = [_]Case{
+        .{ error.MissingScheme, "" },
+        .{ error.MissingScheme, "example.com" },
+        .{ error.MissingScheme, "example.com:443/x" },
+        .{ error.MissingScheme, "//example.com" },
+        .{ error.MissingScheme, "://example.com" },
+        .{ error.MissingScheme, "ws:/example.com" },
+        .{ error.MissingScheme, "ws:" },
+        .{ error.MissingScheme, "1ws://example.com" },
+        .{ error.MissingScheme, "example.com/?next=ws://x" },
+        .{ error.UnknownScheme, "ftp://example.com" },
+        .{ error.UnknownScheme, "wsss://example.com" },
+        .{ error.UnknownScheme, "w://example.com" },
+        .{ error.MissingHost, "ws://" },
+        .{ error.MissingHost, "ws:///path" },
+        .{ error.MissingHost, "ws://?query" },
+        .{ error.MissingHost, "ws://:80/" },
+        .{ error.MissingHost, "http://#" },
+        .{ error.InvalidHost, "ws://::1/" },
+        .{ error.InvalidHost, "ws://fe80::1:80/" },
+        .{ error.InvalidHost, "ws://a:1:2/" },
+        .{ error.InvalidHost, "ws://[::1/" },
+        .{ error.InvalidHost, "ws://[]/" },
+        .{ error.InvalidHost, "ws://[::1]x:80/" },
+        .{ error.InvalidHost, "ws://[::1]80/" },
+        .{ error.InvalidHost, "ws://[fe80::1%25eth0]/" },
+        .{ error.InvalidHost, "ws://[fe80::1%eth0]/" },
+        .{ error.InvalidHost, "ws://[v1.a]/" },
+        .{ error.InvalidHost, "ws://[127.0.0.1]/" },
+        .{ error.InvalidHost, "ws://a..b/" },
+        .{ error.InvalidHost, "ws://.a/" },
+        .{ error.InvalidHost, "ws://./" },
+        .{ error.InvalidHost, "ws://a%20b/" },
+        .{ error.InvalidHost, "ws://a\\b/" },
+        .{ error.InvalidHost, "ws://a]/" },
+        .{ error.InvalidHost, "ws://a,b/" },
+        .{ error.InvalidPort, "ws://a:/" },
+        .{ error.InvalidPort, "ws://a:" },
+        .{ error.InvalidPort, "ws://a:0" },
+        .{ error.InvalidPort, "ws://a:00000" },
+        .{ error.InvalidPort, "ws://a:65536" },
+        .{ error.InvalidPort, "ws://a:99999" },
+        .{ error.InvalidPort, "ws://a:000080" },
+        .{ error.InvalidPort, "ws://a:4294967376" },
+        .{ error.InvalidPort, "ws://a:+1" },
+        .{ error.InvalidPort, "ws://a:-1" },
+        .{ error.InvalidPort, "ws://a:1x" },
+        .{ error.InvalidPort, "ws://a:1_0" },
+        .{ error.InvalidPort, "ws://[::1]:" },
+        .{ error.InvalidPort, "ws://[::1]:0x50" },
+        .{ error.UserInfoNotSupported, "ws://user@example.com/" },
+        .{ error.UserInfoNotSupported, "ws://user:password@example.com:80/" },
+        .{ error.UserInfoNotSupported, "ws://@example.com/" },
+        .{ error.UserInfoNotSupported, "ws://example.com\\@evil.com/" },
+        .{ error.FragmentNotAllowed, "ws://a#" },
+        .{ error.FragmentNotAllowed, "wss://a/path?query#fragment" },
+        .{ error.FragmentNotAllowed, "wss://a/#/" },
+    };
+    for (cases) |case| {
+        const expected, const text = case;
+        std.testing.expectError(expected, Url.parse(text)) catch |err| {
+            std.debug.print("URL: {s}\n", .{text});
+            return err;
+        };
+    }
+}
+
+test "url: a byte that could end a header line is refused wherever it stands" {
+    const text = "wss://example.com:443/path?query";
+    for (0..text.len + 1) |place| {
+        for (0..256) |code| {
+            const byte: u8 = @intCast(code);
+            if (byte > ' ' and byte < 0x7f) continue;
+            var buffer: [text.len + 1]u8 = undefined;
+            @memcpy(buffer[0..place], text[0..place]);
+            buffer[place] = byte;
+            @memcpy(buffer[place + 1 ..], text[place..]);
+            try std.testing.expectError(error.InvalidCharacter, Url.parse(&buffer));
+        }
+    }
+}
+
+test "url: a host is a name, or an address in one spelling only" {
+    const label: [label_size_max]u8 = @splat('a');
+    const name_longest = label ++ "." ++ label ++ "." ++ label ++ "." ++ label[0..61];
+    comptime assert(name_longest.len == host_size_max);
+
+    const good = [_][]const u8{
+        "a",         "localhost", "a.b.c",           "xn--bcher-kva.example", "a.b.",
+        "_sip.x-y",  "1.example", "1a",              "0xg",                   "1.2.3.4",
+        "127.0.0.1", "0.0.0.0",   "255.255.255.255", name_longest,
+    };
+    for (good) |host| try std.testing.expect(isName(host) or isIpv4(host));
+
+    const bad = [_][]const u8{
+        "1",         "127.1",    "0x7f.1",    "0x7f000001",   "2130706433", "256.1.1.1",
+        "1.2.3",     "1.2.3.4.", "1.2.3.4.5", "01.2.3.4",     "a.1",        "a.0x1f",
+        "1.2.3.004", "a.0x",     "a b",
+        "-é",
+        "a..",       "a%41",     "..",        label ++ "a.b", "1.2.3.4567", name_longest ++ "a",
+    };
+    for (bad) |host| {
+        std.testing.expect(!isName(host) and !isIpv4(host)) catch |err| {
+            std.debug.print("host: {s}\n", .{host});
+            return err;
+        };
+    }
+    try std.testing.expect((try Url.parse("ws://1.2.3.4")).hostIsAddress());
+    try std.testing.expect((try Url.parse("ws://[::1]")).hostIsAddress());
+    try std.testing.expect(!(try Url.parse("ws://1.2.3.4.example")).hostIsAddress());
+}
+
+test "url: an IPv6 address is judged as RFC 3986 does" {
+    const good = [_][]const u8{
+        "::",                  "::1",             "1::",              "1:2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7::",     "::2:3:4:5:6:7:8", "1::8",             "2001:DB8::aBcD",
+        "1:2:3:4:5:6:1.2.3.4", "::1.2.3.4",       "::ffff:127.0.0.1", "1:2:3:4:5::1.2.3.4",
+        "0000:0:0:0:0:0:0:0",  "1:2:3::5:6:7:8",
+    };
+    for (good) |host| try std.testing.expect(isIpv6(host));
+
+    const bad = [_][]const u8{
+        "",                      ":",                    ":::",              "1",
+        "1:",                    ":1",                   "1:2:3:4:5:6:7",    "1:2:3:4:5:6:7:8:9",
+        "1:2:3:4:5:6:7:8::",     "1::2::3",              "12345::",          "g::",
+        "1:2:3:4:5:6:7:1.2.3.4", "1.2.3.4",              "1.2.3.4::",        "::1.2.3",
+        "::1.2.3.256",           "::01.2.3.4",           ":1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:",
+        "::1:2:3:4:5:6:7:8",     "1:2:3:4:5:6::1.2.3.4", "::1%1",            "1:::2",
+    };
+    for (bad) |host| {
+        std.testing.expect(!isIpv6(host)) catch |err| {
+            std.debug.print("host: {s}\n", .{host});
+            return err;
+        };
+    }
+}
+
+test "url: random addresses are judged as the system judges them" {
+    if (!@import("builtin").link_libc) return error.SkipZigTest;
+    const system = struct {
+        extern "c" fn inet_pton(family: c_int, text: [*:0]const u8, address: *[16]u8) c_int;
+    };
+    var prng: std.Random.DefaultPrng = .init(0x69707636);
+    const random = prng.random();
+    var valid_count: usize = 0;
+    for (0..200_000) |_| {
+        var buffer: [48]u8 = undefined;
+        var writer: Writer = .fixed(buffer[0 .. buffer.len - 1]);
+        // Pieces rather than bytes, or hardly any address would be valid.
+        for (0..random.uintAtMost(usize, 12)) |_| {
+            const pieces = [_][]const u8{
+                ":", "::", "1:", "1:", "1:", "ab:", "f00d", "1.2.3.4", "0",
+            };
+            writer.writeAll(pieces[random.uintLessThan(usize, pieces.len)]) catch break;
+        }
+        const text = writer.buffered();
+        buffer[text.len] = 0;
+
+        var address: [16]u8 = undefined;
+        const expected = system.inet_pton(std.c.AF.INET6, buffer[0..text.len :0], &address) == 1;
+        std.testing.expectEqual(expected, isIpv6(text)) catch |err| {
+            std.debug.print("address: {s}\n", .{text});
+            return err;
+        };
+        valid_count += @intFromBool(expected);
+    }
+    try std.testing.expect(valid_count > 1_000);
+}
+
+test "url: what a mutated URL parses to means the same when it is written again" {
+    const seeds = [_][]const u8{
+        "wss://stream.example.com:9443/ws/btcusdt@trade?a=b#c",
+        "http://[2001:db8::1]:8080/x?y#z",
+        "ws://127.0.0.1:80",
+    };
+    const alphabet = "ws://http[]:@?#.%019aZ-_\\ \x00\xff";
+    var prng: std.Random.DefaultPrng = .init(0x75726c);
+    const random = prng.random();
+    var parsed_count: usize = 0;
+    for (0..50_000) |_| {
+        var buffer: [64]u8 = undefined;
+        const seed = seeds[random.uintLessThan(usize, seeds.len)];
+        @memcpy(buffer[0..seed.len], seed);
+        const text = buffer[0 .. seed.len - random.uintAtMost(usize, 3)];
+        for (0..random.uintAtMost(usize, 3)) |_| {
+            const replacement = alphabet[random.uintLessThan(usize, alphabet.len)];
+            text[random.uintLessThan(usize, text.len)] = replacement;
+        }
+        const url = Url.parse(text) catch |err| {
+            try std.testing.expect(describe(err).len > 0);
+            continue;
+        };
+        parsed_count += 1;
+
+        var written: [96]u8 = undefined;
+        var writer: Writer = .fixed(&written);
+        try writer.print("{t}://", .{url.scheme});
+        try url.writeHost(&writer);
+        try url.writeTarget(&writer);
+        const again = try Url.parse(writer.buffered());
+        try std.testing.expectEqual(url.scheme, again.scheme);
+        try std.testing.expectEqualStrings(url.host, again.host);
+        try std.testing.expectEqual(url.host_is_ipv6, again.host_is_ipv6);
+        try std.testing.expectEqual(url.port, again.port);
+        try std.testing.expect(std.mem.endsWith(u8, again.target, url.target));
+        try std.testing.expect(again.target.len - url.target.len <= 1);
+    }
+    try std.testing.expect(parsed_count > 1_000);
+}
+
+fn testUrl(scheme: Scheme, host: []const u8, port: u16, explicit: bool, target: []const u8) Url {
+    return .{
+        .scheme = scheme,
+        .host = host,
+        .host_is_ipv6 = std.mem.findScalar(u8, host, ':') != null,
+        .port = port,
+        .explicit_port = explicit,
+        .target = target,
+    };
+}

@@ -1,0 +1,589 @@
+//! The kernel, typed: sockets, clocks, memory and tuning, one file a platform behind one interface.
+//!
+//! Design: `Os` is the platform of this build, a struct of free functions. Everything above takes
+//! it as a type (`SocketType(Os)`), so that a test can hand in a scripted one. `Interface` says
+//! what a platform has to declare and `assertPlatform` holds a platform to it, the real ones too.
+//! Errors are named by cause, a set an operation; what nobody can act on is `error.Unexpected`.
+//! Nothing here keeps state, but for the number behind the last unexpected error.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const assert = std.debug.assert;
+
+const linux = @import("os/linux.zig");
+const darwin = @import("os/darwin.zig");
+const posix = @import("os/posix.zig");
+
+/// The platform of this build.
+pub const Os = switch (builtin.os.tag) {
+    .linux => linux,
+    .macos => darwin,
+    else => @compileError("hftws supports Linux and macOS"),
+};
+
+pub const Descriptor = posix.Descriptor;
+pub const Address = posix.Address;
+pub const AddressList = posix.AddressList;
+pub const KernelStamp = posix.KernelStamp;
+pub const TimestampMode = posix.TimestampMode;
+pub const SocketOptions = posix.SocketOptions;
+pub const Mapping = posix.Mapping;
+pub const MapOptions = posix.MapOptions;
+pub const ConnectState = posix.ConnectState;
+pub const Interest = posix.Interest;
+pub const Ready = posix.Ready;
+
+pub const ResolveError = posix.ResolveError;
+pub const OpenError = posix.OpenError;
+pub const ConnectError = posix.ConnectError;
+pub const BindError = posix.BindError;
+pub const ReceiveError = posix.ReceiveError;
+pub const SendError = posix.SendError;
+pub const OptionError = posix.OptionError;
+pub const MapError = posix.MapError;
+pub const TuneError = posix.TuneError;
+pub const NotifierError = posix.NotifierError;
+pub const WatchError = posix.WatchError;
+pub const WaitError = posix.WaitError;
+pub const PollError = posix.PollError;
+
+pub const unexpectedErrno = posix.unexpectedErrno;
+pub const ClockType = @import("os/clock.zig").ClockType;
+
+/// The types that a platform declares: these ones, under these names.
+pub const interface_types = .{
+    .Descriptor = Descriptor,
+    .Address = Address,
+    .AddressList = AddressList,
+    .KernelStamp = KernelStamp,
+    .TimestampMode = TimestampMode,
+    .SocketOptions = SocketOptions,
+    .Mapping = Mapping,
+    .MapOptions = MapOptions,
+};
+
+/// The functions that a platform declares: a field each, of the function's type. A platform may
+/// declare more; `Notifier`, where it is declared, takes the place of epoll and kqueue.
+pub const Interface = struct {
+    // Sockets. A descriptor of `openSocket` never blocks, and never raises SIGPIPE.
+
+    /// Blocks. Fills the list, at least one address, in the order to try.
+    resolve: fn (host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void,
+    /// The caller closes it.
+    openSocket: fn (address: *const Address) OpenError!Descriptor,
+    connect: fn (descriptor: Descriptor, address: *const Address) ConnectError!ConnectState,
+    /// How a connect in progress ended, asked once the descriptor is writable.
+    connectResult: fn (descriptor: Descriptor) ConnectError!void,
+    bind: fn (descriptor: Descriptor, address: *const Address) BindError!void,
+    bindToInterface: fn (descriptor: Descriptor, name: []const u8) BindError!void,
+    /// 0: the peer closed its direction. Fills the stamp that is asked for, if only with `none`.
+    receive: fn (Descriptor, buffer: []u8, stamp: ?*KernelStamp) ReceiveError!usize,
+    /// How many bytes the kernel took, at least one.
+    send: fn (descriptor: Descriptor, bytes: []const u8) SendError!usize,
+    shutdownSend: fn (descriptor: Descriptor) void,
+    close: fn (descriptor: Descriptor) void,
+    setNoDelay: fn (descriptor: Descriptor) OptionError!void,
+    setQuickAck: fn (descriptor: Descriptor) OptionError!void,
+    setBusyPoll: fn (descriptor: Descriptor, microseconds: u32) OptionError!void,
+    setReceiveBufferSize: fn (descriptor: Descriptor, size: u32) OptionError!void,
+    setSendBufferSize: fn (descriptor: Descriptor, size: u32) OptionError!void,
+    enableReceiveStamps: fn (descriptor: Descriptor, mode: TimestampMode) OptionError!void,
+    socketOptions: fn (descriptor: Descriptor) SocketOptions,
+    localAddress: fn (descriptor: Descriptor) ?Address,
+    peerAddress: fn (descriptor: Descriptor) ?Address,
+
+    // Clocks.
+
+    /// The CPU's counter; constant rate, not in nanoseconds (`ClockType` converts).
+    cycles: fn () u64,
+    /// The clock of deadlines.
+    monotonicNs: fn () u64,
+    /// The clock of the kernel's receive stamps.
+    realtimeNs: fn () i64,
+
+    // Random bytes, memory, tuning.
+
+    /// Fit for keys and masks; panics rather than fail.
+    random: fn (buffer: []u8) void,
+    /// The size is a multiple of the page size. The caller unmaps.
+    mapMirrored: fn (size: usize, options: MapOptions) MapError!Mapping,
+    unmapMirrored: fn (mapping: Mapping) void,
+    /// Of the calling thread.
+    pinThread: fn (cpu: u32) TuneError!void,
+    /// Of the calling thread.
+    setRealtimePriority: fn (priority: u8) TuneError!void,
+    /// Of the whole process, now and later.
+    lockMemory: fn () TuneError!void,
+};
+
+/// Does not compile unless `Platform` declares every type and function of the interface with that
+/// very type; says which one is missing or different. For scripted platforms in tests as well.
+pub fn assertPlatform(comptime Platform: type) void {
+    comptime {
+        @setEvalBranchQuota(10_000);
+        for (@typeInfo(@TypeOf(interface_types)).@"struct".field_names) |name| {
+            assertDeclared(Platform, name);
+            if (@field(Platform, name) != @field(interface_types, name)) {
+                @compileError(@typeName(Platform) ++ "." ++ name ++ " is not os." ++ name);
+            }
+        }
+        const interface = @typeInfo(Interface).@"struct";
+        for (interface.field_names, interface.field_types) |name, Function| {
+            assertDeclared(Platform, name);
+            if (!sameFunction(@TypeOf(@field(Platform, name)), Function)) {
+                const place = @typeName(Platform) ++ "." ++ name;
+                @compileError(place ++ " is no " ++ @typeName(Function));
+            }
+        }
+    }
+}
+
+fn assertDeclared(comptime Platform: type, comptime name: []const u8) void {
+    if (!@hasDecl(Platform, name)) {
+        @compileError(@typeName(Platform) ++ " does not declare " ++ name);
+    }
+}
+
+/// The same parameters and result, whether it is inline or not.
+fn sameFunction(comptime Left: type, comptime Right: type) bool {
+    const left = @typeInfo(Left).@"fn";
+    const right = @typeInfo(Right).@"fn";
+    if (left.return_type != right.return_type) return false;
+    if (left.param_types.len != right.param_types.len) return false;
+    for (left.param_types, right.param_types) |parameter_left, parameter_right| {
+        if (parameter_left != parameter_right) return false;
+    }
+    return true;
+}
+
+comptime {
+    assertPlatform(Os);
+    // The types of the other platform are checked where it is built for; its names already here.
+    for (@typeInfo(Interface).@"struct".field_names) |name| {
+        assertDeclared(linux, name);
+        assertDeclared(darwin, name);
+    }
+}
+
+/// The peer of a socket under test. Only tests use it.
+pub const TestListener = posix.TestListener;
+
+const testing = std.testing;
+
+test {
+    _ = @import("os/clock.zig");
+    _ = posix;
+    // Also what no test calls has to compile, on either platform.
+    testing.refAllDecls(Os);
+}
+
+/// A connection to a listener, both ends: the client's does not block, the server's does.
+const TestPair = struct {
+    client: Descriptor,
+    server: Descriptor,
+
+    fn open() !TestPair {
+        const listener: TestListener = .open(true);
+        defer listener.deinit();
+        const client = try Os.openSocket(&listener.address);
+        errdefer Os.close(client);
+        const state = try Os.connect(client, &listener.address);
+        const server = listener.accept();
+        errdefer Os.close(server);
+        switch (state) {
+            .connected => {},
+            .in_progress => {
+                try waitFor(client, std.c.POLL.OUT);
+                try Os.connectResult(client);
+            },
+        }
+        return .{ .client = client, .server = server };
+    }
+
+    fn deinit(pair: *const TestPair) void {
+        Os.close(pair.client);
+        Os.close(pair.server);
+    }
+
+    /// All of them, to the client.
+    fn give(pair: *const TestPair, bytes: []const u8) !void {
+        try testing.expectEqual(bytes.len, try Os.send(pair.server, bytes));
+        try waitFor(pair.client, std.c.POLL.IN);
+    }
+};
+
+/// Waits until the kernel has brought the event; 10 s are never reached.
+fn waitFor(descriptor: Descriptor, events: i16) !void {
+    var list: [1]std.c.pollfd = .{.{ .fd = descriptor, .events = events, .revents = 0 }};
+    try testing.expectEqual(@as(c_int, 1), std.c.poll(&list, 1, 10_000));
+}
+
+test "os: a refused connect says so, at once or later" {
+    const listener: TestListener = .open(false);
+    defer listener.deinit();
+    const client = try Os.openSocket(&listener.address);
+    defer Os.close(client);
+    if (Os.connect(client, &listener.address)) |state| {
+        try testing.expectEqual(ConnectState.in_progress, state);
+        try waitFor(client, std.c.POLL.OUT);
+        try testing.expectError(error.ConnectionRefused, Os.connectResult(client));
+    } else |failure| {
+        try testing.expectEqual(error.ConnectionRefused, failure);
+    }
+}
+
+test "os: bytes go both ways, and a read without any would block" {
+    const pair = try TestPair.open();
+    defer pair.deinit();
+    var buffer: [64]u8 = undefined;
+    var stamp: KernelStamp = .{};
+    try testing.expectError(error.WouldBlock, Os.receive(pair.client, &buffer, null));
+    try testing.expectError(error.WouldBlock, Os.receive(pair.client, &buffer, &stamp));
+
+    try testing.expectEqual(@as(usize, 4), try Os.send(pair.client, "ping"));
+    const size = try Os.receive(pair.server, &buffer, null);
+    try testing.expectEqualStrings("ping", buffer[0..size]);
+    try pair.give("pong");
+    try testing.expectEqual(@as(usize, 2), try Os.receive(pair.client, buffer[0..2], null));
+    try testing.expectEqual(@as(usize, 2), try Os.receive(pair.client, buffer[2..4], &stamp));
+    try testing.expectEqualStrings("pong", buffer[0..4]);
+    // Nobody asked the kernel for stamps.
+    try testing.expectEqual(KernelStamp.Source.none, stamp.source);
+}
+
+test "os: a send that finds no room would block" {
+    const pair = try TestPair.open();
+    defer pair.deinit();
+    const bytes: [64 * 1024]u8 = @splat(7);
+    var sent: usize = 0;
+    const limit = 1024 * 1024 * 1024;
+    while (sent < limit) {
+        sent += Os.send(pair.client, &bytes) catch |failure| {
+            try testing.expectEqual(error.WouldBlock, failure);
+            break;
+        };
+    }
+    try testing.expect(sent > 0);
+    try testing.expect(sent < limit);
+}
+
+test "os: the end of the stream is a read of no bytes, after all bytes" {
+    const pair = try TestPair.open();
+    defer pair.deinit();
+    try pair.give("last");
+    Os.shutdownSend(pair.server);
+    var buffer: [64]u8 = undefined;
+    try testing.expectEqual(@as(usize, 4), try Os.receive(pair.client, &buffer, null));
+    try waitFor(pair.client, std.c.POLL.IN);
+    var stamp: KernelStamp = .{ .source = .software };
+    try testing.expectEqual(@as(usize, 0), try Os.receive(pair.client, &buffer, null));
+    try testing.expectEqual(@as(usize, 0), try Os.receive(pair.client, &buffer, &stamp));
+    try testing.expectEqual(KernelStamp.Source.none, stamp.source);
+    // The other direction is open still.
+    try testing.expectEqual(@as(usize, 3), try Os.send(pair.client, "bye"));
+    try testing.expectEqual(@as(usize, 3), try Os.receive(pair.server, &buffer, null));
+}
+
+var signals_seen: std.atomic.Value(u32) = .init(0);
+
+fn countSignal(_: std.c.SIG) callconv(.c) void {
+    _ = signals_seen.fetchAdd(1, .monotonic);
+}
+
+test "os: a reset is an error of the read and then of the send, and never a SIGPIPE" {
+    const action: std.c.Sigaction = .{
+        .handler = .{ .handler = countSignal },
+        .mask = std.mem.zeroes(std.c.sigset_t),
+        .flags = 0,
+    };
+    var action_old: std.c.Sigaction = undefined;
+    try testing.expectEqual(@as(c_int, 0), std.c.sigaction(.PIPE, &action, &action_old));
+    defer _ = std.c.sigaction(.PIPE, &action_old, null);
+    signals_seen.store(0, .monotonic);
+
+    const pair = try TestPair.open();
+    defer Os.close(pair.client);
+    TestListener.reset(pair.server);
+    try waitFor(pair.client, std.c.POLL.IN);
+    var buffer: [64]u8 = undefined;
+    try testing.expectError(error.ConnectionReset, Os.receive(pair.client, &buffer, null));
+    try testing.expectError(error.BrokenPipe, Os.send(pair.client, "x"));
+    try testing.expectEqual(@as(u32, 0), signals_seen.load(.monotonic));
+    try testing.expectEqual(null, Os.peerAddress(pair.client));
+
+    // The handler does count: without MSG_NOSIGNAL or SO_NOSIGPIPE there would have been one.
+    try testing.expectEqual(@as(c_int, 0), std.c.raise(.PIPE));
+    try testing.expectEqual(@as(u32, 1), signals_seen.load(.monotonic));
+}
+
+test "os: the kernel stamps what it received, before we read it and after it was sent" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    inline for (.{ TimestampMode.software, TimestampMode.hardware }) |mode| {
+        const pair = try TestPair.open();
+        defer pair.deinit();
+        try Os.enableReceiveStamps(pair.client, mode);
+        const stamp = try stampOfFirst(&pair);
+        // The loopback interface is no card: its stamps are the kernel's in both modes.
+        try testing.expectEqual(KernelStamp.Source.software, stamp.source);
+
+        const before_ns = Os.realtimeNs();
+        try pair.give("second");
+        var buffer: [64]u8 = undefined;
+        var stamp_second: KernelStamp = .{};
+        try testing.expectEqual(@as(usize, 6), try Os.receive(pair.client, &buffer, &stamp_second));
+        const after_ns = Os.realtimeNs();
+        try testing.expectEqual(KernelStamp.Source.software, stamp_second.source);
+        try testing.expect(before_ns <= stamp_second.realtime_ns);
+        try testing.expect(stamp_second.realtime_ns <= after_ns);
+        try testing.expect(stamp.realtime_ns < stamp_second.realtime_ns);
+
+        // Switched off, there are none.
+        try Os.enableReceiveStamps(pair.client, .none);
+        try pair.give("third");
+        try testing.expectEqual(@as(usize, 5), try Os.receive(pair.client, &buffer, &stamp_second));
+        try testing.expectEqual(KernelStamp.Source.none, stamp_second.source);
+    }
+}
+
+/// The kernel starts to stamp in the background: the first segments may have none.
+fn stampOfFirst(pair: *const TestPair) !KernelStamp {
+    const deadline_ns = Os.monotonicNs() + 10 * std.time.ns_per_s;
+    var stamp: KernelStamp = .{};
+    while (stamp.source == .none and Os.monotonicNs() < deadline_ns) {
+        try pair.give("first");
+        var buffer: [64]u8 = undefined;
+        try testing.expectEqual(@as(usize, 5), try Os.receive(pair.client, &buffer, &stamp));
+    }
+    return stamp;
+}
+
+test "os: options are what was set" {
+    const pair = try TestPair.open();
+    defer pair.deinit();
+    const before = Os.socketOptions(pair.client);
+    try testing.expect(!before.no_delay);
+    try Os.setNoDelay(pair.client);
+    try Os.setReceiveBufferSize(pair.client, 32 * 1024);
+    try Os.setSendBufferSize(pair.client, 48 * 1024);
+    const after = Os.socketOptions(pair.client);
+    try testing.expect(after.no_delay);
+    try testing.expect(after.receive_buffer_size >= 32 * 1024);
+    try testing.expect(after.send_buffer_size >= 48 * 1024);
+    try testing.expect(after.receive_buffer_size != before.receive_buffer_size);
+    try testing.expect(after.send_buffer_size != before.send_buffer_size);
+}
+
+test "os: quick acknowledgements and busy polling are there, or said not to be" {
+    const pair = try TestPair.open();
+    defer pair.deinit();
+    switch (builtin.os.tag) {
+        .linux => {
+            try Os.setQuickAck(pair.client);
+            try testing.expectEqual(true, Os.socketOptions(pair.client).quick_ack.?);
+            if (Os.setBusyPoll(pair.client, 50)) {
+                try testing.expectEqual(@as(u32, 50), Os.socketOptions(pair.client).busy_poll_us.?);
+            } else |failure| switch (failure) {
+                // Without the privilege, or in a kernel without CONFIG_NET_RX_BUSY_POLL.
+                error.PermissionDenied, error.Unsupported => {},
+                error.InvalidValue, error.OutOfMemory, error.Unexpected => return failure,
+            }
+            const value = std.math.maxInt(u32);
+            try testing.expectError(error.InvalidValue, Os.setBusyPoll(pair.client, value));
+        },
+        else => {
+            try testing.expectError(error.Unsupported, Os.setQuickAck(pair.client));
+            try testing.expectError(error.Unsupported, Os.setBusyPoll(pair.client, 50));
+        },
+    }
+}
+
+test "os: a socket binds to an address and an interface of this machine only" {
+    const listener: TestListener = .open(true);
+    defer listener.deinit();
+    const client = try Os.openSocket(&listener.address);
+    defer Os.close(client);
+    // TEST-NET-1 (RFC 5737) is no machine's.
+    const foreign = Address.parse("192.0.2.1", 0).?;
+    try testing.expectError(error.AddressNotAvailable, Os.bind(client, &foreign));
+    const ipv6 = Address.parse("::1", 0).?;
+    try testing.expectError(error.AddressFamilyNotSupported, Os.bind(client, &ipv6));
+    const local = Address.parse("127.0.0.1", 0).?;
+    try Os.bind(client, &local);
+    const bound = Os.localAddress(client).?;
+    try testing.expect(bound.port() != 0);
+
+    for ([_][]const u8{ "", "no-such-device", "a-name-longer-than-the-kernel-takes" }) |name| {
+        if (Os.bindToInterface(client, name)) {
+            return error.TestUnexpectedResult;
+        } else |failure| switch (failure) {
+            error.InterfaceNotFound, error.AccessDenied => {},
+            error.AddressInUse,
+            error.AddressNotAvailable,
+            error.AddressFamilyNotSupported,
+            error.OutOfMemory,
+            error.Unexpected,
+            => return failure,
+        }
+    }
+    _ = try Os.connect(client, &listener.address);
+    const server = listener.accept();
+    defer Os.close(server);
+    try testing.expect(Os.peerAddress(server).?.equal(&bound));
+    try testing.expect(Os.peerAddress(client).?.equal(&listener.address));
+}
+
+test "os: descriptors are closed on exec and do not block" {
+    const address = Address.parse("127.0.0.1", 0).?;
+    const descriptor = try Os.openSocket(&address);
+    defer Os.close(descriptor);
+    const flags = std.c.fcntl(descriptor, std.c.F.GETFD);
+    try testing.expect(flags & std.c.FD_CLOEXEC != 0);
+    const status: std.c.O = @bitCast(std.c.fcntl(descriptor, std.c.F.GETFL));
+    try testing.expect(status.NONBLOCK);
+}
+
+test "os: a mirrored mapping shows the same bytes twice, with huge pages or without" {
+    for ([_]bool{ false, true }) |huge_pages| {
+        for ([_]usize{ std.heap.pageSize(), 2 * 1024 * 1024, 8 * 1024 * 1024 }) |size| {
+            const mapping = try Os.mapMirrored(size, .{ .huge_pages = huge_pages });
+            defer Os.unmapMirrored(mapping);
+            try testing.expectEqual(size, mapping.size);
+            if (!huge_pages) try testing.expect(!mapping.huge_pages);
+            const memory = mapping.memory[0 .. 2 * size];
+            try testing.expect(std.mem.allEqual(u8, memory, 0));
+            // A span over the end of the first copy is one span, and wraps to the start.
+            @memcpy(memory[size - 3 ..][0..6], "abcdef");
+            try testing.expectEqualStrings("def", memory[0..3]);
+            try testing.expectEqualStrings("abc", memory[2 * size - 3 ..]);
+            memory[size / 2] = 42;
+            try testing.expectEqual(@as(u8, 42), memory[size + size / 2]);
+        }
+    }
+}
+
+test "os: a mirrored mapping takes no page fault, and leaves nothing behind" {
+    const address = Address.parse("127.0.0.1", 0).?;
+    const descriptor_next = try Os.openSocket(&address);
+    Os.close(descriptor_next);
+    const size = 8 * 1024 * 1024;
+    const mapping = try Os.mapMirrored(size, .{ .huge_pages = false });
+
+    const faults_before = pageFaults();
+    var offset: usize = 0;
+    while (offset < 2 * size) : (offset += std.heap.pageSize()) {
+        const byte: *volatile u8 = &mapping.memory[offset];
+        byte.* += 1;
+    }
+    // The test itself may take a few: its stack, its code.
+    try testing.expect(pageFaults() - faults_before < 16);
+
+    Os.unmapMirrored(mapping);
+    inline for (.{ 0, size, 2 * size - std.heap.page_size_min }) |place| {
+        const page: [*]align(std.heap.page_size_min) u8 = @alignCast(mapping.memory + place);
+        const status = std.c.msync(@ptrCast(page), std.heap.page_size_min, std.c.MSF.ASYNC);
+        try testing.expectEqual(std.c.E.NOMEM, std.c.errno(status));
+    }
+    const descriptor = try Os.openSocket(&address);
+    defer Os.close(descriptor);
+    try testing.expectEqual(descriptor_next, descriptor);
+}
+
+fn pageFaults() isize {
+    var usage: std.c.rusage = undefined;
+    const status = std.c.getrusage(std.c.rusage.SELF, &usage);
+    assert(status == 0);
+    return usage.minflt + usage.majflt;
+}
+
+test "os: the clock converts cycles to within 1 % of the system's" {
+    var clock: ClockType(Os) = .init();
+    clock.calibrate();
+    const before_ns = Os.monotonicNs();
+    const before = Os.cycles();
+    while (Os.monotonicNs() - before_ns < 20 * std.time.ns_per_ms) {}
+    const after = Os.cycles();
+    const elapsed_ns = Os.monotonicNs() - before_ns;
+    const elapsed: f64 = @floatFromInt(elapsed_ns);
+    const converted: f64 = @floatFromInt(clock.nanoseconds(after - before));
+    try testing.expectApproxEqRel(elapsed, converted, 0.01);
+    try testing.expect(clock.cyclesPerNs() > 0.01);
+    try testing.expect(clock.cyclesPerNs() < 10);
+
+    // A reading of the counter lies between the readings of the clocks around it.
+    clock.refine();
+    const slack_ns = std.time.ns_per_ms;
+    const monotonic_before = Os.monotonicNs();
+    const monotonic = clock.monotonicAt(Os.cycles());
+    try testing.expect(monotonic_before -| slack_ns <= monotonic);
+    try testing.expect(monotonic <= Os.monotonicNs() + slack_ns);
+    const at_realtime = clock.cyclesAtRealtime(Os.realtimeNs());
+    const distance = Os.cycles() -% at_realtime;
+    const distance_ns = clock.nanoseconds(@min(distance, 0 -% distance));
+    try testing.expect(distance_ns <= slack_ns);
+}
+
+test "os: random bytes differ, and every byte is filled" {
+    var left: [300]u8 = @splat(0);
+    var right: [300]u8 = @splat(0);
+    Os.random(&left);
+    Os.random(&right);
+    try testing.expect(!std.mem.eql(u8, &left, &right));
+    try testing.expect(!std.mem.allEqual(u8, left[290..], 0));
+    Os.random(left[0..0]);
+}
+
+/// What became of each tuning call, as the exit status of a process of its own: the other tests
+/// keep their CPUs, priority and memory.
+const Tuned = packed struct(u8) {
+    pinned: bool = false,
+    realtime: bool = false,
+    locked: bool = false,
+    unexpected: bool = false,
+    unused: u4 = 0,
+
+    fn done(tuned: *Tuned, result: TuneError!void) bool {
+        if (result) return true else |failure| switch (failure) {
+            error.PermissionDenied, error.MemoryLockLimit, error.Unsupported => {},
+            // A process that may not use CPU 0.
+            error.InvalidCpu => {},
+            error.InvalidPriority, error.Unexpected => tuned.unexpected = true,
+        }
+        return false;
+    }
+};
+
+fn tuneAll() Tuned {
+    var tuned: Tuned = .{};
+    tuned.pinned = tuned.done(Os.pinThread(0));
+    tuned.realtime = tuned.done(Os.setRealtimePriority(20));
+    tuned.locked = tuned.done(Os.lockMemory());
+    if (builtin.os.tag != .linux) return tuned;
+
+    var cpus: std.c.cpu_set_t = @splat(0);
+    if (std.c.sched_getaffinity(0, @sizeOf(std.c.cpu_set_t), &cpus) != 0) tuned.unexpected = true;
+    if (tuned.pinned and cpus[0] != 1) tuned.unexpected = true;
+    const policy: u32 = @truncate(std.os.linux.sched_getscheduler(0));
+    const policy_fifo = 1;
+    if (tuned.realtime != (policy & 0xff == policy_fifo)) tuned.unexpected = true;
+    return tuned;
+}
+
+test "os: tuning works, or says why not" {
+    const process = std.c.fork();
+    if (process == 0) std.c._exit(@as(u8, @bitCast(tuneAll())));
+    try testing.expect(process > 0);
+    var status: c_int = 0;
+    try testing.expectEqual(process, std.c.waitpid(process, &status, 0));
+    try testing.expectEqual(@as(c_int, 0), status & 0x7f);
+    const tuned: Tuned = @bitCast(@as(u8, @truncate(@as(c_uint, @bitCast(status)) >> 8)));
+    try testing.expect(!tuned.unexpected);
+    if (builtin.os.tag == .macos) try testing.expect(!tuned.pinned and !tuned.locked);
+}
+
+test "os: tuning refuses what there is not" {
+    const pin = Os.pinThread(std.math.maxInt(u32));
+    const priority = Os.setRealtimePriority(255);
+    if (builtin.os.tag == .macos) return testing.expectError(error.Unsupported, pin);
+    try testing.expectError(error.InvalidCpu, pin);
+    try testing.expectError(error.InvalidPriority, priority);
+}

@@ -1,0 +1,312 @@
+//! From CPU cycles to nanoseconds, by two anchors and one multiplication.
+//!
+//! Design: an anchor is one moment read on two clocks, cycles and nanoseconds, taken several times
+//! and kept where the reads lie closest together. Two anchors give the ratio; the further apart,
+//! the better, so that `refine` moves only the later one. The counters run at a constant rate
+//! (invariant TSC, CNTVCT); when the ratio jumps nevertheless (a moved virtual machine, a suspended
+//! laptop), the earlier anchor is dropped and the measurement starts anew.
+//! Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the vDSO's clock.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+/// `Os` needs `cycles`, `monotonicNs` and `realtimeNs`.
+pub fn ClockType(comptime Os: type) type {
+    return struct {
+        /// The earlier end of the base line, on the monotonic clock.
+        first: Anchor,
+        /// The later end.
+        last: Anchor,
+        /// The same moment as `last`, or nearly, on the clock of the kernel's receive stamps.
+        realtime: Anchor,
+        /// Nanoseconds a cycle, in units of 2^-multiplier_shift; 0 before the first fit.
+        multiplier: u64,
+        /// Whether `multiplier` can judge the next one.
+        settled: bool,
+
+        const Clock = @This();
+
+        /// One moment on two clocks.
+        const Anchor = struct { cycles: u64, ns: i64 };
+
+        /// Takes the first anchor. Nothing can be converted before `calibrate`.
+        pub fn init() Clock {
+            const anchor = take(monotonic);
+            return .{
+                .first = anchor,
+                .last = anchor,
+                .realtime = take(Os.realtimeNs),
+                .multiplier = 0,
+                .settled = false,
+            };
+        }
+
+        /// Waits until the anchors lie far enough apart, and fits. Spins for 10 ms at most, the
+        /// first time; returns at once later. Off the hot path.
+        pub fn calibrate(clock: *Clock) void {
+            if (clock.multiplier != 0) return clock.refine();
+            const deadline = clock.first.ns + base_line_ns_min;
+            for (0..spins_max) |_| {
+                if (monotonic() >= deadline) break;
+            }
+            clock.refit();
+            // A clock that stands still, as a scripted one may: a cycle is a nanosecond.
+            if (clock.multiplier == 0) clock.multiplier = 1 << multiplier_shift;
+        }
+
+        /// Moves the later anchor to now. Nothing but a look at the counter when that has been done
+        /// within the last 100 ms. Call it where time does not matter: before waiting.
+        pub fn refine(clock: *Clock) void {
+            const now = Os.cycles();
+            if (clock.multiplier != 0 and now >= clock.last.cycles) {
+                if (clock.nanoseconds(now - clock.last.cycles) < refit_interval_ns) return;
+            }
+            clock.refit();
+        }
+
+        fn refit(clock: *Clock) void {
+            const now = take(monotonic);
+            const realtime = take(Os.realtimeNs);
+            if (now.cycles < clock.last.cycles) {
+                // The counter went back: nothing measured with the old one holds any more.
+                clock.restart(now, realtime);
+                return;
+            }
+            const base_line_ns = now.ns - clock.first.ns;
+            const base_line_cycles = now.cycles - clock.first.cycles;
+            if (base_line_ns < base_line_ns_min or base_line_cycles == 0) return;
+            const multiplier = ratio(@intCast(base_line_ns), base_line_cycles);
+            if (clock.settled and jumped(clock.multiplier, multiplier)) {
+                clock.restart(now, realtime);
+                return;
+            }
+            clock.last = now;
+            clock.realtime = realtime;
+            clock.multiplier = multiplier;
+            clock.settled = true;
+            clock.invariants();
+        }
+
+        /// Keeps the ratio until there is a better one, and trusts it no more.
+        fn restart(clock: *Clock, now: Anchor, realtime: Anchor) void {
+            clock.first = now;
+            clock.last = now;
+            clock.realtime = realtime;
+            clock.settled = false;
+            clock.invariants();
+        }
+
+        fn invariants(clock: *const Clock) void {
+            assert(clock.first.cycles <= clock.last.cycles);
+            if (clock.settled) assert(clock.multiplier != 0);
+        }
+
+        /// How long that many cycles take. Asserts that `calibrate` was called.
+        pub inline fn nanoseconds(clock: *const Clock, cycles_delta: u64) u64 {
+            assert(clock.multiplier != 0);
+            return @truncate((@as(u128, cycles_delta) * clock.multiplier) >> multiplier_shift);
+        }
+
+        /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports.
+        pub fn cyclesPerNs(clock: *const Clock) f64 {
+            assert(clock.multiplier != 0);
+            const unit: f64 = @floatFromInt(@as(u64, 1) << multiplier_shift);
+            return unit / @as(f64, @floatFromInt(clock.multiplier));
+        }
+
+        /// The time on the monotonic clock (`Os.monotonicNs`) at a reading of the counter, before
+        /// or after the last anchor.
+        pub fn monotonicAt(clock: *const Clock, cycles: u64) u64 {
+            const anchor_ns: u64 = @intCast(clock.last.ns);
+            if (cycles >= clock.last.cycles) {
+                return anchor_ns + clock.nanoseconds(cycles - clock.last.cycles);
+            }
+            return anchor_ns -| clock.nanoseconds(clock.last.cycles - cycles);
+        }
+
+        /// The reading of the counter at a time on CLOCK_REALTIME, so that a kernel stamp can stand
+        /// beside the other stamps. As exact as the last `refine` is young: CLOCK_REALTIME is
+        /// steered and may jump. Not for a card's own clock.
+        pub fn cyclesAtRealtime(clock: *const Clock, realtime_ns: i64) u64 {
+            const distance_ns: f64 = @floatFromInt(realtime_ns -| clock.realtime.ns);
+            const distance: i64 = @round(distance_ns * clock.cyclesPerNs());
+            return clock.realtime.cycles +% @as(u64, @bitCast(distance));
+        }
+
+        fn monotonic() i64 {
+            return @intCast(Os.monotonicNs());
+        }
+
+        /// The tightest of a few brackets: an interrupt between the reads widens one, not all.
+        fn take(comptime read: anytype) Anchor {
+            var anchor: Anchor = undefined;
+            var width_min: u64 = std.math.maxInt(u64);
+            for (0..brackets) |_| {
+                const before = Os.cycles();
+                const ns = read();
+                const width = Os.cycles() -% before;
+                if (width <= width_min) {
+                    width_min = width;
+                    anchor = .{ .cycles = before +% width / 2, .ns = ns };
+                }
+            }
+            return anchor;
+        }
+    };
+}
+
+/// Nanoseconds a cycle as a fixed-point number; exact to 2^-48 of one.
+fn ratio(base_line_ns: u64, base_line_cycles: u64) u64 {
+    assert(base_line_ns > 0);
+    assert(base_line_cycles > 0);
+    const scaled = (@as(u128, base_line_ns) << multiplier_shift) / base_line_cycles;
+    return @intCast(std.math.clamp(scaled, 1, std.math.maxInt(u64)));
+}
+
+/// Off by more than 1 %: no steering of a clock does that (500 parts in a million at most).
+fn jumped(before: u64, after: u64) bool {
+    const difference = @max(before, after) - @min(before, after);
+    return difference > before / 100;
+}
+
+/// Leaves 16 bits for the nanoseconds a cycle: CNTVCT at 24 MHz needs six.
+const multiplier_shift = 48;
+
+/// Anchors that are 100 ns wide give the ratio to 1e-5.
+const base_line_ns_min = 10 * std.time.ns_per_ms;
+
+const refit_interval_ns = 100 * std.time.ns_per_ms;
+
+const brackets = 8;
+
+/// The bound of `calibrate` with a clock that stands still; a real one needs a sixth of that.
+const spins_max = 4_000_000;
+
+const testing = std.testing;
+
+/// A machine whose counter and clocks are what the test says.
+const ScriptedOs = struct {
+    var counter: u64 = 0;
+    var monotonic_ns: u64 = 0;
+    var realtime_ns: i64 = 0;
+    /// What the next reads of the monotonic clock cost, in cycles.
+    var costs: []const u64 = &.{};
+
+    pub fn cycles() u64 {
+        return counter;
+    }
+    pub fn monotonicNs() u64 {
+        if (costs.len > 0) {
+            counter += costs[0];
+            costs = costs[1..];
+        }
+        return monotonic_ns;
+    }
+    pub fn realtimeNs() i64 {
+        return realtime_ns;
+    }
+    fn reset() void {
+        counter = 1_000_000;
+        monotonic_ns = 5_000;
+        realtime_ns = 1_700_000_000_000_000_000;
+    }
+    /// Lets time pass.
+    fn pass(ns: u64, cycles_per_ns: u64) void {
+        counter += ns * cycles_per_ns;
+        monotonic_ns += ns;
+        realtime_ns += @intCast(ns);
+    }
+};
+
+/// A clock at three cycles a nanosecond.
+fn scriptedClock() ClockType(ScriptedOs) {
+    ScriptedOs.reset();
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.pass(20 * std.time.ns_per_ms, 3);
+    clock.calibrate();
+    return clock;
+}
+
+test "clock: an anchor is the middle of the tightest bracket" {
+    ScriptedOs.reset();
+    const start = ScriptedOs.counter;
+    ScriptedOs.costs = &.{ 5_000, 300, 90_000, 100, 200, 400, 200, 600 };
+    try testing.expectEqual(@as(usize, brackets), ScriptedOs.costs.len);
+    const clock: ClockType(ScriptedOs) = .init();
+    try testing.expectEqual(start + 5_000 + 300 + 90_000 + 50, clock.first.cycles);
+}
+
+test "clock: converts by the ratio of two anchors, without overflow for years of cycles" {
+    const clock = scriptedClock();
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
+    try testing.expectEqual(@as(u64, 0), clock.nanoseconds(0));
+    try testing.expectApproxEqAbs(1e9, @as(f64, @floatFromInt(clock.nanoseconds(3e9))), 1);
+    const year_ns = 365 * 24 * 3600 * std.time.ns_per_s;
+    const converted: f64 = @floatFromInt(clock.nanoseconds(3 * year_ns));
+    try testing.expectApproxEqRel(@as(f64, year_ns), converted, 1e-9);
+}
+
+test "clock: a counter slower than a nanosecond, as CNTVCT at 24 MHz" {
+    ScriptedOs.reset();
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.counter += 24_000_000;
+    ScriptedOs.monotonic_ns += std.time.ns_per_s;
+    clock.calibrate();
+    try testing.expectApproxEqRel(0.024, clock.cyclesPerNs(), 1e-9);
+    try testing.expectEqual(@as(u64, 41), clock.nanoseconds(1));
+}
+
+test "clock: a clock that stands still counts a cycle as a nanosecond" {
+    ScriptedOs.reset();
+    var clock: ClockType(ScriptedOs) = .init();
+    clock.calibrate();
+    try testing.expectEqual(@as(u64, 12_345), clock.nanoseconds(12_345));
+}
+
+test "clock: refine moves the later anchor, and only after 100 ms" {
+    var clock = scriptedClock();
+    const anchor = clock.last;
+    ScriptedOs.pass(99 * std.time.ns_per_ms, 3);
+    clock.refine();
+    try testing.expectEqual(anchor, clock.last);
+    ScriptedOs.pass(2 * std.time.ns_per_ms, 3);
+    clock.refine();
+    try testing.expectEqual(ScriptedOs.counter, clock.last.cycles);
+    try testing.expectEqual(ScriptedOs.realtime_ns, clock.realtime.ns);
+}
+
+test "clock: a ratio that jumps is measured anew, a counter that goes back too" {
+    var clock = scriptedClock();
+    ScriptedOs.pass(200 * std.time.ns_per_ms, 2);
+    clock.refine();
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
+    try testing.expectEqual(ScriptedOs.counter, clock.first.cycles);
+    ScriptedOs.pass(200 * std.time.ns_per_ms, 2);
+    clock.refine();
+    try testing.expectApproxEqRel(2.0, clock.cyclesPerNs(), 1e-9);
+
+    ScriptedOs.counter = 7;
+    clock.refine();
+    try testing.expectEqual(@as(u64, 7), clock.first.cycles);
+    ScriptedOs.pass(200 * std.time.ns_per_ms, 4);
+    clock.refine();
+    try testing.expectApproxEqRel(4.0, clock.cyclesPerNs(), 1e-9);
+}
+
+test "clock: readings of the counter and times convert both ways around the anchor" {
+    const clock = scriptedClock();
+    const now = ScriptedOs.counter;
+    try testing.expectEqual(ScriptedOs.monotonic_ns, clock.monotonicAt(now));
+    try testing.expectApproxEqAbs(
+        @as(f64, @floatFromInt(ScriptedOs.monotonic_ns + 1_000)),
+        @as(f64, @floatFromInt(clock.monotonicAt(now + 3_000))),
+        1,
+    );
+    try testing.expectApproxEqAbs(
+        @as(f64, @floatFromInt(ScriptedOs.monotonic_ns - 1_000)),
+        @as(f64, @floatFromInt(clock.monotonicAt(now - 3_000))),
+        1,
+    );
+    try testing.expectEqual(now - 3_000, clock.cyclesAtRealtime(ScriptedOs.realtime_ns - 1_000));
+    try testing.expectEqual(now + 3_000, clock.cyclesAtRealtime(ScriptedOs.realtime_ns + 1_000));
+}

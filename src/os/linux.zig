@@ -1,0 +1,465 @@
+//! Linux: what os.zig promises, by epoll, memfd, TCP options and SO_TIMESTAMPING.
+//!
+//! Holds only what differs from macOS; the rest is os/posix.zig under the same names. Needs a
+//! kernel of 4.14 or newer (receive stamps on TCP). Newer calls are used where they exist and have
+//! an older one behind them.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const c = std.c;
+const linux = std.os.linux;
+
+const posix = @import("posix.zig");
+
+pub const Descriptor = posix.Descriptor;
+pub const Address = posix.Address;
+pub const AddressList = posix.AddressList;
+pub const KernelStamp = posix.KernelStamp;
+pub const TimestampMode = posix.TimestampMode;
+pub const SocketOptions = posix.SocketOptions;
+pub const Mapping = posix.Mapping;
+pub const MapOptions = posix.MapOptions;
+
+pub const resolve = posix.resolve;
+pub const connect = posix.connect;
+pub const connectResult = posix.connectResult;
+pub const bind = posix.bind;
+pub const shutdownSend = posix.shutdownSend;
+pub const close = posix.close;
+pub const setNoDelay = posix.setNoDelay;
+pub const setReceiveBufferSize = posix.setReceiveBufferSize;
+pub const setSendBufferSize = posix.setSendBufferSize;
+pub const localAddress = posix.localAddress;
+pub const peerAddress = posix.peerAddress;
+pub const cycles = posix.cycles;
+
+/// socket(2): non-blocking, and closed on exec.
+pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {
+    return posix.openSocket(address, c.SOCK.NONBLOCK | c.SOCK.CLOEXEC);
+}
+
+/// SO_BINDTODEVICE (socket(7)). Needs CAP_NET_RAW before Linux 5.7.
+pub fn bindToInterface(descriptor: Descriptor, name: []const u8) posix.BindError!void {
+    // The kernel would cut a longer name, and take an empty one for "any interface".
+    if (name.len == 0 or name.len >= interface_name_size_max) return error.InterfaceNotFound;
+    const option = linux.SO.BINDTODEVICE;
+    const status = c.setsockopt(descriptor, c.SOL.SOCKET, option, name.ptr, @intCast(name.len));
+    return switch (c.errno(status)) {
+        .SUCCESS => {},
+        else => |cause| posix.bindError(cause),
+    };
+}
+
+/// recv(2), or recvmsg(2) when the kernel's stamp is asked for. 0: the peer closed its direction.
+pub inline fn receive(
+    descriptor: Descriptor,
+    buffer: []u8,
+    stamp: ?*KernelStamp,
+) posix.ReceiveError!usize {
+    const target = stamp orelse return posix.receive(descriptor, buffer);
+    return receiveStamped(descriptor, buffer, target);
+}
+
+fn receiveStamped(
+    descriptor: Descriptor,
+    buffer: []u8,
+    stamp: *KernelStamp,
+) posix.ReceiveError!usize {
+    assert(buffer.len > 0);
+    var control: [control_size_max]u8 align(@alignOf(c.cmsghdr)) = undefined;
+    var part: c.iovec = .{ .base = buffer.ptr, .len = buffer.len };
+    var message: c.msghdr = .{
+        .name = null,
+        .namelen = 0,
+        .iov = @ptrCast(&part),
+        .iovlen = 1,
+        .control = &control,
+        .controllen = control.len,
+        .flags = 0,
+    };
+    while (true) {
+        const size = c.recvmsg(descriptor, &message, 0);
+        if (size >= 0) {
+            stamp.* = stampFromControl(control[0..@intCast(message.controllen)]);
+            return @intCast(size);
+        }
+        try posix.receiveFailed();
+    }
+}
+
+/// The stamp among the control messages of one recvmsg(2) (cmsg(3)).
+fn stampFromControl(control: []align(@alignOf(c.cmsghdr)) const u8) KernelStamp {
+    const header_size = std.mem.alignForward(usize, @sizeOf(c.cmsghdr), c.cmsg_align);
+    var offset: usize = 0;
+    while (offset + header_size <= control.len) {
+        const header: *const c.cmsghdr = @ptrCast(@alignCast(control[offset..].ptr));
+        if (header.len < header_size or header.len > control.len - offset) break;
+        const data = control[offset + header_size .. offset + header.len];
+        if (header.level == c.SOL.SOCKET) switch (header.type) {
+            linux.SO.TIMESTAMPNS_OLD => return stampFromTimes(1, data),
+            linux.SO.TIMESTAMPING_OLD => return stampFromTimes(3, data),
+            else => {},
+        };
+        offset += std.mem.alignForward(usize, header.len, c.cmsg_align);
+    }
+    return .{};
+}
+
+/// SCM_TIMESTAMPNS has one time, by software. SCM_TIMESTAMPING has three: by software, unused since
+/// Linux 3.17, by hardware; the card's is wanted, where there is one.
+fn stampFromTimes(comptime count: usize, data: []const u8) KernelStamp {
+    if (data.len < count * @sizeOf(c.timespec)) return .{};
+    const times = std.mem.bytesToValue([count]c.timespec, data[0 .. count * @sizeOf(c.timespec)]);
+    const ns_hardware = nanosecondsOf(times[count - 1]);
+    if (count == 3 and ns_hardware != 0) {
+        return .{ .source = .hardware, .realtime_ns = ns_hardware };
+    }
+    const ns_software = nanosecondsOf(times[0]);
+    if (ns_software == 0) return .{};
+    return .{ .source = .software, .realtime_ns = ns_software };
+}
+
+fn nanosecondsOf(time: c.timespec) i64 {
+    return posix.nanosecondsOf(time.sec, time.nsec);
+}
+
+/// send(2) with MSG_NOSIGNAL: a dead connection is an error, not a SIGPIPE.
+pub inline fn send(descriptor: Descriptor, bytes: []const u8) posix.SendError!usize {
+    return posix.send(descriptor, bytes, c.MSG.NOSIGNAL);
+}
+
+/// TCP_QUICKACK (tcp(7)). Not permanent: the kernel goes back to delayed acknowledgements.
+pub fn setQuickAck(descriptor: Descriptor) posix.OptionError!void {
+    return posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.QUICKACK, 1);
+}
+
+/// SO_BUSY_POLL (socket(7)). To raise it above net.core.busy_read needs CAP_NET_ADMIN.
+pub fn setBusyPoll(descriptor: Descriptor, microseconds: u32) posix.OptionError!void {
+    const value = std.math.cast(c_int, microseconds) orelse return error.InvalidValue;
+    return posix.setOption(descriptor, c.SOL.SOCKET, linux.SO.BUSY_POLL, value);
+}
+
+/// SO_TIMESTAMPNS or SO_TIMESTAMPING (Documentation/networking/timestamping.rst); they exclude one
+/// another, so that the other is switched off. The kernel starts to stamp in the background when no
+/// other socket had asked for it: the first segments after this call may have no stamp.
+pub fn enableReceiveStamps(descriptor: Descriptor, mode: TimestampMode) posix.OptionError!void {
+    const flags_hardware = stamping_rx_hardware | stamping_rx_software |
+        stamping_software | stamping_raw_hardware;
+    const flags: c_int = if (mode == .hardware) flags_hardware else 0;
+    try posix.setOption(descriptor, c.SOL.SOCKET, linux.SO.TIMESTAMPING_OLD, flags);
+    const software: c_int = @intFromBool(mode == .software);
+    try posix.setOption(descriptor, c.SOL.SOCKET, linux.SO.TIMESTAMPNS_OLD, software);
+}
+
+/// The options as the kernel has them now.
+pub fn socketOptions(descriptor: Descriptor) SocketOptions {
+    const tcp = c.IPPROTO.TCP;
+    const no_delay = posix.getOption(descriptor, tcp, linux.TCP.NODELAY) orelse 0;
+    const quick_ack = posix.getOption(descriptor, tcp, linux.TCP.QUICKACK);
+    const busy_poll = posix.getOption(descriptor, c.SOL.SOCKET, linux.SO.BUSY_POLL);
+    return .{
+        .no_delay = no_delay != 0,
+        .quick_ack = if (quick_ack) |value| value != 0 else null,
+        .busy_poll_us = if (busy_poll) |value| @intCast(@max(value, 0)) else null,
+        .receive_buffer_size = posix.getSizeOption(descriptor, c.SO.RCVBUF),
+        .send_buffer_size = posix.getSizeOption(descriptor, c.SO.SNDBUF),
+    };
+}
+
+/// CLOCK_MONOTONIC: the clock of deadlines and of epoll's time-outs.
+pub inline fn monotonicNs() u64 {
+    return @intCast(posix.clockNs(.MONOTONIC));
+}
+
+/// CLOCK_REALTIME: the clock of the kernel's receive stamps.
+pub inline fn realtimeNs() i64 {
+    return posix.clockNs(.REALTIME);
+}
+
+/// getrandom(2). Fails on no kernel that this runs on: panics rather than give bad bytes.
+pub fn random(buffer: []u8) void {
+    var filled: usize = 0;
+    while (filled < buffer.len) {
+        const rest = buffer[filled..];
+        const size = linux.getrandom(rest.ptr, rest.len, 0);
+        switch (linux.errno(size)) {
+            .SUCCESS => filled += size,
+            .INTR => {},
+            else => @panic("getrandom failed"),
+        }
+    }
+}
+
+/// memfd_create(2), mapped twice. Every page is there when it returns, so that neither a page fault
+/// nor a lack of memory waits on the data path. Huge pages where asked for and to be had, which
+/// takes a size of whole huge pages and a pool of them (hugetlbfs, vm.nr_hugepages).
+/// Asserts that the size is a multiple of the page size.
+pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
+    assert(size > 0);
+    assert(size % std.heap.pageSize() == 0);
+    if (options.huge_pages and size % huge_page_size == 0) {
+        if (mapObject(size, .{ .huge_pages = true })) |mapping| {
+            return mapping;
+        } else |failure| switch (failure) {
+            // Not a reason to fail: `Mapping.huge_pages` tells what was had.
+            error.OutOfMemory,
+            error.TooManyOpenFiles,
+            error.TooManyOpenFilesInSystem,
+            error.PermissionDenied,
+            error.Unsupported,
+            error.Unexpected,
+            => {},
+        }
+    }
+    return mapObject(size, .{ .huge_pages = false });
+}
+
+fn mapObject(size: usize, options: MapOptions) posix.MapError!Mapping {
+    const flags_huge: c_uint = linux.MFD.HUGETLB | linux.MFD.HUGE_2MB;
+    const flags = linux.MFD.CLOEXEC | if (options.huge_pages) flags_huge else 0;
+    const object: Descriptor = descriptor: {
+        const status = linux.memfd_create("hftws", flags);
+        break :descriptor switch (linux.errno(status)) {
+            .SUCCESS => @intCast(status),
+            else => |cause| return posix.mapError(cause),
+        };
+    };
+    defer posix.close(object);
+    // Takes the pages now: when there are not enough, this is an error, and not a SIGBUS later.
+    try setObjectSize(object, size);
+
+    const alignment: usize = if (options.huge_pages) huge_page_size else std.heap.pageSize();
+    const memory = try reserveAligned(2 * size, alignment);
+    errdefer posix.unmap(memory, 2 * size);
+    try posix.mapTwice(memory, size, object, .{
+        .TYPE = .SHARED,
+        .FIXED = true,
+        .POPULATE = true,
+    });
+    return .{ .memory = memory, .size = size, .huge_pages = options.huge_pages };
+}
+
+fn setObjectSize(object: Descriptor, size: usize) posix.MapError!void {
+    while (true) switch (linux.errno(linux.ftruncate(object, @intCast(size)))) {
+        .SUCCESS => break,
+        .INTR => {},
+        else => |cause| return posix.mapError(cause),
+    };
+    while (true) switch (linux.errno(linux.fallocate(object, 0, 0, @intCast(size)))) {
+        .SUCCESS => break,
+        .INTR => {},
+        else => |cause| return posix.mapError(cause),
+    };
+}
+
+/// Address space that starts at a multiple of `alignment`: huge pages can be mapped nowhere else.
+fn reserveAligned(
+    size: usize,
+    alignment: usize,
+) posix.MapError![*]align(std.heap.page_size_min) u8 {
+    const surplus = alignment - std.heap.pageSize();
+    const reserved = try posix.reserveMemory(size + surplus);
+    const start = std.mem.alignForward(usize, @intFromPtr(reserved), alignment);
+    const before = start - @intFromPtr(reserved);
+    assert(before <= surplus);
+    const memory: [*]align(std.heap.page_size_min) u8 = @alignCast(reserved + before);
+    if (before > 0) posix.unmap(reserved, before);
+    if (surplus > before) posix.unmap(@alignCast(memory + size), surplus - before);
+    return memory;
+}
+
+/// munmap(2) of both copies: nothing may point there any more.
+pub fn unmapMirrored(mapping: Mapping) void {
+    posix.unmap(mapping.memory, 2 * mapping.size);
+}
+
+/// sched_setaffinity(2) of the calling thread to one CPU.
+pub fn pinThread(cpu: u32) posix.TuneError!void {
+    var set: linux.cpu_set_t = @splat(0);
+    if (cpu >= @bitSizeOf(linux.cpu_set_t)) return error.InvalidCpu;
+    const bit: std.math.Log2Int(usize) = @intCast(cpu % @bitSizeOf(usize));
+    set[cpu / @bitSizeOf(usize)] = @as(usize, 1) << bit;
+    const size = @sizeOf(linux.cpu_set_t);
+    return switch (linux.errno(linux.syscall3(.sched_setaffinity, 0, size, @intFromPtr(&set)))) {
+        .SUCCESS => {},
+        .INVAL => error.InvalidCpu,
+        .PERM => error.PermissionDenied,
+        .NOSYS => error.Unsupported,
+        else => |cause| posix.unexpected(cause),
+    };
+}
+
+/// sched_setscheduler(2): SCHED_FIFO for the calling thread, not for what it forks.
+/// Needs CAP_SYS_NICE or RLIMIT_RTPRIO.
+pub fn setRealtimePriority(priority: u8) posix.TuneError!void {
+    const policy: linux.SCHED = .{ .mode = .FIFO, .RESET_ON_FORK = true };
+    const parameters: linux.sched_param = .{ .priority = priority };
+    return switch (linux.errno(linux.sched_setscheduler(0, policy, &parameters))) {
+        .SUCCESS => {},
+        .INVAL => error.InvalidPriority,
+        .PERM => error.PermissionDenied,
+        .NOSYS => error.Unsupported,
+        else => |cause| posix.unexpected(cause),
+    };
+}
+
+/// mlockall(2): the memory of this process, now and later, is never swapped out.
+/// Needs CAP_IPC_LOCK or a high enough RLIMIT_MEMLOCK.
+pub fn lockMemory() posix.TuneError!void {
+    return switch (linux.errno(linux.mlockall(.{ .CURRENT = true, .FUTURE = true }))) {
+        .SUCCESS => {},
+        .NOMEM, .AGAIN => error.MemoryLockLimit,
+        .PERM => error.PermissionDenied,
+        .NOSYS => error.Unsupported,
+        else => |cause| posix.unexpected(cause),
+    };
+}
+
+/// One event of epoll(7). For notifier/epoll.zig, like all that follows.
+pub const EpollEvent = linux.epoll_event;
+
+pub const EpollOperation = enum(c_uint) {
+    add = linux.EPOLL.CTL_ADD,
+    modify = linux.EPOLL.CTL_MOD,
+    remove = linux.EPOLL.CTL_DEL,
+};
+
+/// epoll_create1(2), closed on exec. The caller closes it.
+pub fn epollCreate() posix.NotifierError!Descriptor {
+    const epoll = c.epoll_create1(linux.EPOLL.CLOEXEC);
+    return switch (c.errno(epoll)) {
+        .SUCCESS => epoll,
+        else => |cause| posix.notifierError(cause),
+    };
+}
+
+/// epoll_ctl(2). To remove what is gone is no error: closing a descriptor removes it as well.
+pub fn epollControl(
+    epoll: Descriptor,
+    operation: EpollOperation,
+    descriptor: Descriptor,
+    events: u32,
+) posix.WatchError!void {
+    var event: EpollEvent = .{ .events = events, .data = .{ .fd = descriptor } };
+    switch (c.errno(c.epoll_ctl(epoll, @backingInt(operation), descriptor, &event))) {
+        .SUCCESS => {},
+        .NOENT, .BADF => |cause| switch (operation) {
+            .remove => {},
+            .add, .modify => return posix.watchError(cause),
+        },
+        else => |cause| return posix.watchError(cause),
+    }
+}
+
+/// epoll_wait(2) for one event: the events that are ready, null when the time passed; -1 waits
+/// without end.
+pub fn epollWait(epoll: Descriptor, timeout_ms: c_int) posix.PollError!?u32 {
+    var event: EpollEvent = undefined;
+    return epollEvents(c.epoll_wait(epoll, @ptrCast(&event), 1, timeout_ms), &event);
+}
+
+/// epoll_pwait2(2), the same with nanoseconds. `Unsupported` before Linux 5.11 or glibc 2.35.
+pub fn epollWaitNs(epoll: Descriptor, timeout_ns: u64) posix.PollError!?u32 {
+    // Weak: the module must load where libc does not have it.
+    const call = @extern(?EpollPwait2, .{ .name = "epoll_pwait2", .linkage = .weak }) orelse
+        return error.Unsupported;
+    var event: EpollEvent = undefined;
+    const timeout = posix.timespecOf(timeout_ns);
+    return epollEvents(call(epoll, @ptrCast(&event), 1, &timeout, null), &event);
+}
+
+inline fn epollEvents(status: c_int, event: *const EpollEvent) posix.PollError!?u32 {
+    return switch (c.errno(status)) {
+        .SUCCESS => if (status == 0) null else event.events,
+        else => |cause| posix.pollError(cause),
+    };
+}
+
+const EpollPwait2 = *const fn (
+    epoll: Descriptor,
+    events: [*]EpollEvent,
+    events_max: c_int,
+    timeout: ?*const c.timespec,
+    signal_mask: ?*const anyopaque,
+) callconv(.c) c_int;
+
+/// IFNAMSIZ, with the terminating zero.
+const interface_name_size_max = 16;
+
+/// MFD_HUGE_2MB, and never the system's default, which may be 1 GiB.
+const huge_page_size = 2 * 1024 * 1024;
+
+/// Room for SCM_TIMESTAMPING (64 bytes) and for another small message beside it.
+const control_size_max = 128;
+
+/// SOF_TIMESTAMPING_*, include/uapi/linux/net_tstamp.h.
+const stamping_rx_hardware = 1 << 2;
+const stamping_rx_software = 1 << 3;
+const stamping_software = 1 << 4;
+const stamping_raw_hardware = 1 << 6;
+
+comptime {
+    // The kernel's time structures are those of libc only where both have 64 bits.
+    assert(@sizeOf(c.timespec) == 16);
+    assert(control_size_max >= 2 * 64);
+    assert(c.MSG.NOSIGNAL != 0);
+}
+
+const testing = std.testing;
+
+/// Control messages as the kernel lays them out, one after the other.
+const ControlWriter = struct {
+    buffer: [control_size_max]u8 align(@alignOf(c.cmsghdr)) = @splat(0),
+    size: usize = 0,
+
+    fn append(writer: *ControlWriter, level: i32, kind: i32, data: []const u8) void {
+        const header: c.cmsghdr = .{
+            .len = @intCast(@sizeOf(c.cmsghdr) + data.len),
+            .level = level,
+            .type = kind,
+        };
+        const target = writer.buffer[writer.size..];
+        @memcpy(target[0..@sizeOf(c.cmsghdr)], std.mem.asBytes(&header));
+        @memcpy(target[@sizeOf(c.cmsghdr)..][0..data.len], data);
+        const size = @sizeOf(c.cmsghdr) + data.len;
+        writer.size += std.mem.alignForward(usize, size, c.cmsg_align);
+    }
+
+    fn stamp(writer: *const ControlWriter) KernelStamp {
+        return stampFromControl(writer.buffer[0..writer.size]);
+    }
+};
+
+test "stamp: the card's time is taken before the kernel's" {
+    var times: [3]c.timespec = @splat(.{ .sec = 0, .nsec = 0 });
+    times[0] = .{ .sec = 10, .nsec = 1 };
+    times[2] = .{ .sec = 9, .nsec = 999_999_999 };
+    var both: ControlWriter = .{};
+    both.append(c.SOL.SOCKET, linux.SO.TIMESTAMPING_OLD, std.mem.asBytes(&times));
+    const hardware: KernelStamp = .{ .source = .hardware, .realtime_ns = 9_999_999_999 };
+    try testing.expectEqual(hardware, both.stamp());
+
+    times[2] = .{ .sec = 0, .nsec = 0 };
+    var software_only: ControlWriter = .{};
+    software_only.append(c.SOL.SOCKET, linux.SO.TIMESTAMPING_OLD, std.mem.asBytes(&times));
+    const software: KernelStamp = .{ .source = .software, .realtime_ns = 10_000_000_001 };
+    try testing.expectEqual(software, software_only.stamp());
+
+    times[0] = .{ .sec = 0, .nsec = 0 };
+    var neither: ControlWriter = .{};
+    neither.append(c.SOL.SOCKET, linux.SO.TIMESTAMPING_OLD, std.mem.asBytes(&times));
+    try testing.expectEqual(KernelStamp.Source.none, neither.stamp().source);
+}
+
+test "stamp: found behind another control message, and not in one that is cut" {
+    const time: c.timespec = .{ .sec = 2, .nsec = 3 };
+    var writer: ControlWriter = .{};
+    writer.append(c.IPPROTO.IP, 8, "tos!!");
+    writer.append(c.SOL.SOCKET, linux.SO.TIMESTAMPNS_OLD, std.mem.asBytes(&time));
+    const stamp: KernelStamp = .{ .source = .software, .realtime_ns = 2_000_000_003 };
+    try testing.expectEqual(stamp, writer.stamp());
+    for (0..writer.size) |size| {
+        const cut = stampFromControl(writer.buffer[0..size]);
+        try testing.expectEqual(KernelStamp.Source.none, cut.source);
+    }
+}

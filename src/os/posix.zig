@@ -1,0 +1,929 @@
+//! What both kernels share: the types of the kernel's interface, its errors by cause, and every
+//! call that POSIX gives to Linux and macOS alike.
+//!
+//! Design: one function a system call, free of state, and one `switch` an error set, so that each
+//! errno is named once. What no caller can act on is `error.Unexpected`, whose number is kept for
+//! the message (`unexpectedErrno`). The calls go through libc, never around it, so that libraries
+//! which replace libc's socket calls (kernel bypass) see them. Does not know which kernel it is:
+//! what differs is a parameter, given by os/linux.zig and os/darwin.zig.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const c = std.c;
+
+const constants = @import("../constants.zig");
+
+/// A file descriptor.
+pub const Descriptor = c.fd_t;
+
+/// The address and port of one end of a TCP connection; a value, in the kernel's own form.
+pub const Address = struct {
+    storage: c.sockaddr.storage,
+    size: c.socklen_t,
+
+    pub const Family = enum { ipv4, ipv6 };
+
+    /// Longest text of `format`, with the scope of a link-local address.
+    pub const text_size_max =
+        "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len;
+
+    /// Reads `127.0.0.1` or `::1` (no brackets, no scope, no name); null when it is neither.
+    pub fn parse(text: []const u8, port_number: u16) ?Address {
+        var terminated: [text_size_max + 1]u8 = undefined;
+        if (text.len >= terminated.len) return null;
+        if (std.mem.findScalar(u8, text, 0) != null) return null;
+        @memcpy(terminated[0..text.len], text);
+        terminated[text.len] = 0;
+        const string = terminated[0..text.len :0];
+
+        var ipv4: c.sockaddr.in = .{ .port = std.mem.nativeToBig(u16, port_number), .addr = 0 };
+        if (inet_pton(c.AF.INET, string, &ipv4.addr) == 1) return fromValue(c.sockaddr.in, ipv4);
+        var ipv6: c.sockaddr.in6 = .{
+            .port = std.mem.nativeToBig(u16, port_number),
+            .flowinfo = 0,
+            .addr = @splat(0),
+            .scope_id = 0,
+        };
+        if (inet_pton(c.AF.INET6, string, &ipv6.addr) == 1) return fromValue(c.sockaddr.in6, ipv6);
+        return null;
+    }
+
+    /// Copies the kernel's form; null when it is neither IPv4 nor IPv6 or too short for that.
+    fn fromKernel(source: *const c.sockaddr, size: c.socklen_t) ?Address {
+        const size_needed: c.socklen_t = switch (source.family) {
+            c.AF.INET => @sizeOf(c.sockaddr.in),
+            c.AF.INET6 => @sizeOf(c.sockaddr.in6),
+            else => return null,
+        };
+        if (size < size_needed) return null;
+        var address: Address = .{
+            .storage = std.mem.zeroes(c.sockaddr.storage),
+            .size = size_needed,
+        };
+        const bytes: [*]const u8 = @ptrCast(source);
+        @memcpy(std.mem.asBytes(&address.storage)[0..size_needed], bytes[0..size_needed]);
+        return address;
+    }
+
+    fn fromValue(comptime Value: type, value: Value) Address {
+        return fromKernel(@ptrCast(&value), @sizeOf(Value)).?;
+    }
+
+    pub fn family(address: *const Address) Family {
+        return switch (address.storage.family) {
+            c.AF.INET => .ipv4,
+            c.AF.INET6 => .ipv6,
+            else => unreachable,
+        };
+    }
+
+    pub fn port(address: *const Address) u16 {
+        return switch (address.family()) {
+            .ipv4 => std.mem.bigToNative(u16, address.viewConst(c.sockaddr.in).port),
+            .ipv6 => std.mem.bigToNative(u16, address.viewConst(c.sockaddr.in6).port),
+        };
+    }
+
+    fn setPort(address: *Address, port_number: u16) void {
+        const port_big = std.mem.nativeToBig(u16, port_number);
+        switch (address.family()) {
+            .ipv4 => address.view(c.sockaddr.in).port = port_big,
+            .ipv6 => address.view(c.sockaddr.in6).port = port_big,
+        }
+    }
+
+    /// Same family, address, port and scope.
+    pub fn equal(address: *const Address, other: *const Address) bool {
+        if (address.family() != other.family() or address.port() != other.port()) return false;
+        switch (address.family()) {
+            .ipv4 => {
+                const addr = address.viewConst(c.sockaddr.in).addr;
+                return addr == other.viewConst(c.sockaddr.in).addr;
+            },
+            .ipv6 => {
+                const left = address.viewConst(c.sockaddr.in6);
+                const right = other.viewConst(c.sockaddr.in6);
+                if (left.scope_id != right.scope_id) return false;
+                return std.mem.eql(u8, &left.addr, &right.addr);
+            },
+        }
+    }
+
+    /// `127.0.0.1:443`, `[::1]:443`; a link-local address with its scope: `[fe80::1%2]:443`.
+    /// For `{f}`; never longer than `text_size_max`.
+    pub fn format(address: Address, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        var buffer: [text_size_max + 1:0]u8 = undefined;
+        const source: *const anyopaque = switch (address.family()) {
+            .ipv4 => &address.viewConst(c.sockaddr.in).addr,
+            .ipv6 => &address.viewConst(c.sockaddr.in6).addr,
+        };
+        const text = inet_ntop(address.storage.family, source, &buffer, buffer.len);
+        // The family is known and the buffer is large enough: it has no other reason to fail.
+        const ip_text = std.mem.span(text.?);
+        switch (address.family()) {
+            .ipv4 => try writer.print("{s}", .{ip_text}),
+            .ipv6 => switch (address.viewConst(c.sockaddr.in6).scope_id) {
+                0 => try writer.print("[{s}]", .{ip_text}),
+                else => |scope| try writer.print("[{s}%{d}]", .{ ip_text, scope }),
+            },
+        }
+        try writer.print(":{d}", .{address.port()});
+    }
+
+    fn view(address: *Address, comptime Value: type) *Value {
+        assert(address.size >= @sizeOf(Value));
+        return @ptrCast(&address.storage);
+    }
+
+    fn viewConst(address: *const Address, comptime Value: type) *const Value {
+        assert(address.size >= @sizeOf(Value));
+        return @ptrCast(&address.storage);
+    }
+
+    fn kernelForm(address: *const Address) *const c.sockaddr {
+        return @ptrCast(&address.storage);
+    }
+};
+
+/// What a name resolved to, in the order to try; at most `constants.addresses_max`.
+pub const AddressList = struct {
+    items: [constants.addresses_max]Address = undefined,
+    count: usize = 0,
+
+    pub fn slice(list: *const AddressList) []const Address {
+        return list.items[0..list.count];
+    }
+
+    /// False when the list is full: what comes after the bound is not tried.
+    pub fn append(list: *AddressList, address: Address) bool {
+        assert(list.count <= list.items.len);
+        if (list.count == list.items.len) return false;
+        list.items[list.count] = address;
+        list.count += 1;
+        return true;
+    }
+};
+
+/// When the kernel or the network card got the newest segment of a read, by CLOCK_REALTIME
+/// (`software`) or by the card's own clock (`hardware`).
+pub const KernelStamp = struct {
+    source: Source = .none,
+    realtime_ns: i64 = 0,
+
+    /// `none`: the kernel gave no stamp, and `realtime_ns` means nothing.
+    pub const Source = enum { none, software, hardware };
+};
+
+/// Which receive stamps to ask the kernel for. `hardware` also asks for the kernel's, for what the
+/// card does not stamp; the card itself has to be told by its administrator (SIOCSHWTSTAMP).
+pub const TimestampMode = enum { none, software, hardware };
+
+/// The options as the kernel has them, which need not be what was asked for. Null: this system does
+/// not have the option.
+pub const SocketOptions = struct {
+    no_delay: bool,
+    quick_ack: ?bool,
+    busy_poll_us: ?u32,
+    receive_buffer_size: u32,
+    send_buffer_size: u32,
+};
+
+/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size).
+pub const Mapping = struct {
+    memory: [*]align(std.heap.page_size_min) u8,
+    /// Of one copy.
+    size: usize,
+    /// Whether it really lies on huge pages.
+    huge_pages: bool,
+};
+
+pub const MapOptions = struct { huge_pages: bool };
+
+/// `in_progress`: wait until the descriptor is writable, then ask `connectResult`.
+pub const ConnectState = enum { connected, in_progress };
+
+/// What a notifier watches a descriptor for.
+pub const Interest = packed struct {
+    readable: bool = false,
+    writable: bool = false,
+};
+
+/// Why a notifier's wait ended. An error or a hang-up makes the descriptor `readable`, and also
+/// `writable` where that is watched: the next call on the descriptor tells what it is.
+pub const Ready = struct {
+    readable: bool = false,
+    writable: bool = false,
+    /// A signal came (EINTR): give its handler a chance, then wait again for the rest of the time.
+    interrupted: bool = false,
+    /// The whole time has passed and nothing happened.
+    timed_out: bool = false,
+};
+
+pub const ResolveError = error{
+    /// The name, or an address for it, does not exist.
+    NameNotFound,
+    /// No name server answered in time.
+    TemporaryFailure,
+    /// The name server refused or answered nonsense: trying again does not help.
+    ResolverFailure,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const OpenError = error{
+    AddressFamilyNotSupported,
+    /// This process has too many open descriptors (RLIMIT_NOFILE).
+    TooManyOpenFiles,
+    /// The whole system has too many open descriptors.
+    TooManyOpenFilesInSystem,
+    AccessDenied,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const ConnectError = error{
+    ConnectionRefused,
+    ConnectionReset,
+    NetworkUnreachable,
+    HostUnreachable,
+    TimedOut,
+    /// No local address or port for this peer.
+    AddressNotAvailable,
+    AddressInUse,
+    AddressFamilyNotSupported,
+    /// Forbidden by a firewall or a security policy.
+    AccessDenied,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const BindError = error{
+    AddressInUse,
+    /// Not an address of this machine.
+    AddressNotAvailable,
+    /// An IPv4 address for an IPv6 socket, or the other way.
+    AddressFamilyNotSupported,
+    AccessDenied,
+    /// `bindToInterface`: no interface of that name.
+    InterfaceNotFound,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const ReceiveError = error{
+    WouldBlock,
+    ConnectionReset,
+    /// The peer stopped acknowledging (keep-alive, retransmission limit).
+    TimedOut,
+    NetworkUnreachable,
+    HostUnreachable,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const SendError = error{
+    WouldBlock,
+    /// The connection is shut down for sending, by the peer's RST or by ourselves.
+    BrokenPipe,
+    ConnectionReset,
+    TimedOut,
+    NetworkUnreachable,
+    HostUnreachable,
+    /// Forbidden by a firewall or a security policy.
+    AccessDenied,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const OptionError = error{
+    /// This system does not have the option.
+    Unsupported,
+    /// The option needs a privilege (busy polling: CAP_NET_ADMIN).
+    PermissionDenied,
+    InvalidValue,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const MapError = error{
+    OutOfMemory,
+    TooManyOpenFiles,
+    TooManyOpenFilesInSystem,
+    PermissionDenied,
+    Unsupported,
+    Unexpected,
+};
+
+pub const TuneError = error{
+    /// Not allowed without a privilege or a higher limit.
+    PermissionDenied,
+    /// No such CPU, or none that this process may use.
+    InvalidCpu,
+    /// Outside of what SCHED_FIFO allows (Linux: 1 to 99).
+    InvalidPriority,
+    /// More memory than RLIMIT_MEMLOCK allows.
+    MemoryLockLimit,
+    Unsupported,
+    Unexpected,
+};
+
+pub const NotifierError = error{
+    TooManyOpenFiles,
+    TooManyOpenFilesInSystem,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const WatchError = error{
+    /// Linux: /proc/sys/fs/epoll/max_user_watches.
+    WatchLimit,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const WaitError = error{ OutOfMemory, Unexpected };
+
+/// The bare call below a notifier's wait, which turns the first two into something else.
+pub const PollError = error{
+    Interrupted,
+    /// This kernel does not have the call.
+    Unsupported,
+} || WaitError;
+
+threadlocal var unexpected_errno: u16 = 0;
+
+/// The errno behind this thread's last `error.Unexpected`; 0 when there was none.
+pub fn unexpectedErrno() u16 {
+    return unexpected_errno;
+}
+
+/// Keeps the number for `unexpectedErrno`.
+pub fn unexpected(cause: c.E) error{Unexpected} {
+    @branchHint(.cold);
+    assert(cause != .SUCCESS);
+    unexpected_errno = @truncate(@as(u32, @intCast(@backingInt(cause))));
+    return error.Unexpected;
+}
+
+/// getaddrinfo(3) for TCP. Blocks; an address in text form asks nobody.
+pub fn resolve(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void {
+    list.count = 0;
+    if (Address.parse(host, port)) |address| {
+        const appended = list.append(address);
+        assert(appended);
+        return;
+    }
+    // First only the families that this machine has an address of. That rules out too much on a
+    // machine whose only interface is the loopback one, hence the second try.
+    resolveWith(host, port, list, .{ .ADDRCONFIG = true }) catch |failure| switch (failure) {
+        error.NameNotFound => {},
+        error.TemporaryFailure,
+        error.ResolverFailure,
+        error.OutOfMemory,
+        error.Unexpected,
+        => |other| return other,
+    };
+    if (list.count == 0) try resolveWith(host, port, list, .{});
+    if (list.count == 0) return error.NameNotFound;
+}
+
+fn resolveWith(host: [:0]const u8, port: u16, list: *AddressList, flags: c.AI) ResolveError!void {
+    assert(list.count == 0);
+    var hints: c.addrinfo = std.mem.zeroes(c.addrinfo);
+    hints.flags = flags;
+    hints.family = c.AF.UNSPEC;
+    hints.socktype = c.SOCK.STREAM;
+    hints.protocol = c.IPPROTO.TCP;
+    var first: ?*c.addrinfo = null;
+    const status = c.getaddrinfo(host.ptr, null, &hints, &first);
+    if (@backingInt(status) != 0) return resolveError(status);
+    defer if (first) |information| c.freeaddrinfo(information);
+
+    var next = first;
+    while (next) |information| : (next = information.next) {
+        const source = information.addr orelse continue;
+        var address = Address.fromKernel(source, information.addrlen) orelse continue;
+        address.setPort(port);
+        if (!list.append(address)) break;
+    }
+}
+
+fn resolveError(status: c.EAI) ResolveError {
+    return switch (status) {
+        .NONAME, .NODATA, .ADDRFAMILY, .OVERFLOW => error.NameNotFound,
+        .AGAIN => error.TemporaryFailure,
+        .FAIL => error.ResolverFailure,
+        .MEMORY => error.OutOfMemory,
+        .SYSTEM => switch (c.errno(-1)) {
+            .NOMEM, .NOBUFS => error.OutOfMemory,
+            .AGAIN, .INTR, .TIMEDOUT => error.TemporaryFailure,
+            .SUCCESS => error.ResolverFailure,
+            else => |cause| unexpected(cause),
+        },
+        else => error.ResolverFailure,
+    };
+}
+
+/// socket(2) for TCP, of the address's family; `flags` are the kernel's own, beside SOCK_STREAM.
+pub fn openSocket(address: *const Address, flags: c_uint) OpenError!Descriptor {
+    const family: c_uint = address.storage.family;
+    const descriptor = c.socket(family, c.SOCK.STREAM | flags, c.IPPROTO.TCP);
+    return switch (c.errno(descriptor)) {
+        .SUCCESS => descriptor,
+        .AFNOSUPPORT, .PROTONOSUPPORT => error.AddressFamilyNotSupported,
+        .MFILE => error.TooManyOpenFiles,
+        .NFILE => error.TooManyOpenFilesInSystem,
+        .ACCES, .PERM => error.AccessDenied,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |cause| unexpected(cause),
+    };
+}
+
+/// connect(2). Never blocks on a descriptor of `openSocket`.
+pub fn connect(descriptor: Descriptor, address: *const Address) ConnectError!ConnectState {
+    return switch (c.errno(c.connect(descriptor, address.kernelForm(), address.size))) {
+        .SUCCESS => .connected,
+        // Interrupted, the connection goes on being set up: connecting again would be an error.
+        .INPROGRESS, .INTR => .in_progress,
+        else => |cause| connectError(cause),
+    };
+}
+
+/// SO_ERROR: how the connect ended. Ask once, after the descriptor became writable.
+pub fn connectResult(descriptor: Descriptor) ConnectError!void {
+    var code: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    switch (c.errno(c.getsockopt(descriptor, c.SOL.SOCKET, c.SO.ERROR, &code, &size))) {
+        .SUCCESS => {},
+        else => |cause| return connectError(cause),
+    }
+    switch (@as(c.E, @fromBackingInt(@intCast(code)))) {
+        .SUCCESS => {},
+        else => |cause| return connectError(cause),
+    }
+}
+
+fn connectError(cause: c.E) ConnectError {
+    return switch (cause) {
+        .CONNREFUSED => error.ConnectionRefused,
+        .CONNRESET, .CONNABORTED, .NETRESET, .PIPE => error.ConnectionReset,
+        .NETUNREACH, .NETDOWN => error.NetworkUnreachable,
+        .HOSTUNREACH, .HOSTDOWN => error.HostUnreachable,
+        .TIMEDOUT => error.TimedOut,
+        // EAGAIN: no free local port; EINVAL: a link-local address without its scope.
+        .ADDRNOTAVAIL, .AGAIN, .INVAL => error.AddressNotAvailable,
+        .ADDRINUSE => error.AddressInUse,
+        .AFNOSUPPORT => error.AddressFamilyNotSupported,
+        .ACCES, .PERM => error.AccessDenied,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |other| unexpected(other),
+    };
+}
+
+/// bind(2), for the local end of a connection.
+pub fn bind(descriptor: Descriptor, address: *const Address) BindError!void {
+    return switch (c.errno(c.bind(descriptor, address.kernelForm(), address.size))) {
+        .SUCCESS => {},
+        else => |cause| bindError(cause),
+    };
+}
+
+/// For `bind` and for the calls by which the kernels bind to an interface.
+pub fn bindError(cause: c.E) BindError {
+    return switch (cause) {
+        .ADDRINUSE => error.AddressInUse,
+        .ADDRNOTAVAIL => error.AddressNotAvailable,
+        // The socket is fresh, so that EINVAL can only mean the address.
+        .AFNOSUPPORT, .INVAL => error.AddressFamilyNotSupported,
+        .ACCES, .PERM => error.AccessDenied,
+        .NODEV, .NXIO => error.InterfaceNotFound,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |other| unexpected(other),
+    };
+}
+
+/// recv(2). 0 when the peer closed its direction. Asserts that the buffer has room.
+pub inline fn receive(descriptor: Descriptor, buffer: []u8) ReceiveError!usize {
+    assert(buffer.len > 0);
+    while (true) {
+        const size = c.recv(descriptor, buffer.ptr, buffer.len, 0);
+        if (size >= 0) return @intCast(size);
+        try receiveFailed();
+    }
+}
+
+/// What went wrong with the last recv(2) or recvmsg(2); nothing when a signal came: try again.
+pub noinline fn receiveFailed() ReceiveError!void {
+    return switch (c.errno(-1)) {
+        .INTR => {},
+        .AGAIN => error.WouldBlock,
+        // EPIPE: reset after the peer had closed its direction. ECONNREFUSED: a late answer.
+        .CONNRESET, .CONNABORTED, .NETRESET, .PIPE, .CONNREFUSED => error.ConnectionReset,
+        .TIMEDOUT => error.TimedOut,
+        .NETUNREACH, .NETDOWN => error.NetworkUnreachable,
+        .HOSTUNREACH, .HOSTDOWN => error.HostUnreachable,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |cause| unexpected(cause),
+    };
+}
+
+/// send(2); how many bytes the kernel took. Asserts that there is something to send.
+pub inline fn send(descriptor: Descriptor, bytes: []const u8, flags: u32) SendError!usize {
+    assert(bytes.len > 0);
+    while (true) {
+        const size = c.send(descriptor, bytes.ptr, bytes.len, flags);
+        if (size >= 0) return @intCast(size);
+        try sendFailed();
+    }
+}
+
+noinline fn sendFailed() SendError!void {
+    return switch (c.errno(-1)) {
+        .INTR => {},
+        .AGAIN => error.WouldBlock,
+        .PIPE, .SHUTDOWN, .NOTCONN => error.BrokenPipe,
+        .CONNRESET, .CONNABORTED, .NETRESET, .CONNREFUSED => error.ConnectionReset,
+        .TIMEDOUT => error.TimedOut,
+        .NETUNREACH, .NETDOWN => error.NetworkUnreachable,
+        .HOSTUNREACH, .HOSTDOWN => error.HostUnreachable,
+        .ACCES, .PERM => error.AccessDenied,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |cause| unexpected(cause),
+    };
+}
+
+/// shutdown(2) of our direction: the peer sees the end of the stream. An error would mean that the
+/// connection is gone already, which the next read tells.
+pub fn shutdownSend(descriptor: Descriptor) void {
+    _ = c.shutdown(descriptor, c.SHUT.WR);
+}
+
+/// close(2). Not retried when interrupted: the descriptor is gone either way.
+pub fn close(descriptor: Descriptor) void {
+    assert(descriptor >= 0);
+    const status = c.close(descriptor);
+    assert(c.errno(status) != .BADF);
+}
+
+/// setsockopt(2) of a number.
+pub fn setOption(descriptor: Descriptor, level: i32, name: u32, value: c_int) OptionError!void {
+    return switch (c.errno(c.setsockopt(descriptor, level, name, &value, @sizeOf(c_int)))) {
+        .SUCCESS => {},
+        .NOPROTOOPT, .OPNOTSUPP => error.Unsupported,
+        .PERM, .ACCES => error.PermissionDenied,
+        .INVAL, .DOM => error.InvalidValue,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => |cause| unexpected(cause),
+    };
+}
+
+/// getsockopt(2) of a number; null when this system does not have it.
+pub fn getOption(descriptor: Descriptor, level: i32, name: u32) ?c_int {
+    var value: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    const status = c.getsockopt(descriptor, level, name, &value, &size);
+    return if (status == 0) value else null;
+}
+
+/// TCP_NODELAY: no waiting for a full segment (Nagle).
+pub fn setNoDelay(descriptor: Descriptor) OptionError!void {
+    return setOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY, 1);
+}
+
+/// SO_RCVBUF. The kernel may give more or less: `socketOptions` tells.
+pub fn setReceiveBufferSize(descriptor: Descriptor, size: u32) OptionError!void {
+    return setOption(descriptor, c.SOL.SOCKET, c.SO.RCVBUF, sizeOption(size));
+}
+
+/// SO_SNDBUF. The kernel may give more or less: `socketOptions` tells.
+pub fn setSendBufferSize(descriptor: Descriptor, size: u32) OptionError!void {
+    return setOption(descriptor, c.SOL.SOCKET, c.SO.SNDBUF, sizeOption(size));
+}
+
+fn sizeOption(size: u32) c_int {
+    return @intCast(@min(size, std.math.maxInt(c_int)));
+}
+
+/// A size that is read back; 0 when there is none, as with a descriptor that is no socket.
+pub fn getSizeOption(descriptor: Descriptor, name: u32) u32 {
+    const size = getOption(descriptor, c.SOL.SOCKET, name) orelse return 0;
+    return @intCast(@max(size, 0));
+}
+
+/// getsockname(2); null when the descriptor is no IPv4 or IPv6 socket.
+pub fn localAddress(descriptor: Descriptor) ?Address {
+    return askAddress(c.getsockname, descriptor);
+}
+
+/// getpeername(2); null when not connected (any more).
+pub fn peerAddress(descriptor: Descriptor) ?Address {
+    return askAddress(c.getpeername, descriptor);
+}
+
+fn askAddress(comptime ask: anytype, descriptor: Descriptor) ?Address {
+    var storage: c.sockaddr.storage = std.mem.zeroes(c.sockaddr.storage);
+    var size: c.socklen_t = @sizeOf(c.sockaddr.storage);
+    if (ask(descriptor, @ptrCast(&storage), &size) != 0) return null;
+    return Address.fromKernel(@ptrCast(&storage), size);
+}
+
+/// clock_gettime(2) in nanoseconds. The clock has to exist.
+pub inline fn clockNs(clock: c.clockid_t) i64 {
+    var time: c.timespec = undefined;
+    const status = c.clock_gettime(clock, &time);
+    assert(status == 0);
+    return nanosecondsOf(time.sec, time.nsec);
+}
+
+/// A `timespec` as one number.
+pub inline fn nanosecondsOf(seconds: i64, nanoseconds: i64) i64 {
+    return seconds * std.time.ns_per_s + nanoseconds;
+}
+
+/// A time-out as a `timespec`.
+pub fn timespecOf(nanoseconds: u64) c.timespec {
+    return .{
+        .sec = @intCast(nanoseconds / std.time.ns_per_s),
+        .nsec = @intCast(nanoseconds % std.time.ns_per_s),
+    };
+}
+
+/// The counter of this CPU, without a system call and without ordering against other instructions.
+pub inline fn cycles() u64 {
+    switch (@import("builtin").cpu.arch) {
+        .x86_64 => {
+            var low: u32 = undefined;
+            var high: u32 = undefined;
+            asm volatile ("rdtsc"
+                : [low] "={eax}" (low),
+                  [high] "={edx}" (high),
+            );
+            return @as(u64, high) << 32 | low;
+        },
+        .aarch64 => return asm volatile ("mrs %[count], cntvct_el0"
+            : [count] "=r" (-> u64),
+        ),
+        else => @compileError("hftws supports x86_64 and aarch64"),
+    }
+}
+
+/// mmap(2) of address space that nothing may touch yet, for the mappings that are put into it.
+pub fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
+    const flags: c.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .NORESERVE = true };
+    const address = c.mmap(null, size, .{}, flags, -1, 0);
+    if (address == c.MAP_FAILED) return mapError(c.errno(-1));
+    return @ptrCast(@alignCast(address));
+}
+
+/// mmap(2) of the shared object `descriptor`, twice, one after the other, over reserved memory.
+pub fn mapTwice(
+    reserved: [*]align(std.heap.page_size_min) u8,
+    size: usize,
+    descriptor: Descriptor,
+    flags: c.MAP,
+) MapError!void {
+    assert(flags.FIXED);
+    for (0..2) |copy| {
+        const place: [*]align(std.heap.page_size_min) u8 = @alignCast(reserved + copy * size);
+        const access: c.PROT = .{ .READ = true, .WRITE = true };
+        const address = c.mmap(@ptrCast(place), size, access, flags, descriptor, 0);
+        if (address == c.MAP_FAILED) return mapError(c.errno(-1));
+        assert(@intFromPtr(address) == @intFromPtr(place));
+    }
+}
+
+/// munmap(2) of memory that this module mapped; it has no reason to fail.
+pub fn unmap(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
+    const status = c.munmap(@ptrCast(memory), size);
+    assert(status == 0);
+}
+
+/// For mmap(2), and for making the object that is mapped.
+pub fn mapError(cause: c.E) MapError {
+    return switch (cause) {
+        .NOMEM, .NOSPC, .NOBUFS, .FBIG, .AGAIN => error.OutOfMemory,
+        .MFILE => error.TooManyOpenFiles,
+        .NFILE => error.TooManyOpenFilesInSystem,
+        .ACCES, .PERM => error.PermissionDenied,
+        .NOSYS, .OPNOTSUPP => error.Unsupported,
+        else => |other| unexpected(other),
+    };
+}
+
+/// For making an epoll or kqueue descriptor.
+pub fn notifierError(cause: c.E) NotifierError {
+    return switch (cause) {
+        .MFILE => error.TooManyOpenFiles,
+        .NFILE => error.TooManyOpenFilesInSystem,
+        .NOMEM => error.OutOfMemory,
+        else => |other| unexpected(other),
+    };
+}
+
+/// For changing what an epoll or kqueue descriptor watches.
+pub fn watchError(cause: c.E) WatchError {
+    return switch (cause) {
+        .NOSPC => error.WatchLimit,
+        .NOMEM => error.OutOfMemory,
+        else => |other| unexpected(other),
+    };
+}
+
+/// For waiting on an epoll or kqueue descriptor. `Unsupported` also when a sandbox forbids the
+/// call: nothing else of a wait is a matter of permission.
+pub fn pollError(cause: c.E) PollError {
+    return switch (cause) {
+        .INTR => error.Interrupted,
+        .NOSYS, .PERM => error.Unsupported,
+        .NOMEM => error.OutOfMemory,
+        else => |other| unexpected(other),
+    };
+}
+
+extern "c" fn inet_pton(family: c_int, text: [*:0]const u8, target: *anyopaque) c_int;
+extern "c" fn inet_ntop(
+    family: c_int,
+    source: *const anyopaque,
+    text: [*]u8,
+    size: c.socklen_t,
+) ?[*:0]const u8;
+
+/// The peer of a socket under test: a listener on 127.0.0.1 and its accepted connections, which
+/// block. Only tests use it, here and above.
+pub const TestListener = struct {
+    descriptor: Descriptor,
+    address: Address,
+
+    /// A port of the kernel's choice. With `listening` false, connecting to it is refused.
+    pub fn open(listening: bool) TestListener {
+        const any_port = Address.parse("127.0.0.1", 0).?;
+        const descriptor = openSocket(&any_port, 0) catch unreachable;
+        bind(descriptor, &any_port) catch unreachable;
+        if (listening and c.listen(descriptor, 8) != 0) unreachable;
+        return .{ .descriptor = descriptor, .address = localAddress(descriptor).? };
+    }
+
+    /// Blocks until there is a connection. The caller closes it.
+    pub fn accept(listener: *const TestListener) Descriptor {
+        const descriptor = c.accept(listener.descriptor, null, null);
+        assert(descriptor >= 0);
+        return descriptor;
+    }
+
+    /// Closes a connection by RST instead of FIN (SO_LINGER of no time at all).
+    pub fn reset(descriptor: Descriptor) void {
+        const linger: extern struct { enabled: c_int, seconds: c_int } = .{
+            .enabled = 1,
+            .seconds = 0,
+        };
+        const size = @sizeOf(@TypeOf(linger));
+        if (c.setsockopt(descriptor, c.SOL.SOCKET, c.SO.LINGER, &linger, size) != 0) unreachable;
+        close(descriptor);
+    }
+
+    pub fn deinit(listener: *const TestListener) void {
+        close(listener.descriptor);
+    }
+};
+
+const testing = std.testing;
+
+fn expectFormat(text: []const u8, address: Address) !void {
+    var buffer: [Address.text_size_max]u8 = undefined;
+    try testing.expectEqualStrings(text, try std.fmt.bufPrint(&buffer, "{f}", .{address}));
+}
+
+test "address: parses and formats IPv4 and IPv6" {
+    const ipv4 = Address.parse("192.0.2.7", 443).?;
+    try testing.expectEqual(Address.Family.ipv4, ipv4.family());
+    try testing.expectEqual(@as(u16, 443), ipv4.port());
+    try expectFormat("192.0.2.7:443", ipv4);
+
+    const ipv6 = Address.parse("2001:db8:0:0::1", 65535).?;
+    try testing.expectEqual(Address.Family.ipv6, ipv6.family());
+    try testing.expectEqual(@as(u16, 65535), ipv6.port());
+    try expectFormat("[2001:db8::1]:65535", ipv6);
+    try expectFormat("[::1]:0", Address.parse("::1", 0).?);
+    try expectFormat("[::ffff:10.0.0.1]:1", Address.parse("::ffff:10.0.0.1", 1).?);
+}
+
+test "address: the longest text fits, with its scope" {
+    var address = Address.parse("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", 65535).?;
+    address.view(c.sockaddr.in6).scope_id = std.math.maxInt(u32);
+    try expectFormat("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535", address);
+}
+
+test "address: what is no address in text form is null" {
+    const too_long: [Address.text_size_max + 1]u8 = @splat('1');
+    const texts = [_][]const u8{
+        "",      "localhost", "127.1",  "256.0.0.1", "127.0.0.1 ",     "01.2.3.4.5",
+        "[::1]", ":::",       "::1%lo", "1:2:3",     "127.0.0.1\x00x", "::1\x00",
+        "1.2.3", "::1]",      "1:80",   " ::1",      "127.0.0.1:80",   &too_long,
+    };
+    for (texts) |text| try testing.expectEqual(null, Address.parse(text, 80));
+}
+
+test "address: equal by family, address, port and scope" {
+    const address = Address.parse("fe80::1", 80).?;
+    var other = address;
+    try testing.expect(address.equal(&other));
+    other.view(c.sockaddr.in6).scope_id = 2;
+    try testing.expect(!address.equal(&other));
+    try testing.expect(!address.equal(&Address.parse("fe80::1", 81).?));
+    try testing.expect(!address.equal(&Address.parse("fe80::2", 80).?));
+    try testing.expect(!address.equal(&Address.parse("127.0.0.1", 80).?));
+    const ipv4 = Address.parse("127.0.0.1", 80).?;
+    try testing.expect(ipv4.equal(&Address.parse("127.0.0.1", 80).?));
+    try testing.expect(!ipv4.equal(&Address.parse("127.0.0.2", 80).?));
+}
+
+test "address list: takes addresses up to its bound" {
+    var list: AddressList = .{};
+    const address = Address.parse("127.0.0.1", 1).?;
+    for (0..constants.addresses_max) |_| try testing.expect(list.append(address));
+    try testing.expect(!list.append(address));
+    try testing.expectEqual(constants.addresses_max, list.slice().len);
+}
+
+test "resolve: an address in text form is itself" {
+    var list: AddressList = .{};
+    try resolve("::1", 8443, &list);
+    try testing.expectEqual(@as(usize, 1), list.count);
+    try expectFormat("[::1]:8443", list.slice()[0]);
+    try resolve("127.0.0.1", 80, &list);
+    try testing.expectEqual(@as(usize, 1), list.count);
+    try expectFormat("127.0.0.1:80", list.slice()[0]);
+}
+
+test "resolve: localhost is this machine, each address once and with the port" {
+    var list: AddressList = .{};
+    try resolve("localhost", 9000, &list);
+    try testing.expect(list.count >= 1);
+    const ipv4 = Address.parse("127.0.0.1", 9000).?;
+    const ipv6 = Address.parse("::1", 9000).?;
+    for (list.slice(), 0..) |address, index| {
+        try testing.expect(address.equal(&ipv4) or address.equal(&ipv6));
+        for (list.slice()[0..index]) |earlier| try testing.expect(!address.equal(&earlier));
+    }
+}
+
+test "resolve: a name that cannot exist is an error, and leaves no address" {
+    var list: AddressList = .{};
+    // Names that no resolver asks a server for: an empty label, and a label of 64 bytes.
+    const label_64: [64]u8 = @splat('a');
+    for ([_][:0]const u8{ "a..b", &label_64 ++ ".invalid" }) |name| {
+        if (resolve(name, 80, &list)) {
+            return error.TestUnexpectedResult;
+        } else |failure| switch (failure) {
+            error.NameNotFound, error.ResolverFailure, error.TemporaryFailure => {},
+            error.OutOfMemory, error.Unexpected => return failure,
+        }
+        try testing.expectEqual(@as(usize, 0), list.count);
+    }
+}
+
+test "resolve: each answer of the resolver has its error" {
+    try testing.expectEqual(error.NameNotFound, resolveError(.NONAME));
+    try testing.expectEqual(error.TemporaryFailure, resolveError(.AGAIN));
+    try testing.expectEqual(error.ResolverFailure, resolveError(.FAIL));
+    try testing.expectEqual(error.OutOfMemory, resolveError(.MEMORY));
+}
+
+test "errors: each errno by its cause, the rest with its number" {
+    try testing.expectEqual(error.ConnectionRefused, connectError(.CONNREFUSED));
+    try testing.expectEqual(error.TimedOut, connectError(.TIMEDOUT));
+    try testing.expectEqual(error.OutOfMemory, connectError(.NOBUFS));
+    try testing.expectEqual(error.InterfaceNotFound, bindError(.NODEV));
+    try testing.expectEqual(error.OutOfMemory, mapError(.NOSPC));
+    try testing.expectEqual(error.TooManyOpenFiles, notifierError(.MFILE));
+    try testing.expectEqual(error.WatchLimit, watchError(.NOSPC));
+    try testing.expectEqual(error.Interrupted, pollError(.INTR));
+    try testing.expectEqual(error.Unexpected, connectError(.XDEV));
+    try testing.expectEqual(@as(u16, @backingInt(c.E.XDEV)), unexpectedErrno());
+}
+
+test "receive and send: every errno of the manual has its error" {
+    const receive_errors = .{
+        .{ c.E.AGAIN, error.WouldBlock },           .{ c.E.CONNRESET, error.ConnectionReset },
+        .{ c.E.PIPE, error.ConnectionReset },       .{ c.E.TIMEDOUT, error.TimedOut },
+        .{ c.E.NETDOWN, error.NetworkUnreachable }, .{ c.E.HOSTUNREACH, error.HostUnreachable },
+        .{ c.E.NOBUFS, error.OutOfMemory },         .{ c.E.BADF, error.Unexpected },
+    };
+    inline for (receive_errors) |pair| {
+        c._errno().* = @backingInt(pair[0]);
+        try testing.expectError(pair[1], receiveFailed());
+    }
+    const send_errors = .{
+        .{ c.E.AGAIN, error.WouldBlock },  .{ c.E.CONNRESET, error.ConnectionReset },
+        .{ c.E.PIPE, error.BrokenPipe },   .{ c.E.TIMEDOUT, error.TimedOut },
+        .{ c.E.PERM, error.AccessDenied }, .{ c.E.NETUNREACH, error.NetworkUnreachable },
+        .{ c.E.NOMEM, error.OutOfMemory }, .{ c.E.INVAL, error.Unexpected },
+    };
+    inline for (send_errors) |pair| {
+        c._errno().* = @backingInt(pair[0]);
+        try testing.expectError(pair[1], sendFailed());
+    }
+    c._errno().* = @backingInt(c.E.INTR);
+    try receiveFailed();
+    try sendFailed();
+}

@@ -1,0 +1,287 @@
+//! One TCP connection of a client: a non-blocking descriptor with the options that were asked for.
+//!
+//! Design: thin. Options are set before the connect, so that the handshake already has them (the
+//! receive buffer bounds the window that is announced in the SYN). An option that cannot be had is
+//! an error, not a silent slow path. TCP_NODELAY is always on. Waiting is the notifier's job, time
+//! the caller's.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+const os = @import("os.zig");
+
+const Address = os.Address;
+
+pub const OpenError = os.OpenError || os.BindError || os.OptionError;
+pub const ConnectError = os.ConnectError;
+pub const ReceiveError = os.ReceiveError;
+pub const SendError = os.SendError;
+
+/// What a connection asks of the kernel; null leaves the system's default.
+pub const Options = struct {
+    /// The local end. Its port is 0, unless the caller wants that very one.
+    local_address: ?Address = null,
+    /// Such as `eth0`. Borrowed for the call.
+    interface: ?[]const u8 = null,
+    receive_buffer_size: ?u32 = null,
+    send_buffer_size: ?u32 = null,
+    /// Linux: how long a read may poll the network card's queue, in the kernel (SO_BUSY_POLL).
+    busy_poll_us: ?u32 = null,
+    /// Linux: acknowledge at once, re-armed after every read at the cost of a system call.
+    quick_ack: bool = false,
+    /// Linux: have `receive` fill kernel stamps.
+    timestamps: os.TimestampMode = .none,
+};
+
+/// `Os` as `os.assertPlatform` wants it.
+pub fn SocketType(comptime Os: type) type {
+    comptime os.assertPlatform(Os);
+    return struct {
+        descriptor: Os.Descriptor,
+        quick_ack: bool,
+        stamped: bool,
+
+        const Socket = @This();
+
+        /// Makes a socket of the address's family and sets its options; `connect` comes next. The
+        /// caller closes it.
+        pub fn open(address: *const Address, options: Options) OpenError!Socket {
+            const descriptor = try Os.openSocket(address);
+            errdefer Os.close(descriptor);
+            try Os.setNoDelay(descriptor);
+            if (options.receive_buffer_size) |size| try Os.setReceiveBufferSize(descriptor, size);
+            if (options.send_buffer_size) |size| try Os.setSendBufferSize(descriptor, size);
+            if (options.busy_poll_us) |time_us| try Os.setBusyPoll(descriptor, time_us);
+            if (options.quick_ack) try Os.setQuickAck(descriptor);
+            if (options.timestamps != .none) {
+                try Os.enableReceiveStamps(descriptor, options.timestamps);
+            }
+            if (options.interface) |name| try Os.bindToInterface(descriptor, name);
+            if (options.local_address) |local| try Os.bind(descriptor, &local);
+            return .{
+                .descriptor = descriptor,
+                .quick_ack = options.quick_ack,
+                .stamped = options.timestamps != .none,
+            };
+        }
+
+        /// `in_progress`: wait until it is writable, then `finishConnect`.
+        pub fn connect(
+            socket: *const Socket,
+            address: *const Address,
+        ) ConnectError!os.ConnectState {
+            return Os.connect(socket.descriptor, address);
+        }
+
+        /// How a connect in progress ended.
+        pub fn finishConnect(socket: *const Socket) ConnectError!void {
+            return Os.connectResult(socket.descriptor);
+        }
+
+        /// Some bytes into the buffer, which has room for one at least; 0 when the peer closed its
+        /// direction. Fills the stamp, when there is one: with the kernel's for the newest segment
+        /// of this read, or with `none`.
+        pub inline fn receive(
+            socket: *const Socket,
+            buffer: []u8,
+            stamp: ?*os.KernelStamp,
+        ) ReceiveError!usize {
+            assert(buffer.len > 0);
+            const target = if (socket.stamped) stamp else null;
+            const size = try Os.receive(socket.descriptor, buffer, target);
+            if (!socket.stamped) if (stamp) |unstamped| {
+                unstamped.* = .{};
+            };
+            if (socket.quick_ack) socket.acknowledgeQuickly();
+            return size;
+        }
+
+        /// The kernel falls back to delayed acknowledgements by itself. That this should fail after
+        /// it worked in `open` means that the connection is gone, which the next read tells.
+        fn acknowledgeQuickly(socket: *const Socket) void {
+            Os.setQuickAck(socket.descriptor) catch |failure| switch (failure) {
+                error.Unsupported,
+                error.PermissionDenied,
+                error.InvalidValue,
+                error.OutOfMemory,
+                error.Unexpected,
+                => {},
+            };
+        }
+
+        /// How many of the bytes, of which there is one at least, the kernel took.
+        pub inline fn send(socket: *const Socket, bytes: []const u8) SendError!usize {
+            assert(bytes.len > 0);
+            return Os.send(socket.descriptor, bytes);
+        }
+
+        /// Ends our direction: the peer reads the end of the stream after all bytes.
+        pub fn shutdownSend(socket: *const Socket) void {
+            Os.shutdownSend(socket.descriptor);
+        }
+
+        /// Once; the socket is undefined afterwards. A notifier has to unwatch it first.
+        pub fn close(socket: *Socket) void {
+            Os.close(socket.descriptor);
+            socket.* = undefined;
+        }
+
+        /// The options as the kernel has them.
+        pub fn kernelOptions(socket: *const Socket) os.SocketOptions {
+            return Os.socketOptions(socket.descriptor);
+        }
+
+        pub fn localAddress(socket: *const Socket) ?Address {
+            return Os.localAddress(socket.descriptor);
+        }
+
+        /// Null when not connected (any more).
+        pub fn peerAddress(socket: *const Socket) ?Address {
+            return Os.peerAddress(socket.descriptor);
+        }
+    };
+}
+
+const testing = std.testing;
+const RealOs = os.Os;
+const RealSocket = SocketType(RealOs);
+
+test {
+    _ = os;
+}
+
+/// A connected socket and its peer, by the notifier's own means: poll(2) is enough here.
+const TestPair = struct {
+    socket: RealSocket,
+    server: os.Descriptor,
+    address: Address,
+
+    fn open(options: Options) !TestPair {
+        const listener: os.TestListener = .open(true);
+        defer listener.deinit();
+        var socket: RealSocket = try .open(&listener.address, options);
+        errdefer socket.close();
+        switch (try socket.connect(&listener.address)) {
+            .connected => {},
+            .in_progress => {
+                try waitFor(socket.descriptor, std.c.POLL.OUT);
+                try socket.finishConnect();
+            },
+        }
+        return .{ .socket = socket, .server = listener.accept(), .address = listener.address };
+    }
+
+    fn deinit(pair: *TestPair) void {
+        pair.socket.close();
+        RealOs.close(pair.server);
+    }
+
+    fn give(pair: *const TestPair, bytes: []const u8) !void {
+        try testing.expectEqual(bytes.len, try RealOs.send(pair.server, bytes));
+        try waitFor(pair.socket.descriptor, std.c.POLL.IN);
+    }
+};
+
+/// Waits until the kernel has brought the event; 10 s are never reached.
+fn waitFor(descriptor: os.Descriptor, events: i16) !void {
+    var list: [1]std.c.pollfd = .{.{ .fd = descriptor, .events = events, .revents = 0 }};
+    try testing.expectEqual(@as(c_int, 1), std.c.poll(&list, 1, 10_000));
+}
+
+test "socket: connects, sends, receives, and sees the end of the stream" {
+    var pair: TestPair = try .open(.{});
+    defer pair.deinit();
+    var buffer: [16]u8 = undefined;
+    try testing.expectError(error.WouldBlock, pair.socket.receive(&buffer, null));
+    try testing.expectEqual(@as(usize, 5), try pair.socket.send("hello"));
+    try testing.expectEqual(@as(usize, 5), try RealOs.receive(pair.server, &buffer, null));
+    try testing.expectEqualStrings("hello", buffer[0..5]);
+
+    try pair.give("world");
+    var stamp: os.KernelStamp = .{ .source = .hardware, .realtime_ns = 1 };
+    try testing.expectEqual(@as(usize, 5), try pair.socket.receive(&buffer, &stamp));
+    try testing.expectEqualStrings("world", buffer[0..5]);
+    // No stamps were asked for: it says so rather than leave the caller's old one.
+    try testing.expectEqual(os.KernelStamp{}, stamp);
+
+    pair.socket.shutdownSend();
+    try testing.expectEqual(@as(usize, 0), try RealOs.receive(pair.server, &buffer, null));
+    RealOs.shutdownSend(pair.server);
+    try waitFor(pair.socket.descriptor, std.c.POLL.IN);
+    try testing.expectEqual(@as(usize, 0), try pair.socket.receive(&buffer, null));
+}
+
+test "socket: TCP_NODELAY is on by default, sizes and addresses are as asked for" {
+    const local = Address.parse("127.0.0.1", 0).?;
+    var pair: TestPair = try .open(.{
+        .local_address = local,
+        .receive_buffer_size = 64 * 1024,
+        .send_buffer_size = 96 * 1024,
+    });
+    defer pair.deinit();
+    const options = pair.socket.kernelOptions();
+    try testing.expect(options.no_delay);
+    try testing.expect(options.receive_buffer_size >= 64 * 1024);
+    try testing.expect(options.send_buffer_size >= 96 * 1024);
+    try testing.expect(options.receive_buffer_size < options.send_buffer_size);
+    try testing.expect(pair.socket.peerAddress().?.equal(&pair.address));
+    const bound = pair.socket.localAddress().?;
+    try testing.expect(RealOs.peerAddress(pair.server).?.equal(&bound));
+}
+
+test "socket: kernel stamps and quick acknowledgements, where there are any" {
+    if (@import("builtin").os.tag != .linux) {
+        const address = Address.parse("127.0.0.1", 0).?;
+        const result = RealSocket.open(&address, .{ .timestamps = .software });
+        try testing.expectError(error.Unsupported, result);
+        return;
+    }
+    var pair: TestPair = try .open(.{ .timestamps = .software, .quick_ack = true });
+    defer pair.deinit();
+    var buffer: [16]u8 = undefined;
+    var stamp: os.KernelStamp = .{};
+    // The kernel starts to stamp in the background: the first segments may have none.
+    const deadline_ns = RealOs.monotonicNs() + 10 * std.time.ns_per_s;
+    while (stamp.source == .none and RealOs.monotonicNs() < deadline_ns) {
+        try pair.give("x");
+        try testing.expectEqual(@as(usize, 1), try pair.socket.receive(&buffer, &stamp));
+    }
+    try testing.expectEqual(os.KernelStamp.Source.software, stamp.source);
+    try testing.expect(stamp.realtime_ns <= RealOs.realtimeNs());
+    try testing.expectEqual(true, pair.socket.kernelOptions().quick_ack.?);
+}
+
+test "socket: what cannot be had is an error, and leaves no descriptor behind" {
+    const address = Address.parse("127.0.0.1", 0).?;
+    const descriptor_next = try RealOs.openSocket(&address);
+    RealOs.close(descriptor_next);
+
+    const foreign = Address.parse("192.0.2.1", 0).?;
+    const foreign_result = RealSocket.open(&address, .{ .local_address = foreign });
+    try testing.expectError(error.AddressNotAvailable, foreign_result);
+    const ipv6 = Address.parse("::1", 0).?;
+    const ipv6_result = RealSocket.open(&address, .{ .local_address = ipv6 });
+    try testing.expectError(error.AddressFamilyNotSupported, ipv6_result);
+    if (RealSocket.open(&address, .{ .interface = "no-such-device" })) |_| {
+        return error.TestUnexpectedResult;
+    } else |failure| switch (failure) {
+        error.InterfaceNotFound, error.AccessDenied => {},
+        else => return failure,
+    }
+    const descriptor = try RealOs.openSocket(&address);
+    defer RealOs.close(descriptor);
+    try testing.expectEqual(descriptor_next, descriptor);
+}
+
+test "socket: an interface of this machine carries the connection" {
+    const name = if (@import("builtin").os.tag == .macos) "lo0" else "lo";
+    var pair: TestPair = TestPair.open(.{ .interface = name }) catch |failure| switch (failure) {
+        // A kernel before 5.7 wants a privilege for it.
+        error.AccessDenied => return error.SkipZigTest,
+        else => return failure,
+    };
+    defer pair.deinit();
+    try pair.give("x");
+    var buffer: [16]u8 = undefined;
+    try testing.expectEqual(@as(usize, 1), try pair.socket.receive(&buffer, null));
+}

@@ -1,0 +1,28 @@
+//! WebSocket frames and messages, RFC 6455: bytes in, values out.
+//!
+//! No I/O, no allocation, no clock, no Python. `Parser` reads what a server sends, in place;
+//! `builder` writes what a client sends, in place; `handshake` is the upgrade before either.
+
+pub const builder = @import("ws/builder.zig");
+pub const frame = @import("ws/frame.zig");
+pub const handshake = @import("ws/handshake.zig");
+pub const mask = @import("ws/mask.zig");
+pub const parser = @import("ws/parser.zig");
+pub const utf8 = @import("ws/utf8.zig");
+
+pub const CloseCode = frame.CloseCode;
+pub const Opcode = frame.Opcode;
+pub const ParseError = parser.ParseError;
+pub const Parser = parser.Parser;
+pub const closeCode = parser.closeCode;
+pub const describe = parser.describe;
+
+test {
+    _ = builder;
+    _ = frame;
+    _ = handshake;
+    _ = mask;
+    _ = parser;
+    _ = @import("ws/parser_fuzz.zig");
+    _ = utf8;
+}

@@ -1,0 +1,304 @@
+//! UTF-8 (RFC 3629) judged as it arrives, for RFC 6455, section 8.1.
+//!
+//! A state machine over bytes that rejects at the first byte which no valid text can have there,
+//! also in the middle of a sequence. Its whole state is one number, so that text may arrive in any
+//! pieces. A step is a load and a shift: `transitions[byte]` holds, for all states side by side,
+//! the state that follows, and a state is the place of its own bits in there. Stretches of ASCII,
+//! most of what markets send, are skipped a few vectors at a time.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+/// Judges text that arrives in pieces. Starts as `.{}`.
+pub const Validator = struct {
+    state: State = .accept,
+
+    /// Judges the next bytes. Once it fails, it always fails.
+    pub fn update(validator: *Validator, bytes: []const u8) error{InvalidUtf8}!void {
+        validator.state = advance(validator.state, bytes);
+        if (validator.state == .reject) return error.InvalidUtf8;
+    }
+
+    /// The text ends here: fails in the middle of a sequence, and when `update` has failed.
+    pub fn finish(validator: *const Validator) error{InvalidUtf8}!void {
+        if (validator.state != .accept) return error.InvalidUtf8;
+    }
+};
+
+/// Whether the bytes as a whole are valid UTF-8.
+pub fn validate(bytes: []const u8) bool {
+    return advance(.accept, bytes) == .accept;
+}
+
+/// What may come next. The value is the bit at which an entry of `transitions` has the state that
+/// follows this one. `reject` is zero, so that whatever is not in the table is rejected.
+const State = enum(u6) {
+    reject = 0 * state_bits,
+    accept = 1 * state_bits,
+    /// So many continuation bytes of any value.
+    one_more = 2 * state_bits,
+    two_more = 3 * state_bits,
+    three_more = 4 * state_bits,
+    /// After E0: no overlong form. After ED: no surrogate.
+    after_e0 = 5 * state_bits,
+    after_ed = 6 * state_bits,
+    /// After F0: no overlong form. After F4: nothing beyond U+10FFFF.
+    after_f0 = 7 * state_bits,
+    after_f4 = 8 * state_bits,
+    _,
+};
+
+const state_bits = 6;
+
+comptime {
+    assert(@backingInt(State.after_f4) + state_bits <= 64);
+}
+
+/// What is judged byte by byte when it is not ASCII, and what is skipped at once in a long run.
+const block_size = 32;
+const run_size = 4 * block_size;
+
+/// The state after the bytes. Rejection is for ever, so it need not be looked for at every byte.
+fn advance(state_before: State, bytes: []const u8) State {
+    var state = state_before;
+    var rest = bytes;
+    while (rest.len >= block_size) : (rest = rest[block_size..]) {
+        if (state == .accept) {
+            while (rest.len >= run_size and isAscii(run_size, rest[0..run_size])) {
+                rest = rest[run_size..];
+            }
+            if (rest.len < block_size) break;
+            if (isAscii(block_size, rest[0..block_size])) continue;
+        }
+        for (rest[0..block_size]) |byte| state = step(state, byte);
+        if (state == .reject) return .reject;
+    }
+    if (state == .accept and bytes.len >= block_size) {
+        // The last vector may overlap what has been judged: it costs less than single steps.
+        if (isAscii(block_size, bytes[bytes.len - block_size ..][0..block_size])) return .accept;
+    } else if (state == .accept) {
+        if (isAsciiShort(bytes)) return .accept;
+    }
+    for (rest) |byte| state = step(state, byte);
+    return state;
+}
+
+inline fn step(state: State, byte: u8) State {
+    return @fromBackingInt(@as(u6, @truncate(transitions[byte] >> @backingInt(state))));
+}
+
+/// Whether no byte has its highest bit set. Collects them in one vector of the machine's width
+/// first: a look at the bits of a vector costs more than the vector.
+inline fn isAscii(comptime size: usize, bytes: *const [size]u8) bool {
+    const lanes = @min(size, std.simd.suggestVectorLength(u8) orelse 16);
+    var collected: @Vector(lanes, u8) = bytes[0..lanes].*;
+    inline for (1..size / lanes) |index| {
+        const part: @Vector(lanes, u8) = bytes[index * lanes ..][0..lanes].*;
+        collected |= part;
+    }
+    const signs: @Vector(lanes, i8) = @bitCast(collected);
+    const negative: @Int(.unsigned, lanes) = @bitCast(signs < @as(@Vector(lanes, i8), @splat(0)));
+    return negative == 0;
+}
+
+/// For less than a block: two halves that may overlap. May say no when there are very few.
+inline fn isAsciiShort(bytes: []const u8) bool {
+    assert(bytes.len < block_size);
+    inline for (.{ 16, 8 }) |size| {
+        if (bytes.len >= size) {
+            return isAscii(size, bytes[0..size]) and
+                isAscii(size, bytes[bytes.len - size ..][0..size]);
+        }
+    }
+    return bytes.len == 0;
+}
+
+/// RFC 3629, section 4, as a table.
+const transitions: [256]u64 = table: {
+    @setEvalBranchQuota(10_000);
+    var table: [256]u64 = @splat(0);
+    const rules = [_]struct { State, u8, u8, State }{
+        .{ .accept, 0x00, 0x7f, .accept },
+        .{ .accept, 0xc2, 0xdf, .one_more },
+        .{ .accept, 0xe0, 0xe0, .after_e0 },
+        .{ .accept, 0xe1, 0xec, .two_more },
+        .{ .accept, 0xed, 0xed, .after_ed },
+        .{ .accept, 0xee, 0xef, .two_more },
+        .{ .accept, 0xf0, 0xf0, .after_f0 },
+        .{ .accept, 0xf1, 0xf3, .three_more },
+        .{ .accept, 0xf4, 0xf4, .after_f4 },
+        .{ .one_more, 0x80, 0xbf, .accept },
+        .{ .two_more, 0x80, 0xbf, .one_more },
+        .{ .three_more, 0x80, 0xbf, .two_more },
+        .{ .after_e0, 0xa0, 0xbf, .one_more },
+        .{ .after_ed, 0x80, 0x9f, .one_more },
+        .{ .after_f0, 0x90, 0xbf, .two_more },
+        .{ .after_f4, 0x80, 0x8f, .two_more },
+    };
+    for (rules) |rule| {
+        const state, const byte_min, const byte_max, const state_next = rule;
+        for (byte_min..@as(usize, byte_max) + 1) |byte| {
+            table[byte] |= @as(u64, @backingInt(state_next)) << @backingInt(state);
+        }
+    }
+    break :table table;
+};
+
+const testing = std.testing;
+
+/// The bytes at which the ranges of RFC 3629 begin and end, and their neighbours.
+const border_bytes = [_]u8{
+    0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2,
+    0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5,
+    0xff,
+};
+
+/// How many bytes a valid text can begin with: the definition, by trying every way to go on.
+fn viableSize(bytes: []const u8) usize {
+    var offset: usize = 0;
+    while (offset < bytes.len) {
+        const size = std.unicode.utf8ByteSequenceLength(bytes[offset]) catch return offset;
+        const there = @min(size, bytes.len - offset);
+        for (1..there + 1) |prefix_size| {
+            if (!canBeCompleted(bytes[offset..][0..prefix_size], size)) {
+                return offset + prefix_size - 1;
+            }
+        }
+        offset += there;
+    }
+    return offset;
+}
+
+fn canBeCompleted(prefix: []const u8, size: usize) bool {
+    if (prefix.len == size) return std.unicode.utf8ValidateSlice(prefix);
+    var longer: [4]u8 = undefined;
+    @memcpy(longer[0..prefix.len], prefix);
+    for ([_]u8{ 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf }) |byte| {
+        longer[prefix.len] = byte;
+        if (canBeCompleted(longer[0 .. prefix.len + 1], size)) return true;
+    }
+    return false;
+}
+
+/// How many bytes `Validator` takes when it gets them one by one.
+fn acceptedSize(bytes: []const u8) usize {
+    var validator: Validator = .{};
+    for (0..bytes.len) |index| validator.update(bytes[index..][0..1]) catch return index;
+    return bytes.len;
+}
+
+test "utf8: every sequence of border bytes is rejected at its first bad byte" {
+    for (border_bytes) |first| for (border_bytes) |second| {
+        for (border_bytes) |third| for (border_bytes) |fourth| {
+            const bytes: [4]u8 = .{ first, second, third, fourth };
+            errdefer std.debug.print("bytes {x}\n", .{&bytes});
+            try testing.expectEqual(viableSize(&bytes), acceptedSize(&bytes));
+            for (1..5) |size| {
+                const valid = std.unicode.utf8ValidateSlice(bytes[0..size]);
+                try testing.expectEqual(valid, validate(bytes[0..size]));
+            }
+        };
+    };
+}
+
+test "utf8: every code point is valid, every surrogate is not" {
+    var code_point: u21 = 0;
+    while (code_point <= 0x10ffff) : (code_point += 1) {
+        var bytes: [4]u8 = undefined;
+        const size = std.unicode.wtf8Encode(code_point, &bytes) catch unreachable;
+        const surrogate = code_point >= 0xd800 and code_point <= 0xdfff;
+        try testing.expectEqual(!surrogate, validate(bytes[0..size]));
+        if (size > 1) try testing.expect(!validate(bytes[0 .. size - 1]));
+    }
+}
+
+test "utf8: one odd byte or sequence is found at every place of texts of every size" {
+    const cases = [_][]const u8{ "\x80", "\xff", "\xc3", "\xe2\x82", "\xed\xa0\x80", "\xc3\xa9" };
+    var text: [100]u8 = undefined;
+    for (cases) |case| {
+        const valid = std.unicode.utf8ValidateSlice(case);
+        for (0..text.len + 1) |size| {
+            @memset(&text, 'a');
+            try testing.expect(validate(text[0..size]));
+            if (size < case.len) continue;
+            for (0..size - case.len + 1) |place| {
+                @memset(&text, 'a');
+                @memcpy(text[place..][0..case.len], case);
+                try testing.expectEqual(valid, validate(text[0..size]));
+            }
+        }
+    }
+}
+
+test "utf8: a sequence that ASCII of any size cuts off is found, also when it would go on behind" {
+    for ([_][]const u8{ "\xc3", "\xe2\x82", "\xf0\x9f\x98" }) |beginning| {
+        for (1..2 * run_size + block_size) |size| {
+            var text: [3 * run_size]u8 = @splat('a');
+            for (0..block_size) |place| {
+                const whole = text[0 .. place + beginning.len + size + 1];
+                @memset(whole, 'a');
+                @memcpy(whole[place..][0..beginning.len], beginning);
+                whole[whole.len - 1] = 0x80;
+                try testing.expect(!validate(whole));
+            }
+            @memset(&text, 'a');
+            var validator: Validator = .{};
+            try validator.update(beginning);
+            try testing.expectError(error.InvalidUtf8, validator.update(text[0..size]));
+        }
+    }
+}
+
+test "utf8: pieces of any size are judged as the whole" {
+    var prng: std.Random.DefaultPrng = .init(3629);
+    const random = prng.random();
+    for (0..2_000) |_| {
+        var text: [200]u8 = undefined;
+        const size = randomText(random, &text);
+        if (size > 0 and random.boolean()) text[random.uintLessThan(usize, size)] = random.int(u8);
+        const viable_size = viableSize(text[0..size]);
+
+        var validator: Validator = .{};
+        var offset: usize = 0;
+        while (offset < size) {
+            const piece_size = random.uintAtMost(usize, @min(size - offset, 70));
+            const piece = text[offset..][0..piece_size];
+            offset += piece_size;
+            if (validator.update(piece)) |_| {
+                try testing.expect(offset <= viable_size);
+            } else |err| {
+                try testing.expectEqual(error.InvalidUtf8, err);
+                try testing.expect(offset > viable_size);
+            }
+        }
+        const whole = std.unicode.utf8ValidateSlice(text[0..size]);
+        try testing.expectEqual(whole, if (validator.finish()) |_| true else |_| false);
+        try testing.expectEqual(whole, validate(text[0..size]));
+    }
+}
+
+/// Runs of ASCII and of other characters; returns the size.
+fn randomText(random: std.Random, target: []u8) usize {
+    var size: usize = 0;
+    const size_max = random.uintAtMost(usize, target.len);
+    while (size + 4 <= size_max) {
+        const ascii = random.boolean();
+        for (0..random.uintLessThan(usize, if (ascii) 50 else 8)) |_| {
+            if (size + 4 > size_max) break;
+            const code_point: u21 = if (ascii) random.uintLessThan(u21, 0x80) else other: {
+                const value = random.uintAtMost(u21, 0x10ffff);
+                break :other if (value >= 0xd800 and value <= 0xdfff) 0x20ac else value;
+            };
+            size += std.unicode.utf8Encode(code_point, target[size..]) catch unreachable;
+        }
+    }
+    return size;
+}
+
+test "utf8: a failed validator stays failed" {
+    var validator: Validator = .{};
+    try testing.expectError(error.InvalidUtf8, validator.update("\xff"));
+    try testing.expectError(error.InvalidUtf8, validator.update("plain"));
+    try testing.expectError(error.InvalidUtf8, validator.update(""));
+    try testing.expectError(error.InvalidUtf8, validator.finish());
+}
