@@ -8,6 +8,7 @@ pub const os = @import("os.zig");
 pub const clock = @import("os/clock.zig");
 pub const ringbuffer = @import("ringbuffer.zig");
 pub const socket = @import("socket.zig");
+pub const ssl = @import("ssl.zig");
 pub const ws = @import("ws.zig");
 
 test {
@@ -19,5 +20,6 @@ test {
     _ = clock;
     _ = ringbuffer;
     _ = socket;
+    _ = ssl;
     _ = ws;
 }

@@ -1,0 +1,200 @@
+//! The functions of libssl and libcrypto that hftws calls, looked up when the program runs.
+//!
+//! Building needs no OpenSSL headers and the extension links no OpenSSL: it uses the library that
+//! Python's own `_ssl` module has loaded, so that a process has one TLS library, one that its
+//! distribution keeps patched. The declarations are written by hand after the manual pages
+//! (https://docs.openssl.org/master/man3/); they are the same from OpenSSL 1.1.1 on and in LibreSSL.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+pub const Context = opaque {}; // SSL_CTX
+pub const Ssl = opaque {}; // SSL
+pub const Method = opaque {}; // SSL_METHOD
+pub const Cipher = opaque {}; // SSL_CIPHER
+pub const Session = opaque {}; // SSL_SESSION
+pub const Bio = opaque {}; // BIO
+pub const BioMethod = opaque {}; // BIO_METHOD
+pub const VerifyParameters = opaque {}; // X509_VERIFY_PARAM
+
+pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
+pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
+pub const BioControl = fn (*Bio, c_int, c_long, ?*anyopaque) callconv(.c) c_long;
+
+/// One field a function, named as in C, so that a call reads like the manual page.
+pub const Api = struct {
+    OpenSSL_version: *const fn (c_int) callconv(.c) [*:0]const u8,
+    OpenSSL_version_num: *const fn () callconv(.c) c_ulong,
+
+    TLS_client_method: *const fn () callconv(.c) *const Method,
+    SSL_CTX_new: *const fn (*const Method) callconv(.c) ?*Context,
+    SSL_CTX_free: *const fn (*Context) callconv(.c) void,
+    SSL_CTX_ctrl: *const fn (*Context, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
+    SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const anyopaque) callconv(.c) void,
+    SSL_CTX_set_default_verify_paths: *const fn (*Context) callconv(.c) c_int,
+    SSL_CTX_load_verify_locations: *const fn (
+        *Context,
+        ?[*:0]const u8,
+        ?[*:0]const u8,
+    ) callconv(.c) c_int,
+    SSL_CTX_use_certificate_chain_file: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,
+    SSL_CTX_use_PrivateKey_file: *const fn (*Context, [*:0]const u8, c_int) callconv(.c) c_int,
+    SSL_CTX_check_private_key: *const fn (*const Context) callconv(.c) c_int,
+    SSL_CTX_set_cipher_list: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,
+    SSL_CTX_set_ciphersuites: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,
+
+    SSL_new: *const fn (*Context) callconv(.c) ?*Ssl,
+    SSL_free: *const fn (*Ssl) callconv(.c) void,
+    SSL_ctrl: *const fn (*Ssl, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
+    SSL_set_bio: *const fn (*Ssl, *Bio, *Bio) callconv(.c) void,
+    SSL_set_connect_state: *const fn (*Ssl) callconv(.c) void,
+    SSL_do_handshake: *const fn (*Ssl) callconv(.c) c_int,
+    SSL_read: *const fn (*Ssl, [*]u8, c_int) callconv(.c) c_int,
+    SSL_write: *const fn (*Ssl, [*]const u8, c_int) callconv(.c) c_int,
+    SSL_pending: *const fn (*const Ssl) callconv(.c) c_int,
+    SSL_shutdown: *const fn (*Ssl) callconv(.c) c_int,
+    SSL_get_error: *const fn (*const Ssl, c_int) callconv(.c) c_int,
+    SSL_get_version: *const fn (*const Ssl) callconv(.c) [*:0]const u8,
+    SSL_get_current_cipher: *const fn (*const Ssl) callconv(.c) ?*const Cipher,
+    SSL_CIPHER_get_name: *const fn (?*const Cipher) callconv(.c) [*:0]const u8,
+    SSL_get_verify_result: *const fn (*const Ssl) callconv(.c) c_long,
+    SSL_get0_param: *const fn (*Ssl) callconv(.c) *VerifyParameters,
+    X509_VERIFY_PARAM_set_hostflags: *const fn (*VerifyParameters, c_uint) callconv(.c) void,
+    X509_VERIFY_PARAM_set1_host: *const fn (
+        *VerifyParameters,
+        [*]const u8,
+        usize,
+    ) callconv(.c) c_int,
+    X509_VERIFY_PARAM_set1_ip_asc: *const fn (
+        *VerifyParameters,
+        [*:0]const u8,
+    ) callconv(.c) c_int,
+    X509_verify_cert_error_string: *const fn (c_long) callconv(.c) [*:0]const u8,
+    X509_get_default_cert_dir: *const fn () callconv(.c) [*:0]const u8,
+    X509_get_default_cert_dir_env: *const fn () callconv(.c) [*:0]const u8,
+    X509_get_default_cert_file: *const fn () callconv(.c) [*:0]const u8,
+    X509_get_default_cert_file_env: *const fn () callconv(.c) [*:0]const u8,
+
+    BIO_get_new_index: *const fn () callconv(.c) c_int,
+    BIO_meth_new: *const fn (c_int, [*:0]const u8) callconv(.c) ?*BioMethod,
+    BIO_meth_set_read: *const fn (*BioMethod, *const BioRead) callconv(.c) c_int,
+    BIO_meth_set_write: *const fn (*BioMethod, *const BioWrite) callconv(.c) c_int,
+    BIO_meth_set_ctrl: *const fn (*BioMethod, *const BioControl) callconv(.c) c_int,
+    BIO_new: *const fn (*const BioMethod) callconv(.c) ?*Bio,
+    BIO_set_data: *const fn (*Bio, ?*anyopaque) callconv(.c) void,
+    BIO_get_data: *const fn (*Bio) callconv(.c) ?*anyopaque,
+    BIO_set_init: *const fn (*Bio, c_int) callconv(.c) void,
+    BIO_set_flags: *const fn (*Bio, c_int) callconv(.c) void,
+    BIO_clear_flags: *const fn (*Bio, c_int) callconv(.c) void,
+
+    ERR_clear_error: *const fn () callconv(.c) void,
+    ERR_peek_error: *const fn () callconv(.c) c_ulong,
+    ERR_peek_last_error: *const fn () callconv(.c) c_ulong,
+    ERR_reason_error_string: *const fn (c_ulong) callconv(.c) ?[*:0]const u8,
+};
+
+/// Values from openssl/ssl.h, openssl/bio.h, openssl/x509_vfy.h; part of the stable ABI.
+pub const tls1_2_version = 0x0303;
+pub const filetype_pem = 1;
+pub const verify_none = 0;
+pub const verify_peer = 1;
+pub const verify_ok = 0;
+pub const host_flag_no_partial_wildcards = 0x4;
+pub const control_set_mode = 33; // SSL_CTRL_MODE
+pub const control_set_min_proto_version = 123;
+pub const control_set_tlsext_hostname = 55;
+pub const name_type_host_name = 0;
+pub const mode_enable_partial_write = 0x1;
+pub const mode_accept_moving_write_buffer = 0x2;
+pub const error_ssl = 1;
+pub const error_want_read = 2;
+pub const error_want_write = 3;
+pub const error_syscall = 5;
+pub const error_zero_return = 6;
+pub const bio_type_source_sink = 0x0400;
+pub const bio_flag_read = 0x1;
+pub const bio_flag_write = 0x2;
+pub const bio_flag_should_retry = 0x8;
+pub const bio_flags_retry = 0xf; // READ, WRITE, IO_SPECIAL, SHOULD_RETRY
+pub const bio_control_eof = 2;
+pub const bio_control_flush = 11;
+pub const version_text = 0; // OPENSSL_VERSION
+
+pub const LoadError = error{
+    /// No file of the list could be loaded.
+    LibraryNotFound,
+    /// A library was found, and it lacks a function that is needed: too old, or another product.
+    SymbolMissing,
+};
+
+/// Where to look after the files that the caller names.
+const system_names: []const [:0]const u8 = switch (@import("builtin").os.tag) {
+    .linux => &.{ "libssl.so.3", "libssl.so.1.1", "libssl.so" },
+    .macos => &.{
+        "/opt/homebrew/opt/openssl@3/lib/libssl.3.dylib",
+        "/usr/local/opt/openssl@3/lib/libssl.3.dylib",
+        "libssl.3.dylib",
+    },
+    else => @compileError("hftws supports Linux and macOS"),
+};
+
+var loaded: ?Api = null;
+
+/// The functions of the library that was loaded first. It stays loaded as long as the process.
+/// `files` are tried in order, before the system's own names; each may be a library or anything
+/// that is linked against one, such as Python's `_ssl` module.
+pub fn load(files: []const [:0]const u8) LoadError!*const Api {
+    if (loaded == null) loaded = try loadFirst(files);
+    return &loaded.?;
+}
+
+/// The functions, if `load` has succeeded before.
+pub fn get() ?*const Api {
+    return if (loaded) |*api| api else null;
+}
+
+fn loadFirst(files: []const [:0]const u8) LoadError!Api {
+    var last_error: LoadError = error.LibraryNotFound;
+    for ([_][]const [:0]const u8{ files, system_names }) |names| {
+        for (names) |name| {
+            if (lookUp(name)) |api| return api else |err| switch (err) {
+                error.LibraryNotFound => {},
+                error.SymbolMissing => last_error = error.SymbolMissing,
+            }
+        }
+    }
+    return last_error;
+}
+
+/// A handle also finds the symbols of the libraries that the file depends on: libcrypto behind
+/// libssl, both behind `_ssl` (dlsym(3)).
+fn lookUp(name: [:0]const u8) LoadError!Api {
+    const handle = std.c.dlopen(name.ptr, .{ .NOW = true }) orelse return error.LibraryNotFound;
+    var api: Api = undefined;
+    inline for (@typeInfo(Api).@"struct".field_names) |field_name| {
+        const symbol = std.c.dlsym(handle, field_name) orelse {
+            _ = std.c.dlclose(handle);
+            return error.SymbolMissing;
+        };
+        @field(api, field_name) = @ptrCast(@alignCast(symbol));
+    }
+    return api;
+}
+
+test "libssl: the system's library has every function" {
+    const api = load(&.{}) catch |err| switch (err) {
+        error.LibraryNotFound => return error.SkipZigTest, // Seen from Python it may still be there.
+        error.SymbolMissing => return err,
+    };
+
+    try std.testing.expect(api.OpenSSL_version_num() >= 0x10101000);
+    try std.testing.expectEqual(api, get().?);
+}
+
+test "libssl: a file that is no TLS library is passed over" {
+    try std.testing.expectError(error.LibraryNotFound, lookUp("no-such-library.so"));
+    try std.testing.expectError(error.SymbolMissing, lookUp(switch (@import("builtin").os.tag) {
+        .linux => "libc.so.6",
+        else => "libSystem.B.dylib",
+    }));
+}

@@ -1,0 +1,364 @@
+//! The engine that every cipher has: OpenSSL (or LibreSSL) opens and seals the records.
+//!
+//! OpenSSL's side of the connection is a BIO of ours, which reads from and writes to the slices of
+//! the call under way. So one read of the socket serves many records, where SSL_set_fd would make
+//! two system calls for each; and OpenSSL never reads ahead, so that no byte hides in its buffers
+//! between records. It asks for a header, then for a body, and gets just that.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const constants = @import("../constants.zig");
+const libssl = @import("libssl.zig");
+const ssl = @import("../ssl.zig");
+
+const Error = ssl.Error;
+const Failure = ssl.Failure;
+const Step = ssl.Step;
+
+/// AES-128-GCM first: the cheapest record on every CPU with AES instructions.
+const ciphersuites_tls1_3 =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+const ciphers_tls1_2 =
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:" ++
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" ++
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:" ++
+    "ECDHE+AES:!aNULL:!eNULL";
+
+/// More than any record grows by when it is sealed: header, explicit nonce, padding, tag.
+const seal_expansion_max = 512;
+
+/// What all connections of a client share: trusted roots, its own certificate, ciphers.
+pub const Context = struct {
+    api: *const libssl.Api,
+    handle: *libssl.Context,
+    method: *libssl.BioMethod,
+
+    pub const Options = struct {
+        /// PEM file of trusted roots; null: the system's, where the TLS library looks for them.
+        ca_file: ?[:0]const u8 = null,
+        /// PEM file of the client's own certificate chain, for servers that ask for one.
+        cert_file: ?[:0]const u8 = null,
+        /// PEM file of its private key; null: it is in `cert_file`.
+        key_file: ?[:0]const u8 = null,
+        /// Whether the server has to prove who it is.
+        verify: bool = true,
+    };
+
+    pub const InitError = error{
+        /// `ca_file` is not there, or holds no certificate.
+        CaFileUnusable,
+        CertFileUnusable,
+        KeyFileUnusable,
+        OutOfMemory,
+    };
+
+    /// On an error other than OutOfMemory, `failure` says why.
+    pub fn init(api: *const libssl.Api, options: Options, failure: *Failure) InitError!Context {
+        const handle = api.SSL_CTX_new(api.TLS_client_method()) orelse return error.OutOfMemory;
+        errdefer api.SSL_CTX_free(handle);
+
+        api.ERR_clear_error();
+        const mode = libssl.mode_enable_partial_write | libssl.mode_accept_moving_write_buffer;
+        const version = libssl.tls1_2_version;
+        _ = api.SSL_CTX_ctrl(handle, libssl.control_set_mode, mode, null);
+        _ = api.SSL_CTX_ctrl(handle, libssl.control_set_min_proto_version, version, null);
+        _ = api.SSL_CTX_set_ciphersuites(handle, ciphersuites_tls1_3);
+        _ = api.SSL_CTX_set_cipher_list(handle, ciphers_tls1_2);
+        const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
+        api.SSL_CTX_set_verify(handle, verify, null);
+        loadFiles(api, handle, options) catch |err| {
+            failure.* = takeFailure(api, .oldest);
+            return err;
+        };
+        return .{ .api = api, .handle = handle, .method = try sharedMethod(api) };
+    }
+
+    pub fn deinit(context: *Context) void {
+        context.api.SSL_CTX_free(context.handle);
+        context.* = undefined;
+    }
+
+    fn loadFiles(
+        api: *const libssl.Api,
+        handle: *libssl.Context,
+        options: Options,
+    ) InitError!void {
+        if (options.ca_file) |file| {
+            if (api.SSL_CTX_load_verify_locations(handle, file.ptr, null) != 1) {
+                return error.CaFileUnusable;
+            }
+        } else {
+            _ = api.SSL_CTX_set_default_verify_paths(handle);
+        }
+        const cert_file = options.cert_file orelse return;
+        const key_file = options.key_file orelse cert_file;
+        if (api.SSL_CTX_use_certificate_chain_file(handle, cert_file.ptr) != 1) {
+            return error.CertFileUnusable;
+        }
+        const pem = libssl.filetype_pem;
+        if (api.SSL_CTX_use_PrivateKey_file(handle, key_file.ptr, pem) != 1) {
+            return error.KeyFileUnusable;
+        }
+        if (api.SSL_CTX_check_private_key(handle) != 1) return error.KeyFileUnusable;
+    }
+};
+
+/// One connection. See `ssl.Session` for the contract of each function.
+pub const Session = struct {
+    api: *const libssl.Api,
+    handle: *libssl.Ssl,
+    transfer: Transfer,
+    /// Plaintext of an opened record that found no room waits inside OpenSSL.
+    plaintext_pending: bool,
+    last_failure: Failure,
+
+    pub fn init(session: *Session, context: *const Context, options: ssl.SessionOptions) Error!void {
+        const api = context.api;
+        const handle = api.SSL_new(context.handle) orelse return error.OutOfMemory;
+        errdefer api.SSL_free(handle);
+
+        session.* = .{
+            .api = api,
+            .handle = handle,
+            .transfer = .{ .api = api },
+            .plaintext_pending = false,
+            .last_failure = .{ .reason = "" },
+        };
+        const bio = api.BIO_new(context.method) orelse return error.OutOfMemory;
+        api.BIO_set_data(bio, &session.transfer);
+        api.BIO_set_init(bio, 1);
+        api.SSL_set_bio(handle, bio, bio); // Owns it now.
+        try session.expectServer(options);
+        api.SSL_set_connect_state(handle);
+    }
+
+    pub fn deinit(session: *Session) void {
+        session.api.SSL_free(session.handle);
+        session.* = undefined;
+    }
+
+    /// Says whom the certificate has to be for (RFC 9525; partial wildcards are not accepted).
+    fn expectServer(session: *Session, options: ssl.SessionOptions) Error!void {
+        const api = session.api;
+        const name = options.server_name;
+        const parameters = api.SSL_get0_param(session.handle);
+        if (options.server_name_is_address) {
+            const status = api.X509_VERIFY_PARAM_set1_ip_asc(parameters, name.ptr);
+            if (status != 1) return error.OutOfMemory;
+            return;
+        }
+        const flags = libssl.host_flag_no_partial_wildcards;
+        api.X509_VERIFY_PARAM_set_hostflags(parameters, flags);
+        const status = api.X509_VERIFY_PARAM_set1_host(parameters, name.ptr, name.len);
+        if (status != 1) return error.OutOfMemory;
+        _ = api.SSL_ctrl(
+            session.handle,
+            libssl.control_set_tlsext_hostname,
+            libssl.name_type_host_name,
+            @constCast(name.ptr),
+        );
+    }
+
+    pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
+        session.transfer.begin(received, to_send);
+        const result = session.api.SSL_do_handshake(session.handle);
+        return session.transfer.step(try session.meaningOf(result), 0);
+    }
+
+    pub inline fn open(
+        session: *Session,
+        received: []const u8,
+        plaintext: []u8,
+        to_send: []u8,
+    ) Error!Step {
+        // OpenSSL sees whole records, one a call: then no byte of the next one hides in its buffers,
+        // and no call is made that could only say "not yet", which costs as much as a record.
+        const record: []const u8 = ssl.firstRecord(received) orelse "";
+        if (record.len == 0 and !session.plaintext_pending) return .{
+            .status = .needs_received,
+            .received_used = 0,
+            .to_send_size = 0,
+        };
+        assert(plaintext.len > 0);
+        session.transfer.begin(record, to_send);
+        const size = clampSize(plaintext.len);
+        const result = session.api.SSL_read(session.handle, plaintext.ptr, size);
+        session.plaintext_pending = result == size and session.api.SSL_pending(session.handle) > 0;
+        if (result > 0) return session.transfer.step(.done, @intCast(result));
+        return session.transfer.step(try session.meaningOf(result), 0);
+    }
+
+    pub fn seal(session: *Session, plaintext: []const u8, to_send: []u8) Error!Step {
+        session.transfer.begin(&.{}, to_send);
+        if (to_send.len <= seal_expansion_max) return session.transfer.step(.needs_room, 0);
+        const size = @min(
+            plaintext.len,
+            constants.record_plaintext_size_max,
+            to_send.len - seal_expansion_max,
+        );
+        const result = session.api.SSL_write(session.handle, plaintext.ptr, @intCast(size));
+        if (result > 0) return session.transfer.step(.done, @intCast(result));
+        return session.transfer.step(try session.meaningOf(result), 0);
+    }
+
+    pub fn shutdown(session: *Session, to_send: []u8) Step {
+        session.transfer.begin(&.{}, to_send);
+        _ = session.api.SSL_shutdown(session.handle);
+        session.api.ERR_clear_error(); // Before the handshake is complete there is nothing to say.
+        return session.transfer.step(.closed, 0);
+    }
+
+    pub inline fn recordWaiting(session: *const Session, received: []const u8) bool {
+        return session.plaintext_pending or ssl.firstRecord(received) != null;
+    }
+
+    pub fn info(session: *const Session) ssl.Info {
+        const api = session.api;
+        const cipher = api.SSL_get_current_cipher(session.handle);
+        return .{
+            .library = std.mem.span(api.OpenSSL_version(libssl.version_text)),
+            .version = std.mem.span(api.SSL_get_version(session.handle)),
+            .cipher = std.mem.span(api.SSL_CIPHER_get_name(cipher)),
+            .engine = .openssl,
+            .aead = "OpenSSL, in SSL_read and SSL_write",
+        };
+    }
+
+    /// Adds what is wrong with the certificate, when that is why the handshake failed.
+    fn explainCertificate(session: *Session) void {
+        const api = session.api;
+        if (!std.mem.eql(u8, session.last_failure.reason, "certificate verify failed")) return;
+        const code = api.SSL_get_verify_result(session.handle);
+        session.last_failure.verify_code = code;
+        session.last_failure.verify_reason = std.mem.span(api.X509_verify_cert_error_string(code));
+    }
+
+    /// What a result of zero or less means. Our BIO knows when it ran dry, and SSL_get_error is
+    /// asked only otherwise: it looks at the thread's error queue, which would have to be cleared
+    /// before every record.
+    fn meaningOf(session: *Session, result: c_int) Error!Step.Status {
+        if (result > 0) return .done;
+        if (session.transfer.starved) return .needs_received;
+        if (session.transfer.full) return .needs_room;
+        return switch (session.api.SSL_get_error(session.handle, result)) {
+            libssl.error_want_read => .needs_received,
+            libssl.error_want_write => .needs_room,
+            libssl.error_zero_return => .closed,
+            else => {
+                session.last_failure = takeFailure(session.api, .newest);
+                session.explainCertificate();
+                return error.TlsFailed;
+            },
+        };
+    }
+};
+
+/// The slices of the call under way, which the BIO serves.
+const Transfer = struct {
+    api: *const libssl.Api,
+    received: []const u8 = &.{},
+    received_used: usize = 0,
+    to_send: []u8 = &.{},
+    to_send_size: usize = 0,
+    /// OpenSSL wanted more ciphertext than there is.
+    starved: bool = false,
+    /// OpenSSL wanted to send more than there is room for.
+    full: bool = false,
+
+    fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
+        transfer.received = received;
+        transfer.received_used = 0;
+        transfer.to_send = to_send;
+        transfer.to_send_size = 0;
+        transfer.starved = false;
+        transfer.full = false;
+    }
+
+    fn step(transfer: *const Transfer, status: Step.Status, plaintext_size: usize) Step {
+        assert(transfer.received_used <= transfer.received.len);
+        assert(transfer.to_send_size <= transfer.to_send.len);
+        return .{
+            .status = status,
+            .received_used = transfer.received_used,
+            .to_send_size = transfer.to_send_size,
+            .plaintext_size = plaintext_size,
+        };
+    }
+};
+
+/// One method serves every connection of the process. It is never freed.
+var shared_method: ?*libssl.BioMethod = null;
+
+fn sharedMethod(api: *const libssl.Api) error{OutOfMemory}!*libssl.BioMethod {
+    if (shared_method) |method| return method;
+    const index = api.BIO_get_new_index();
+    const bio_type = index | libssl.bio_type_source_sink;
+    const method = api.BIO_meth_new(bio_type, "hftws") orelse return error.OutOfMemory;
+    _ = api.BIO_meth_set_read(method, &bioRead);
+    _ = api.BIO_meth_set_write(method, &bioWrite);
+    _ = api.BIO_meth_set_ctrl(method, &bioControl);
+    shared_method = method;
+    return method;
+}
+
+fn transferOf(bio: *libssl.Bio) *Transfer {
+    return @ptrCast(@alignCast(libssl.get().?.BIO_get_data(bio).?));
+}
+
+fn bioRead(bio: *libssl.Bio, target: [*]u8, target_size: c_int) callconv(.c) c_int {
+    const transfer = transferOf(bio);
+    const rest = transfer.received[transfer.received_used..];
+    const size = @min(rest.len, @as(usize, @intCast(@max(target_size, 0))));
+    if (size == 0) {
+        transfer.starved = true;
+        transfer.api.BIO_set_flags(bio, libssl.bio_flag_read | libssl.bio_flag_should_retry);
+        return -1;
+    }
+    @memcpy(target[0..size], rest[0..size]);
+    transfer.received_used += size;
+    transfer.api.BIO_clear_flags(bio, libssl.bio_flags_retry);
+    return @intCast(size);
+}
+
+fn bioWrite(bio: *libssl.Bio, source: [*]const u8, source_size: c_int) callconv(.c) c_int {
+    const transfer = transferOf(bio);
+    const room = transfer.to_send[transfer.to_send_size..];
+    const size = @min(room.len, @as(usize, @intCast(@max(source_size, 0))));
+    if (size == 0) {
+        transfer.full = true;
+        transfer.api.BIO_set_flags(bio, libssl.bio_flag_write | libssl.bio_flag_should_retry);
+        return -1;
+    }
+    @memcpy(room[0..size], source[0..size]);
+    transfer.to_send_size += size;
+    transfer.api.BIO_clear_flags(bio, libssl.bio_flags_retry);
+    return @intCast(size);
+}
+
+fn bioControl(_: *libssl.Bio, command: c_int, _: c_long, _: ?*anyopaque) callconv(.c) c_long {
+    return switch (command) {
+        libssl.bio_control_flush => 1, // The owner sends when the call returns.
+        libssl.bio_control_eof => 0, // The owner sees the end of the stream; OpenSSL need not.
+        else => 0,
+    };
+}
+
+/// Takes the reason out of the thread's error queue. The oldest entry is the root of what follows
+/// it; the newest is the one that is surely ours where the queue was not cleared before.
+fn takeFailure(api: *const libssl.Api, which: enum { oldest, newest }) Failure {
+    const code = switch (which) {
+        .oldest => api.ERR_peek_error(),
+        .newest => api.ERR_peek_last_error(),
+    };
+    api.ERR_clear_error();
+    const text = api.ERR_reason_error_string(code);
+    return .{ .reason = if (text) |reason| std.mem.span(reason) else "unknown cause" };
+}
+
+fn clampSize(size: usize) c_int {
+    return @intCast(@min(size, std.math.maxInt(c_int)));
+}
+
+test {
+    _ = @import("openssl_test.zig");
+}
