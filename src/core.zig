@@ -1,5 +1,6 @@
 //! The core of hftws. It knows nothing of Python; `src/python/` is what makes it importable.
 
+pub const connection = @import("connection.zig");
 pub const constants = @import("constants.zig");
 pub const histogram = @import("histogram.zig");
 pub const http = @import("http.zig");
@@ -11,7 +12,11 @@ pub const socket = @import("socket.zig");
 pub const ssl = @import("ssl.zig");
 pub const ws = @import("ws.zig");
 
+/// A connection on this machine's kernel.
+pub const Connection = connection.ConnectionType(os.Os);
+
 test {
+    _ = connection;
     _ = constants;
     _ = histogram;
     _ = http;
@@ -22,4 +27,9 @@ test {
     _ = socket;
     _ = ssl;
     _ = ws;
+    _ = @import("connection/dialer.zig");
+    _ = @import("connection/outbox.zig");
+    _ = @import("connection/types.zig");
+    _ = @import("connection/latency.zig");
+    _ = @import("connection_test.zig");
 }

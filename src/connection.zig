@@ -1,0 +1,876 @@
+//! One connection, from the socket to the message: the only file that joins the modules.
+//!
+//!     kernel ─▶ receive ─▶ open (TLS) ─▶ receive ring ─▶ parse ─▶ next() gives a message
+//!     send() ─▶ frame in the send ring ─▶ flush: seal (TLS) ─▶ kernel
+//!
+//! The owner pulls: `next` does all that can be done without waiting and gives one event; on
+//! `blocked` the owner calls `wait`, the only function that sleeps, and goes on. One record is
+//! opened, parsed and delivered before the next is opened, so that the first message of a burst
+//! does not wait for the last. For `ws://` the socket is read straight into the receive ring.
+//!
+//! A message stays in the receive ring until the next call of `next`, and longer if its bytes are
+//! pinned. Nothing here allocates once `start` has returned.
+//!
+//! The kernel is a parameter (`Os`), so that the tests can drive a connection with a scripted one.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const constants = @import("constants.zig");
+const os = @import("os.zig");
+const http = @import("http.zig");
+const ssl = @import("ssl.zig");
+const ws = @import("ws.zig");
+const ClockType = @import("os/clock.zig").ClockType;
+const NotifierType = @import("notifier.zig").NotifierType;
+const SocketType = @import("socket.zig").SocketType;
+const RingBuffer = @import("ringbuffer.zig").RingBuffer;
+const types = @import("connection/types.zig");
+const DialerType = @import("connection/dialer.zig").DialerType;
+const OutboxType = @import("connection/outbox.zig").OutboxType;
+pub const Latency = @import("connection/latency.zig").Latency;
+pub const Options = types.Options;
+pub const State = types.State;
+pub const Stage = types.Stage;
+pub const Failure = types.Failure;
+pub const Closed = types.Closed;
+pub const Event = types.Event;
+pub const Counters = types.Counters;
+pub const Stamps = types.Stamps;
+pub const InitError = types.InitError;
+pub const NextError = types.NextError;
+pub const StartError = types.StartError;
+pub const SendError = types.SendError;
+
+pub fn ConnectionType(comptime Os: type) type {
+    return struct {
+        const Connection = @This();
+        const Clock = ClockType(Os);
+        const Dialer = DialerType(Os);
+        const Notifier = NotifierType(Os);
+        const Outbox = OutboxType(Os);
+        const Socket = SocketType(Os);
+
+        options: Options,
+        state: State = .idle,
+        /// Why the connection failed; also set while a failed one still says goodbye.
+        failure: ?Failure = null,
+        /// How the connection ended, once it has.
+        closed: ?Closed = null,
+
+        dialer: Dialer = .{},
+        socket: ?Socket = null,
+        notifier: Notifier,
+        tls: ?ssl.Session = null,
+
+        /// Plaintext from the peer: HTTP head, frames. Null before the first `start`.
+        receive_ring: ?*RingBuffer = null,
+        /// Ciphertext that is not opened yet. Null for `ws://`.
+        ciphertext_ring: ?*RingBuffer = null,
+        /// The sending half. Null before the first `start`.
+        outbox: ?Outbox = null,
+
+        parser: ws.Parser,
+        handshake_key: ws.handshake.Key = undefined,
+        /// The one that the server chose of those in the options.
+        subprotocol: ?[]const u8 = null,
+        interim_responses: u32 = 0,
+        body: http.body.Decoder = undefined,
+        /// How far the search for the end of the response head has come.
+        head_searched: usize = 0,
+        /// Bytes at the front of the receive ring that the last event borrowed.
+        lent_size: usize = 0,
+
+        /// When the present stage has to be over, on the monotonic clock.
+        deadline_ns: ?u64 = null,
+        /// The last read took all there was: no further system call before the kernel says so.
+        socket_drained: bool = false,
+        /// Reads left until the owner gets its turn.
+        read_budget: u32 = 0,
+        /// The peer will send nothing more.
+        peer_ended: bool = false,
+
+        close_sent: ?u16 = null,
+        close_received: bool = false,
+        close_reason_buffer: [constants.control_payload_size_max]u8 = undefined,
+        send_side_shut: bool = false,
+        clock: Clock,
+        kernel_stamp: os.KernelStamp = .{},
+        stamps: Stamps = .{},
+        counters: Counters = .{},
+        latency: ?*Latency = null,
+
+        pub fn init(options: Options) InitError!Connection {
+            return .{
+                .options = options,
+                .notifier = try Notifier.init(),
+                .clock = Clock.init(),
+                .parser = newParser(&options),
+            };
+        }
+
+        /// Drops the connection without a word to the peer. Pinned bytes outlive it.
+        pub fn deinit(connection: *Connection) void {
+            connection.dropTransport();
+            if (connection.receive_ring) |ring| ring.retire();
+            if (connection.ciphertext_ring) |ring| ring.retire();
+            if (connection.outbox) |*outbox| {
+                outbox.ring.retire();
+                if (outbox.ciphertext) |ring| ring.retire();
+            }
+            connection.notifier.deinit();
+            connection.* = undefined;
+        }
+
+        // ---- Receiving: read this from top to bottom. ------------------------------------------
+
+        /// Does what can be done without waiting, and gives the next event. Bytes of an event are
+        /// borrowed until the next call.
+        pub fn next(connection: *Connection) NextError!Event {
+            assert(connection.state != .idle);
+            while (true) {
+                const event: ?Event = switch (connection.state) {
+                    .open => return connection.nextInOpen(),
+                    .connecting => try connection.awaitConnect(),
+                    .securing => try connection.awaitTls(),
+                    .requesting => try connection.awaitResponse(),
+                    .reading_body => try connection.readBody(),
+                    .closing => try connection.awaitClose(),
+                    .idle, .closed => return error.Failed,
+                };
+                if (event) |found| return found;
+            }
+        }
+
+        /// The hot path.
+        fn nextInOpen(connection: *Connection) NextError!Event {
+            connection.takeBackLent();
+            while (true) {
+                if (try connection.parse()) |event| return event;
+                if (connection.state != .open) return connection.next();
+                if (try connection.fill()) continue;
+                if (connection.state != .open) return connection.next();
+                return .blocked;
+            }
+        }
+
+        /// More plaintext into the receive ring: the next record, or else the next read.
+        inline fn fill(connection: *Connection) NextError!bool {
+            if (connection.tls == null) return connection.receive();
+            while (true) {
+                if (try connection.openRecord()) return true;
+                if (!try connection.receive()) return false;
+            }
+        }
+
+        /// Reads the socket once. False when there is nothing to read now.
+        fn receive(connection: *Connection) NextError!bool {
+            if (connection.socket_drained or connection.read_budget == 0) return false;
+            if (connection.peer_ended) return false;
+            const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
+            const room = ring.writable();
+            if (room.len == 0) return connection.makeRoom();
+
+            const target = room[0..@min(room.len, constants.read_size_max)];
+            const stamped = connection.options.timestamps != .none;
+            const stamp = if (stamped) &connection.kernel_stamp else null;
+            const size = connection.socket.?.receive(target, stamp) catch |err| switch (err) {
+                error.WouldBlock => {
+                    connection.socket_drained = true;
+                    return false;
+                },
+                else => |cause| return connection.endOfStream(.{ .receive = cause }),
+            };
+            if (size == 0) return connection.endOfStream(.eof);
+            if (stamped) connection.stampRead();
+
+            ring.produce(size);
+            connection.counters.reads += 1;
+            connection.read_budget -= 1;
+            connection.socket_drained = size < target.len; // A short read took all there was.
+            return true;
+        }
+
+        /// Opens one record into the receive ring. False when no whole one has arrived.
+        inline fn openRecord(connection: *Connection) NextError!bool {
+            const tls = &connection.tls.?;
+            const received = connection.ciphertext_ring.?;
+            if (!tls.recordWaiting(received.readable())) return false;
+            const room = connection.receive_ring.?.writable();
+            if (room.len == 0) return connection.makeRoom();
+
+            const to_send = connection.outbox.?.ciphertext.?.writable();
+            const step = tls.open(received.readable(), room, to_send) catch {
+                if (!connection.close_received) return connection.failTls();
+                connection.peer_ended = true; // Whatever this was, all had been said before.
+                return false;
+            };
+            received.consume(step.received_used);
+            if (step.to_send_size > 0) {
+                connection.outbox.?.sendSealed(connection.link(), step.to_send_size);
+            }
+            switch (step.status) {
+                .done => {
+                    connection.receive_ring.?.produce(step.plaintext_size);
+                    connection.counters.records += 1;
+                    if (connection.options.timestamps != .none) {
+                        connection.stamps.decrypted_cycles = Os.cycles();
+                    }
+                    return true;
+                },
+                .needs_received => return step.received_used > 0,
+                .needs_room => return false, // Goes on when the socket has taken some.
+                .closed => return connection.endOfStream(.close_notify),
+            }
+        }
+
+        /// The receive ring is full. Between the fragments of a message there may be headers and
+        /// control frames to give up; if not, it is full of what the owner has kept.
+        fn makeRoom(connection: *Connection) error{ReceiveRingPinned}!bool {
+            const ring = connection.receive_ring.?;
+            connection.parser.compact(ring.readable());
+            connection.takeBackLent();
+            if (ring.writable().len == 0) return error.ReceiveRingPinned;
+            return true;
+        }
+
+        /// Finds the next message in the receive ring, and deals with control frames on the way.
+        inline fn parse(connection: *Connection) NextError!?Event {
+            while (true) {
+                const bytes = connection.receive_ring.?.readable();
+                if (bytes.len == 0) return null;
+                const found = connection.parser.next(bytes) catch |err|
+                    return connection.failProtocol(err);
+                switch (found orelse return null) {
+                    .message => |message| {
+                        connection.counters.messages += 1;
+                        connection.counters.bytes += message.payload.len;
+                        return .{ .message = message };
+                    },
+                    else => |control| {
+                        connection.handleControl(control);
+                        connection.takeBackLent();
+                        if (connection.state != .open) return null;
+                    },
+                }
+            }
+        }
+
+        fn handleControl(connection: *Connection, control: ws.Parser.Event) void {
+            switch (control) {
+                .message => unreachable,
+                .ping => |payload| {
+                    connection.counters.pings += 1;
+                    if (connection.close_sent == null) {
+                        connection.outbox.?.answerPing(connection.link(), payload);
+                    }
+                },
+                .pong => connection.counters.pongs += 1,
+                .close => |close_frame| connection.handleClose(close_frame),
+            }
+        }
+
+        /// Gives the bytes of the last event back to the ring.
+        inline fn takeBackLent(connection: *Connection) void {
+            const size = connection.parser.take() + connection.lent_size;
+            connection.lent_size = 0;
+            if (size > 0) connection.receive_ring.?.consume(size);
+        }
+
+        /// Whether a further message can be delivered from what has been read already. To be asked
+        /// while a message is lent.
+        pub fn moreWaiting(connection: *const Connection) bool {
+            if (connection.tls) |*tls| {
+                if (tls.recordWaiting(connection.ciphertext_ring.?.readable())) return true;
+            }
+            const bytes = connection.receive_ring.?.readable();
+            return connection.parser.completeFrameWaiting(bytes);
+        }
+
+        // ---- Time. -----------------------------------------------------------------------------
+
+        fn stampRead(connection: *Connection) void {
+            // The wall clock and the counter are read side by side: the kernel's stamp is on the
+            // wall clock, so no drift between the two can come between it and this one.
+            connection.stamps.received_ns = Os.realtimeNs();
+            connection.stamps.received_cycles = Os.cycles();
+            connection.stamps.decrypted_cycles = connection.stamps.received_cycles;
+            connection.stamps.kernel_ns = switch (connection.kernel_stamp.source) {
+                .none => 0,
+                .software, .hardware => connection.kernel_stamp.realtime_ns,
+            };
+        }
+
+        /// To be called right before a message is handed over.
+        pub inline fn stampDelivery(connection: *Connection) void {
+            if (connection.options.timestamps == .none) return;
+            connection.stamps.delivered_cycles = Os.cycles();
+            if (connection.latency) |latency| latency.record(&connection.stamps, &connection.clock);
+        }
+
+        // ---- Connecting: resolve → TCP → TLS → upgrade. ----------------------------------------
+
+        /// Resolves the name and begins to connect. Blocks while the name is looked up, and only
+        /// then. A connection that has ended can be started again.
+        pub fn start(connection: *Connection) StartError!void {
+            assert(connection.state == .idle or connection.state == .closed);
+            try connection.prepare();
+            const deadline_ns = Os.monotonicNs() +| connection.options.connect_timeout_ns;
+            connection.deadline_ns = deadline_ns;
+            connection.state = .connecting;
+            const options = &connection.options;
+            connection.dialer.resolve(options.host, options.url.port, deadline_ns) catch |err| {
+                return connection.fail(.{ .resolve = err });
+            };
+        }
+
+        /// Rings and fresh state, so that an ended connection can be started again.
+        fn prepare(connection: *Connection) StartError!void {
+            const options = &connection.options;
+            const secure = options.url.scheme.isSecure();
+            const capacity = constants.ciphertext_ring_capacity;
+            var send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
+            var send_ciphertext = if (connection.outbox) |*outbox| outbox.ciphertext else null;
+            try renewRing(&connection.receive_ring, options.receive_ring_capacity, options);
+            try renewRing(&send_ring, options.send_ring_capacity, options);
+            if (secure) try renewRing(&connection.ciphertext_ring, capacity, options);
+            if (secure) try renewRing(&send_ciphertext, capacity, options);
+            connection.clock.calibrate();
+            const fresh: Connection = .{
+                .options = options.*,
+                .notifier = connection.notifier,
+                .clock = connection.clock,
+                .parser = newParser(options),
+                .latency = connection.latency,
+                .counters = connection.counters,
+                .receive_ring = connection.receive_ring,
+                .ciphertext_ring = connection.ciphertext_ring,
+                .outbox = .{
+                    .ring = send_ring.?,
+                    .ciphertext = send_ciphertext,
+                    .mask = options.mask,
+                },
+            };
+            connection.* = fresh;
+        }
+
+        fn newParser(options: *const Options) ws.Parser {
+            return .init(.{
+                .message_size_max = options.message_size_max,
+                .validate_utf8 = options.validate_utf8,
+            });
+        }
+
+        fn awaitConnect(connection: *Connection) NextError!?Event {
+            const socket = switch (connection.dialer.next(connection.options.socket)) {
+                .pending => return .blocked,
+                .failed => |failure| return connection.fail(failure),
+                .connected => |socket| socket,
+            };
+            connection.socket = socket;
+            connection.read_budget = constants.reads_per_turn_max;
+            if (connection.options.url.scheme.isSecure()) {
+                try connection.beginTls();
+            } else {
+                try connection.beginRequest();
+            }
+            return null;
+        }
+
+        fn beginTls(connection: *Connection) NextError!void {
+            connection.tls = @as(ssl.Session, undefined);
+            ssl.Session.init(&connection.tls.?, connection.options.tls.?, .{
+                .server_name = connection.options.server_name,
+                .server_name_is_address = connection.options.server_name_is_address,
+            }) catch |err| {
+                connection.tls = null;
+                return switch (err) {
+                    error.OutOfMemory => error.OutOfMemory,
+                    error.TlsFailed => unreachable, // Nothing has been said yet.
+                };
+            };
+            connection.state = .securing;
+        }
+
+        fn awaitTls(connection: *Connection) NextError!?Event {
+            const received = connection.ciphertext_ring.?;
+            const outbox = &connection.outbox.?;
+            while (true) {
+                const step = connection.tls.?.handshake(
+                    received.readable(),
+                    outbox.ciphertext.?.writable(),
+                ) catch return connection.failTls();
+                received.consume(step.received_used);
+                outbox.sendSealed(connection.link(), step.to_send_size);
+                switch (step.status) {
+                    .done => {
+                        try connection.beginRequest();
+                        return null;
+                    },
+                    .needs_received => if (!try connection.receive()) return try connection.blocked(),
+                    .needs_room => return try connection.blocked(),
+                    .closed => _ = try connection.endOfStream(.close_notify),
+                }
+            }
+        }
+
+        fn beginRequest(connection: *Connection) NextError!void {
+            const ring = connection.outbox.?.ring;
+            const room = ring.writable();
+            const size = connection.writeRequest(room) catch |err|
+                return connection.fail(.{ .request = err });
+            ring.produce(size);
+            connection.outbox.?.flush(connection.link());
+            connection.state = .requesting;
+        }
+
+        fn writeRequest(connection: *Connection, target: []u8) types.RequestError!usize {
+            const options = &connection.options;
+            switch (options.purpose) {
+                .websocket => {
+                    var nonce: [ws.handshake.key_random_size]u8 = undefined;
+                    Os.random(&nonce);
+                    connection.handshake_key = ws.handshake.keyFrom(&nonce);
+                    return ws.handshake.writeRequest(target, .{
+                        .url = &options.url,
+                        .key = &connection.handshake_key,
+                        .headers = options.headers,
+                        .subprotocols = options.subprotocols,
+                    });
+                },
+                .get => return http.request.write(target, .{
+                    .url = &options.url,
+                    .headers = options.headers,
+                }),
+            }
+        }
+
+        fn awaitResponse(connection: *Connection) NextError!?Event {
+            const bytes = connection.receive_ring.?.readable();
+            const parsed = http.response.parseHead(bytes, &connection.head_searched) catch |err|
+                return connection.fail(.{ .response = err });
+            const head = parsed orelse {
+                if (try connection.fill()) return null;
+                return try connection.blocked();
+            };
+            connection.lent_size = head.size;
+            const is_websocket = connection.options.purpose == .websocket;
+            if (is_websocket and head.status == 101) {
+                connection.subprotocol = ws.handshake.checkResponse(
+                    &head,
+                    &connection.handshake_key,
+                    connection.options.subprotocols,
+                ) catch |err| return connection.fail(.{ .upgrade = err });
+                connection.deadline_ns = null;
+                connection.state = .open;
+                return .{ .opened = head };
+            }
+            if (head.status < 200 and head.status != 101) return connection.skipInterim();
+            connection.body = http.body.Decoder.init(&head, false) catch |err|
+                return connection.fail(.{ .body = err });
+            connection.state = .reading_body;
+            return .{ .response = head };
+        }
+
+        /// 1xx announces the real response (RFC 9110, section 15.2).
+        fn skipInterim(connection: *Connection) NextError!?Event {
+            connection.takeBackLent();
+            connection.head_searched = 0;
+            connection.interim_responses += 1;
+            if (connection.interim_responses <= constants.interim_responses_max) return null;
+            return connection.fail(.{ .response = error.TooManyHeaders });
+        }
+
+        /// The body of a plain response: what was asked for, or why the upgrade was refused.
+        fn readBody(connection: *Connection) NextError!?Event {
+            connection.takeBackLent();
+            if (connection.body.isDone()) return connection.finishResponse(true);
+            const step = connection.body.next(connection.receive_ring.?.readable()) catch |err|
+                return connection.fail(.{ .body = err });
+            connection.lent_size = step.used;
+            if (step.body.len > 0) return .{ .body = step.body };
+            if (step.used > 0 or step.done) return null;
+            if (connection.peer_ended) return connection.finishResponse(false);
+            if (try connection.fill() or connection.peer_ended) return null;
+            return try connection.blocked();
+        }
+
+        fn finishResponse(connection: *Connection, complete: bool) Event {
+            connection.finish(.{ .code = 1000, .clean = true });
+            return .{ .finished = .{ .complete = complete } };
+        }
+
+        /// Nothing to do without the kernel, unless the deadline has passed.
+        fn blocked(connection: *Connection) NextError!Event {
+            const deadline_ns = connection.deadline_ns orelse return .blocked;
+            if (connection.read_budget == 0 or Os.monotonicNs() < deadline_ns) return .blocked;
+            return switch (connection.state) {
+                .connecting => connection.fail(.{ .timed_out = .connecting }),
+                .securing => connection.fail(.{ .timed_out = .securing }),
+                .requesting => connection.fail(.{ .timed_out = .requesting }),
+                .reading_body => switch (connection.options.purpose) {
+                    .websocket => connection.finishResponse(false), // Refused is known already.
+                    .get => connection.fail(.{ .timed_out = .reading_body }),
+                },
+                .closing => connection.finishClosing(.timeout),
+                .idle, .open, .closed => unreachable, // No deadline there.
+            };
+        }
+
+        // ---- Waiting. --------------------------------------------------------------------------
+
+        /// Waits until the kernel has something for this connection, the present deadline or the
+        /// timeout has passed, or a signal came. Touches nothing of the owner's: Python releases
+        /// its lock around it.
+        pub fn wait(connection: *Connection, timeout_ns: ?u64) NextError!types.Wake {
+            connection.read_budget = constants.reads_per_turn_max;
+            if (connection.state == .closed) return .ready;
+            const limit_ns = connection.untilDeadline(timeout_ns);
+            if (connection.options.busy_poll and connection.state != .connecting) {
+                return connection.spin(limit_ns);
+            }
+            connection.clock.refine();
+            const connecting = connection.state == .connecting;
+            const socket = if (connecting) connection.dialer.socket.? else connection.socket.?;
+            connection.notifier.watch(socket.descriptor, .{
+                .readable = !connecting and !connection.peer_ended,
+                .writable = connecting or connection.outbox.?.isWaiting(),
+            }) catch return error.SystemResources;
+            const ready = connection.notifier.wait(limit_ns) catch return error.SystemResources;
+            if (connecting) {
+                // The dialer may close it next, and its number may come back with another socket.
+                connection.notifier.unwatch(socket.descriptor);
+                connection.dialer.answered = ready.readable or ready.writable;
+            } else {
+                if (ready.readable) connection.socket_drained = false;
+                if (ready.writable) connection.outbox.?.flush(connection.link());
+            }
+            if (ready.interrupted) return .interrupted;
+            return if (ready.readable or ready.writable) .ready else .timed_out;
+        }
+
+        /// Waits without the kernel's help: the wake-up costs microseconds, the spin does not.
+        fn spin(connection: *Connection, limit_ns: ?u64) NextError!types.Wake {
+            const turn_ns = @min(limit_ns orelse constants.spin_turn_ns, constants.spin_turn_ns);
+            const until_ns = Os.monotonicNs() + turn_ns;
+            while (true) {
+                for (0..constants.spins_per_clock_read) |_| {
+                    connection.socket_drained = false;
+                    if (try connection.receive()) return .ready;
+                    if (connection.state == .closed or connection.peer_ended) return .ready;
+                    std.atomic.spinLoopHint();
+                }
+                connection.flushIfWaiting();
+                if (Os.monotonicNs() >= until_ns) return .timed_out;
+            }
+        }
+
+        fn untilDeadline(connection: *const Connection, timeout_ns: ?u64) ?u64 {
+            const deadline_ns = switch (connection.state) {
+                .connecting => connection.dialer.address_deadline_ns,
+                else => connection.deadline_ns orelse return timeout_ns,
+            };
+            const left_ns = deadline_ns -| Os.monotonicNs();
+            return @min(left_ns, timeout_ns orelse left_ns);
+        }
+
+        /// Lets `next` read the socket again, for an owner with a loop of its own.
+        pub fn beginTurn(connection: *Connection) void {
+            connection.read_budget = constants.reads_per_turn_max;
+            connection.socket_drained = false;
+            connection.flushIfWaiting();
+        }
+
+        /// Whether the turn ended because it was long enough, not because there was nothing to do.
+        pub fn turnSpent(connection: *const Connection) bool {
+            return connection.read_budget == 0;
+        }
+
+        // ---- Sending. --------------------------------------------------------------------------
+
+        /// Queues one message and gives the kernel what it takes at once. All or nothing.
+        pub fn send(connection: *Connection, opcode: ws.Opcode, payload: []const u8) SendError!void {
+            if (connection.state != .open) return error.NotOpen;
+            try connection.outbox.?.send(connection.link(), opcode, payload);
+            connection.counters.messages_sent += 1;
+            connection.counters.bytes_sent += payload.len;
+        }
+
+        /// The place in the send ring where the payload of a frame belongs. To be followed by
+        /// `commit` or `cancel`; nothing else can be sent in between.
+        pub fn reserve(connection: *Connection, opcode: ws.Opcode, size: usize) SendError![]u8 {
+            if (connection.state != .open) return error.NotOpen;
+            return connection.outbox.?.reserve(opcode, size);
+        }
+
+        pub fn commit(connection: *Connection) SendError!void {
+            assert(connection.state == .open); // Nothing goes on while a reservation is open.
+            const size = try connection.outbox.?.commit(connection.link());
+            connection.counters.messages_sent += 1;
+            connection.counters.bytes_sent += size;
+        }
+
+        pub fn cancel(connection: *Connection) void {
+            connection.outbox.?.cancel();
+        }
+
+        /// Whether the owner is writing a frame. Until it is committed or cancelled, nothing else
+        /// may be asked of the connection.
+        pub fn isReserved(connection: *const Connection) bool {
+            const outbox = connection.outbox orelse return false;
+            return outbox.reservation != null;
+        }
+
+        pub fn ping(connection: *Connection, payload: []const u8) SendError!void {
+            assert(payload.len <= constants.control_payload_size_max);
+            if (connection.state != .open) return error.NotOpen;
+            try connection.outbox.?.send(connection.link(), .ping, payload);
+            connection.counters.pings_sent += 1;
+        }
+
+        /// Whether something waits for the socket to be writable.
+        pub fn wantsWrite(connection: *const Connection) bool {
+            if (connection.socket == null) return false;
+            return connection.outbox.?.isWaiting();
+        }
+
+        fn flushIfWaiting(connection: *Connection) void {
+            if (connection.wantsWrite()) connection.outbox.?.flush(connection.link());
+        }
+
+        fn link(connection: *Connection) Outbox.Link {
+            return .{
+                .socket = &connection.socket.?,
+                .tls = if (connection.tls) |*tls| tls else null,
+            };
+        }
+
+        // ---- Closing (RFC 6455, section 7). ----------------------------------------------------
+
+        /// Begins the closing handshake; `next` goes on with it. Messages that still arrive are
+        /// dropped. Before the connection is open there is nobody to say goodbye to.
+        pub fn close(connection: *Connection, code: u16, reason: []const u8) void {
+            switch (connection.state) {
+                .idle, .closing, .closed => {},
+                .connecting, .securing, .requesting, .reading_body => {
+                    connection.finish(.{ .code = code, .clean = true, .local = true });
+                },
+                .open => {
+                    connection.takeBackLent();
+                    connection.beginClosing(code, reason);
+                },
+            }
+        }
+
+        /// Ends the connection here and now, without a word.
+        pub fn abort(connection: *Connection) void {
+            if (connection.state == .idle or connection.state == .closed) return;
+            connection.finish(.{ .code = 1006, .reason = "aborted", .clean = false, .local = true });
+        }
+
+        fn beginClosing(connection: *Connection, code: ?u16, reason: []const u8) void {
+            var payload: [constants.control_payload_size_max]u8 = undefined;
+            var size: usize = 0;
+            if (code) |value| {
+                std.mem.writeInt(u16, payload[0..2], value, .big);
+                @memcpy(payload[2..][0..reason.len], reason);
+                size = 2 + reason.len;
+            }
+            assert(!connection.isReserved()); // The owner finishes his frame first.
+            connection.close_sent = code orelse 1005;
+            const timeout_ns = connection.options.close_timeout_ns;
+            connection.deadline_ns = Os.monotonicNs() +| timeout_ns;
+            connection.state = .closing;
+            const outbox = &connection.outbox.?;
+            outbox.pong_pending = null;
+            _ = outbox.sendControl(connection.link(), .close, payload[0..size]);
+        }
+
+        /// The peer's CLOSE: answered with the same code, unless ours went out first.
+        fn handleClose(connection: *Connection, close_frame: ws.Parser.Close) void {
+            const reason = close_frame.reason;
+            @memcpy(connection.close_reason_buffer[0..reason.len], reason);
+            const local = connection.close_sent != null;
+            connection.close_received = true;
+            connection.closed = .{
+                .code = close_frame.code orelse 1005,
+                .reason = connection.close_reason_buffer[0..reason.len],
+                .clean = true,
+                .local = local,
+            };
+            if (!local) connection.beginClosing(close_frame.code, "");
+        }
+
+        /// Reads on until the peer has said CLOSE and then hung up: a socket closed with bytes
+        /// unread makes the kernel reset the connection, and our own CLOSE might be lost.
+        fn awaitClose(connection: *Connection) NextError!?Event {
+            while (!connection.peer_ended) {
+                connection.takeBackLent();
+                if (connection.close_received or connection.failure != null) {
+                    connection.discardReceived();
+                    connection.shutSendSide();
+                } else if (try connection.parseClosing()) continue;
+                if (connection.peer_ended) break;
+                if (!try connection.fill()) {
+                    if (connection.peer_ended) break;
+                    return try connection.blocked();
+                }
+            }
+            return try connection.finishClosing(.peer_ended);
+        }
+
+        /// True when a frame was found, of whatever kind.
+        fn parseClosing(connection: *Connection) NextError!bool {
+            const bytes = connection.receive_ring.?.readable();
+            if (bytes.len == 0) return false;
+            const found = connection.parser.next(bytes) catch |err| {
+                connection.failure = .{ .protocol = .{ .cause = err, .code = connection.close_sent.? } };
+                return false;
+            };
+            switch (found orelse return false) {
+                .message => connection.counters.messages_dropped += 1,
+                else => |control| connection.handleControl(control),
+            }
+            return true;
+        }
+
+        fn discardReceived(connection: *Connection) void {
+            const ring = connection.receive_ring.?;
+            ring.consume(ring.readable().len);
+        }
+
+        /// All is said: close_notify, then FIN, once our CLOSE has gone out.
+        fn shutSendSide(connection: *Connection) void {
+            if (connection.send_side_shut or connection.wantsWrite()) return;
+            connection.send_side_shut = true;
+            if (connection.tls) |*tls| {
+                const outbox = &connection.outbox.?;
+                const step = tls.shutdown(outbox.ciphertext.?.writable());
+                outbox.sendSealed(connection.link(), step.to_send_size);
+            }
+            connection.socket.?.shutdownSend();
+        }
+
+        fn finishClosing(
+            connection: *Connection,
+            why: enum { peer_ended, timeout },
+        ) NextError!Event {
+            if (connection.failure) |failure| return connection.fail(failure);
+            connection.finish(connection.closed orelse .{
+                .code = 1006,
+                .reason = switch (why) {
+                    .peer_ended => "the peer hung up without a close frame",
+                    .timeout => "the peer did not answer the close frame in time",
+                },
+                .clean = false,
+                .local = true,
+            });
+            return .{ .closed = connection.closed.? };
+        }
+
+        // ---- Endings. --------------------------------------------------------------------------
+
+        /// The stream ends here. What that means depends on how far the connection has come.
+        fn endOfStream(connection: *Connection, cause: types.StreamEnd) NextError!bool {
+            connection.peer_ended = true;
+            switch (connection.state) {
+                .closing => return false,
+                .reading_body => {
+                    connection.endBody(cause) catch |err| {
+                        switch (connection.options.purpose) {
+                            .get => return connection.fail(.{ .body = err }),
+                            .websocket => {}, // Refused all the same; `readBody` tells.
+                        }
+                    };
+                    return true;
+                },
+                .open => {
+                    connection.finish(.{
+                        .code = 1006,
+                        .reason = cause.describe(),
+                        .clean = false,
+                        .local = false,
+                    });
+                    return connection.fail(.{ .closed = connection.closed.? });
+                },
+                .connecting, .securing, .requesting => {
+                    const stage_reached = connection.stage();
+                    return connection.fail(.{ .ended = .{ .stage = stage_reached, .cause = cause } });
+                },
+                .idle, .closed => unreachable, // There is no stream.
+            }
+        }
+
+        fn endBody(connection: *Connection, cause: types.StreamEnd) http.body.FinishError!void {
+            if (cause.isTruncation(connection.tls != null) and !connection.body.isDone()) {
+                return error.Truncated;
+            }
+            return connection.body.finish();
+        }
+
+        fn stage(connection: *const Connection) Stage {
+            return switch (connection.state) {
+                .connecting => .connecting,
+                .securing => .securing,
+                .requesting => .requesting,
+                else => .reading_body,
+            };
+        }
+
+        fn failTls(connection: *Connection) error{Failed} {
+            const tls = &connection.tls.?;
+            // An alert tells the peer why.
+            connection.outbox.?.sendSealed(connection.link(), tls.alertSize());
+            const in_handshake = connection.state == .securing;
+            return connection.fail(.{ .tls = .{ .cause = tls.failure(), .in_handshake = in_handshake } });
+        }
+
+        /// Fails the WebSocket connection (RFC 6455, section 7.1.7): CLOSE with the code that
+        /// fits, then the failure is told once the peer has hung up or the time is over.
+        fn failProtocol(connection: *Connection, cause: ws.ParseError) NextError!?Event {
+            const code = ws.closeCode(cause);
+            connection.failure = .{ .protocol = .{ .cause = cause, .code = code } };
+            connection.beginClosing(code, "");
+            return null;
+        }
+
+        fn fail(connection: *Connection, failure: Failure) error{Failed} {
+            connection.failure = failure;
+            if (connection.state != .closed) {
+                connection.finish(.{ .code = 1006, .clean = false });
+            }
+            return error.Failed;
+        }
+
+        /// The connection is over.
+        fn finish(connection: *Connection, closed: Closed) void {
+            connection.closed = closed;
+            connection.state = .closed;
+            connection.deadline_ns = null;
+            connection.dropTransport();
+        }
+
+        fn dropTransport(connection: *Connection) void {
+            if (connection.tls) |*tls| tls.deinit();
+            connection.tls = null;
+            if (connection.dialer.socket) |socket| {
+                connection.notifier.unwatch(socket.descriptor);
+                connection.dialer.deinit();
+            }
+            if (connection.socket) |*socket| {
+                connection.notifier.unwatch(socket.descriptor);
+                socket.close();
+            }
+            connection.socket = null;
+        }
+    };
+}
+
+/// A ring for a new connection. One with pinned bytes is left to those who hold them.
+fn renewRing(place: *?*RingBuffer, capacity: usize, options: *const Options) StartError!void {
+    if (place.*) |ring| {
+        if (!ring.pinned()) return ring.reset();
+        ring.retire();
+        place.* = null;
+    }
+    place.* = try RingBuffer.create(capacity, .{ .huge_pages = options.huge_pages });
+}

@@ -1,0 +1,100 @@
+//! From a name to a connected socket: every address that the name has is tried, in order, each
+//! with its share of the time that is left, so that one that never answers does not use up all.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const os = @import("../os.zig");
+const types = @import("types.zig");
+const SocketType = @import("../socket.zig").SocketType;
+
+pub fn DialerType(comptime Os: type) type {
+    return struct {
+        const Dialer = @This();
+        const Socket = SocketType(Os);
+
+        addresses: os.AddressList = .{},
+        index: usize = 0,
+        /// The connect under way, until it is handed out.
+        socket: ?Socket = null,
+        /// Whether the kernel has said how the connect under way ended.
+        answered: bool = false,
+        /// When the present address has to have answered, on the monotonic clock.
+        address_deadline_ns: u64 = 0,
+        /// When all have to have.
+        deadline_ns: u64 = 0,
+
+        pub const Progress = union(enum) {
+            /// Wait until the socket is writable, or until the deadline of the address.
+            pending,
+            /// The caller owns it now.
+            connected: Socket,
+            /// No address is left; why the last one failed.
+            failed: types.Failure,
+        };
+
+        /// Looks up the name; blocks meanwhile.
+        pub fn resolve(
+            dialer: *Dialer,
+            host: [:0]const u8,
+            port: u16,
+            deadline_ns: u64,
+        ) os.ResolveError!void {
+            dialer.* = .{ .deadline_ns = deadline_ns };
+            try Os.resolve(host, port, &dialer.addresses);
+            if (dialer.addresses.count == 0) return error.NameNotFound;
+        }
+
+        pub fn deinit(dialer: *Dialer) void {
+            if (dialer.socket) |*socket| socket.close();
+            dialer.socket = null;
+        }
+
+        /// Goes on as far as it can without waiting.
+        pub fn next(dialer: *Dialer, options: types.SocketOptions) Progress {
+            var last: types.Failure = .{ .timed_out = .connecting };
+            while (dialer.index < dialer.addresses.count) {
+                const address = &dialer.addresses.items[dialer.index];
+                if (dialer.socket == null) {
+                    if (dialer.begin(address, options)) |failure| {
+                        last = failure;
+                        dialer.index += 1;
+                        continue;
+                    }
+                }
+                if (!dialer.answered) {
+                    if (Os.monotonicNs() < dialer.address_deadline_ns) return .pending;
+                    last = .{ .timed_out = .connecting };
+                } else if (dialer.socket.?.finishConnect()) {
+                    const socket = dialer.socket.?;
+                    dialer.socket = null;
+                    return .{ .connected = socket };
+                } else |err| {
+                    last = .{ .connect = .{ .cause = err, .address = address.* } };
+                }
+                dialer.deinit();
+                dialer.index += 1;
+            }
+            return .{ .failed = last };
+        }
+
+        /// Null when the connect is under way, or done already.
+        fn begin(
+            dialer: *Dialer,
+            address: *const os.Address,
+            options: types.SocketOptions,
+        ) ?types.Failure {
+            var socket = Socket.open(address, options) catch |err| return .{ .open_socket = err };
+            const state = socket.connect(address) catch |err| {
+                socket.close();
+                return .{ .connect = .{ .cause = err, .address = address.* } };
+            };
+            dialer.socket = socket;
+            dialer.answered = state == .connected;
+            const now_ns = Os.monotonicNs();
+            const left_count = dialer.addresses.count - dialer.index;
+            assert(left_count > 0);
+            dialer.address_deadline_ns = now_ns + (dialer.deadline_ns -| now_ns) / left_count;
+            return null;
+        }
+    };
+}

@@ -1,0 +1,73 @@
+//! Where the time of each message goes, as one histogram a stage.
+
+const std = @import("std");
+const Histogram = @import("../histogram.zig").Histogram;
+const Stamps = @import("types.zig").Stamps;
+
+pub const Latency = struct {
+    /// From the kernel's stamp to the return of the read.
+    kernel: Histogram = .empty,
+    /// From the return of the read to the open record.
+    decrypt: Histogram = .empty,
+    /// From the open record to the callback.
+    deliver: Histogram = .empty,
+    /// From the kernel's stamp, or without one from the return of the read, to the callback.
+    total: Histogram = .empty,
+
+    /// Costs a few nanoseconds a stage.
+    pub fn record(latency: *Latency, stamps: *const Stamps, clock: anytype) void {
+        const decrypt_ns = elapsed(clock, stamps.received_cycles, stamps.decrypted_cycles);
+        const deliver_ns = elapsed(clock, stamps.decrypted_cycles, stamps.delivered_cycles);
+        latency.decrypt.record(decrypt_ns);
+        latency.deliver.record(deliver_ns);
+        var total_ns = decrypt_ns + deliver_ns;
+        if (stamps.kernel_ns != 0) {
+            // The wall clock may have been set back in between.
+            const kernel_ns: u64 = @intCast(@max(stamps.received_ns - stamps.kernel_ns, 0));
+            latency.kernel.record(kernel_ns);
+            total_ns += kernel_ns;
+        }
+        latency.total.record(total_ns);
+    }
+
+    fn elapsed(clock: anytype, from_cycles: u64, to_cycles: u64) u64 {
+        return clock.nanoseconds(to_cycles -| from_cycles);
+    }
+};
+
+test "latency: each stage gets its share" {
+    const Clock = struct {
+        fn nanoseconds(_: @This(), cycles: u64) u64 {
+            return cycles / 2;
+        }
+    };
+    var latency: Latency = .{};
+    latency.record(&.{
+        .kernel_ns = 1_000,
+        .received_ns = 1_030,
+        .received_cycles = 100,
+        .decrypted_cycles = 140,
+        .delivered_cycles = 160,
+    }, Clock{});
+    try std.testing.expectEqual(@as(u64, 30), latency.kernel.max);
+    try std.testing.expectEqual(@as(u64, 20), latency.decrypt.max);
+    try std.testing.expectEqual(@as(u64, 10), latency.deliver.max);
+    try std.testing.expectEqual(@as(u64, 60), latency.total.max);
+}
+
+test "latency: without a kernel stamp the total begins at the read" {
+    const Clock = struct {
+        fn nanoseconds(_: @This(), cycles: u64) u64 {
+            return cycles;
+        }
+    };
+    var latency: Latency = .{};
+    latency.record(&.{
+        .received_ns = 1_030,
+        .received_cycles = 100,
+        .decrypted_cycles = 140,
+        .delivered_cycles = 160,
+    }, Clock{});
+    try std.testing.expectEqual(@as(u64, 0), latency.kernel.count);
+    try std.testing.expectEqual(@as(u64, 60), latency.total.max);
+}

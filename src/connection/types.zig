@@ -1,0 +1,298 @@
+//! The words of `connection.zig`: what goes in, what comes out, and how it can end.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const constants = @import("../constants.zig");
+const os = @import("../os.zig");
+const http = @import("../http.zig");
+const ssl = @import("../ssl.zig");
+const ws = @import("../ws.zig");
+const socket = @import("../socket.zig");
+
+/// Everything that a connection is told. Slices and pointers belong to the owner and outlive it.
+pub const Options = struct {
+    purpose: Purpose,
+    url: http.Url,
+    /// The host of the URL, for the resolver.
+    host: [:0]const u8,
+    /// Whom the certificate has to be for; the host unless the owner says otherwise.
+    server_name: [:0]const u8,
+    server_name_is_address: bool,
+    /// Sent with the request, after the ones that the handshake needs.
+    headers: []const http.Header,
+    /// Offered in this order.
+    subprotocols: []const []const u8,
+    /// Null for `ws://` and `http://`.
+    tls: ?*const ssl.Context,
+    socket: SocketOptions,
+    connect_timeout_ns: u64,
+    close_timeout_ns: u64,
+    message_size_max: usize,
+    receive_ring_capacity: usize,
+    send_ring_capacity: usize,
+    huge_pages: bool,
+    validate_utf8: bool,
+    mask: Mask,
+    /// Spin on the socket rather than sleep in the kernel.
+    busy_poll: bool,
+    timestamps: os.TimestampMode,
+
+    pub const Purpose = enum { websocket, get };
+    /// `zero` saves a few nanoseconds and gives up what masks are for: bytes on the wire that an
+    /// attacker who chooses the payload cannot choose (RFC 6455, section 10.3).
+    pub const Mask = enum { random, zero };
+};
+
+pub const SocketOptions = socket.Options;
+
+pub const State = enum {
+    /// Never started.
+    idle,
+    /// TCP is being set up.
+    connecting,
+    /// TLS is being set up.
+    securing,
+    /// The HTTP request is out.
+    requesting,
+    /// The answer is no upgrade: its body is being read.
+    reading_body,
+    /// Frames go both ways.
+    open,
+    /// CLOSE has been sent; the peer has still to answer or to hang up.
+    closing,
+    /// Over, one way or another.
+    closed,
+};
+
+/// Where a connection that is not open yet can come to a stop.
+pub const Stage = enum { connecting, securing, requesting, reading_body };
+
+pub const Event = union(enum) {
+    /// Nothing more can be done without the kernel: `wait`.
+    blocked,
+    /// The upgrade is done. Its response, borrowed.
+    opened: http.Head,
+    /// A whole message; its payload is borrowed.
+    message: ws.Parser.Message,
+    /// The answer is a plain response. Its head, borrowed.
+    response: http.Head,
+    /// The next bytes of its body, borrowed.
+    body: []const u8,
+    /// That was the response, whole or as much as came.
+    finished: struct { complete: bool },
+    /// The closing handshake is over.
+    closed: Closed,
+};
+
+/// How a connection ended.
+pub const Closed = struct {
+    /// RFC 6455, section 7.1.5: 1005 when the peer named none, 1006 when it sent no CLOSE.
+    code: u16,
+    reason: []const u8 = "",
+    /// Whether both sides said CLOSE.
+    clean: bool,
+    /// Whether ours was the first.
+    local: bool = false,
+
+    /// Whether this is the ordinary end of a feed rather than something to raise.
+    pub fn isOrdinary(closed: Closed) bool {
+        if (!closed.clean) return false;
+        if (closed.local) return true;
+        return switch (closed.code) {
+            1000, 1001, 1005 => true,
+            else => false,
+        };
+    }
+};
+
+/// Why a connection failed, with what is needed to say it.
+pub const Failure = union(enum) {
+    resolve: os.ResolveError,
+    open_socket: socket.OpenError,
+    connect: struct { cause: os.ConnectError, address: os.Address },
+    timed_out: Stage,
+    tls: struct { cause: ssl.Failure, in_handshake: bool },
+    /// The stream ended before there was an answer.
+    ended: struct { stage: Stage, cause: StreamEnd },
+    request: RequestError,
+    response: http.response.HeadError,
+    body: BodyError,
+    upgrade: UpgradeError,
+    /// The peer broke the protocol; it was told with this close code.
+    protocol: struct { cause: ws.ParseError, code: u16 },
+    /// The stream ended without a closing handshake.
+    closed: Closed,
+};
+
+/// What ended the stream of bytes from the peer.
+pub const StreamEnd = union(enum) {
+    /// FIN without a word of TLS.
+    eof,
+    /// TLS close_notify.
+    close_notify,
+    receive: ReceiveFailure,
+
+    /// Over TLS, only close_notify proves that nothing was cut off (RFC 8446, section 6.1).
+    pub fn isTruncation(end: StreamEnd, secure: bool) bool {
+        return switch (end) {
+            .eof => secure,
+            .close_notify => false,
+            .receive => true,
+        };
+    }
+
+    pub fn describe(end: StreamEnd) []const u8 {
+        return switch (end) {
+            .eof => "the peer closed the TCP connection without a close frame",
+            .close_notify => "the peer closed TLS without a close frame",
+            .receive => |cause| switch (cause) {
+                error.ConnectionReset => "the peer reset the TCP connection",
+                error.TimedOut => "the TCP connection timed out",
+                error.NetworkUnreachable => "the network became unreachable",
+                error.HostUnreachable => "the peer became unreachable",
+                error.OutOfMemory => "the kernel had no memory for the read",
+                error.Unexpected => "reading the socket failed",
+            },
+        };
+    }
+};
+
+/// What `receive` can fail with, beyond having nothing to read.
+pub const ReceiveFailure = error{
+    ConnectionReset,
+    TimedOut,
+    NetworkUnreachable,
+    HostUnreachable,
+    OutOfMemory,
+    Unexpected,
+};
+
+pub const RequestError = ws.handshake.RequestError || http.request.WriteError;
+pub const UpgradeError = ws.handshake.ResponseError;
+pub const BodyError = http.body.Error;
+
+pub const NextError = error{
+    /// The connection has failed: see `Connection.failure`.
+    Failed,
+    /// The owner holds so many received bytes that no more fit. It can let go and go on.
+    ReceiveRingPinned,
+    /// The kernel has no memory or no descriptor left for waiting.
+    SystemResources,
+    OutOfMemory,
+};
+
+/// A poller is made with the connection, the rings when it is first started.
+pub const InitError = os.NotifierError;
+pub const StartError = error{Failed} || os.MapError;
+
+pub const SendError = error{
+    /// Not connected, or closing already.
+    NotOpen,
+    /// The kernel refused the socket; the receiving side will tell how the connection ended.
+    Disconnected,
+    /// No room for the frame until the peer takes what is queued.
+    SendRingFull,
+    /// A reservation is open.
+    Reserved,
+};
+
+/// What ended a wait.
+pub const Wake = enum { ready, timed_out, interrupted };
+
+/// A frame that its owner is writing: where it lies in the send ring, header first.
+pub const Reservation = struct { opcode: ws.Opcode, payload_size: usize, place: []u8 };
+
+/// A pong that found no room.
+pub const Pong = struct {
+    bytes: [constants.control_payload_size_max]u8,
+    size: u8,
+
+    pub fn init(source: []const u8) Pong {
+        assert(source.len <= constants.control_payload_size_max);
+        var pong: Pong = .{ .bytes = undefined, .size = @intCast(source.len) };
+        @memcpy(pong.bytes[0..source.len], source);
+        return pong;
+    }
+
+    pub fn payload(pong: *const Pong) []const u8 {
+        return pong.bytes[0..pong.size];
+    }
+};
+
+/// When a message passed the stages of its way. A read has one kernel stamp: with several messages
+/// in it, that of the newest segment.
+pub const Stamps = struct {
+    /// When the kernel or the NIC got the segment, ns since the epoch; 0 when unknown.
+    kernel_ns: i64 = 0,
+    /// When the read returned, ns since the epoch; 0 when stamps are off.
+    received_ns: i64 = 0,
+    /// The same moment, and the following ones, in CPU cycles.
+    received_cycles: u64 = 0,
+    decrypted_cycles: u64 = 0,
+    delivered_cycles: u64 = 0,
+};
+
+pub const Counters = struct {
+    /// Messages delivered, and their payload bytes.
+    messages: u64 = 0,
+    bytes: u64 = 0,
+    /// Messages that arrived after `close` had been called.
+    messages_dropped: u64 = 0,
+    /// Reads of the socket that gave something.
+    reads: u64 = 0,
+    /// TLS records opened.
+    records: u64 = 0,
+    /// Pings and pongs received.
+    pings: u64 = 0,
+    pongs: u64 = 0,
+    messages_sent: u64 = 0,
+    bytes_sent: u64 = 0,
+    pings_sent: u64 = 0,
+};
+
+/// Unpredictable masking keys (RFC 6455, section 5.3), drawn from the system's generator a few
+/// hundred at a time, because a system call for each would cost more than the frame.
+pub fn MaskPool(comptime Os: type) type {
+    return struct {
+        const Pool = @This();
+
+        bytes: [constants.mask_pool_size]u8 = undefined,
+        used: usize = constants.mask_pool_size,
+
+        pub fn next(pool: *Pool) [4]u8 {
+            comptime assert(constants.mask_pool_size % 4 == 0);
+            if (pool.used == pool.bytes.len) {
+                Os.random(&pool.bytes);
+                pool.used = 0;
+            }
+            const key = pool.bytes[pool.used..][0..4].*;
+            pool.used += key.len;
+            return key;
+        }
+    };
+}
+
+test "types: the ordinary ends" {
+    const expect = std.testing.expect;
+    try expect((Closed{ .code = 1000, .clean = true }).isOrdinary());
+    try expect((Closed{ .code = 1005, .clean = true }).isOrdinary());
+    try expect((Closed{ .code = 4000, .clean = true, .local = true }).isOrdinary());
+    try expect(!(Closed{ .code = 1011, .clean = true }).isOrdinary());
+    try expect(!(Closed{ .code = 1000, .clean = false }).isOrdinary());
+}
+
+test "types: masking keys differ and the pool refills" {
+    const Counting = struct {
+        var calls: u8 = 0;
+        fn random(buffer: []u8) void {
+            calls += 1;
+            @memset(buffer, calls);
+        }
+    };
+    var pool: MaskPool(Counting) = .{};
+    const first = pool.next();
+    for (1..constants.mask_pool_size / 4) |_| _ = pool.next();
+    const second = pool.next();
+    try std.testing.expectEqual(@as(u8, 2), Counting.calls);
+    try std.testing.expect(!std.mem.eql(u8, &first, &second));
+}

@@ -1,0 +1,1 @@
+//! Tests of `connection.zig` on a scripted kernel.
