@@ -1,0 +1,224 @@
+"""The client: options with their defaults, over the native connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from hftws import _core
+from hftws._core import Message
+
+__all__ = ["Client"]
+
+MIB = 1024 * 1024
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+StrPath = str | os.PathLike[str]
+Timestamps = Literal["none", "software", "hardware"]
+
+
+class Client(_core.Connection):
+    """A WebSocket client (RFC 6455) that hands each message to a callback.
+
+    Constructing does no I/O; :meth:`connect`, or entering the client as a context manager, does.
+    A client belongs to one thread at a time. There are no locks.
+
+    :param url: ``ws://`` or ``wss://``.
+    :param on_msg: called with each :class:`Message`; without it messages are dropped.
+    :param on_open: called with the client when the connection is open.
+    :param on_close: called with the client, the close code and the reason when an open
+        connection has ended.
+    :param headers: sent with the upgrade request, as a mapping or as pairs.
+    :param subprotocols: offered to the server, the preferred one first.
+    :param ca_file: PEM file of trusted roots instead of the system's.
+    :param cert_file: PEM file of our own certificate chain, for servers that ask for one.
+    :param key_file: PEM file of its key, if it is not in ``cert_file``.
+    :param verify: whether the server has to prove that it is the host of the URL.
+        It costs nothing per message.
+    :param server_name: the name in the certificate, when it is not the host of the URL.
+    :param tls: ``"auto"`` or ``"openssl"``: what opens and seals the TLS records.
+    :param connect_timeout: seconds for name, TCP, TLS and upgrade together.
+    :param close_timeout: seconds to wait for the peer in the closing handshake.
+    :param max_message_size: a larger message fails with close code 1009.
+    :param ring_size: bytes of the receive ring, rounded up to a power of two. It has to have room
+        for a message of the largest size and one TLS record.
+    :param send_ring_size: bytes of the send ring, rounded up to a power of two.
+    :param huge_pages: put the rings on huge pages where the system has reserved some.
+    :param validate_utf8: whether text from the peer is checked, as RFC 6455 asks.
+    :param mask: ``"random"``, or ``"zero"`` to save nanoseconds per sent message. That gives up
+        what masks are for: an attacker who chooses the payload then chooses the bytes on the
+        wire, too (RFC 6455, section 10.3).
+    :param busy_poll: spin on the socket instead of sleeping in the kernel. Takes a whole CPU.
+    :param timestamps: ``"software"`` (the kernel stamps each segment), ``"hardware"`` (the network
+        card does, if it was told to), or ``"none"``, which saves some 50 ns per message.
+    :param latency: whether :meth:`stats` has a histogram of each stage.
+    :param quick_ack: re-arm TCP_QUICKACK after every read: one more system call.
+    :param local_address: IP address to connect from.
+    :param interface: name of the network interface to connect through.
+    :param receive_buffer_size: bytes of the kernel's buffer; 0 for the system's choice.
+    :param send_buffer_size: bytes of the kernel's buffer; 0 for the system's choice.
+    :param socket_busy_poll_us: microseconds for SO_BUSY_POLL; 0 for the system's choice.
+
+    :raises InvalidURL: when the URL is malformed.
+    :raises ValueError: when an option, a header or a subprotocol cannot be.
+    :raises TLSError: when a certificate or key file cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_msg: Callable[[Message], object] | None = None,
+        *,
+        on_open: Callable[[Any], object] | None = None,
+        on_close: Callable[[Any, int, str], object] | None = None,
+        headers: Headers | None = None,
+        subprotocols: Sequence[str] = (),
+        ca_file: StrPath | None = None,
+        cert_file: StrPath | None = None,
+        key_file: StrPath | None = None,
+        verify: bool = True,
+        server_name: str | None = None,
+        tls: Literal["auto", "openssl"] = "auto",
+        connect_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        max_message_size: int = 4 * MIB,
+        ring_size: int = 8 * MIB,
+        send_ring_size: int = 8 * MIB,
+        huge_pages: bool = False,
+        validate_utf8: bool = True,
+        mask: Literal["random", "zero"] = "random",
+        busy_poll: bool = False,
+        timestamps: Timestamps = "software",
+        latency: bool = False,
+        quick_ack: bool = False,
+        local_address: str | None = None,
+        interface: str | None = None,
+        receive_buffer_size: int = 0,
+        send_buffer_size: int = 0,
+        socket_busy_poll_us: int = 0,
+    ) -> None:
+        check_engine(tls)
+        check_callables(on_msg=on_msg, on_open=on_open, on_close=on_close)
+        self._url = url
+        super().__init__(
+            url=url,
+            purpose="websocket",
+            on_msg=on_msg,
+            on_open=on_open,
+            on_close=on_close,
+            headers=flatten_headers(headers),
+            subprotocols=check_names(subprotocols),
+            ca_file=find_roots(ca_file, verify=verify, url=url),
+            cert_file=file_text(cert_file),
+            key_file=file_text(key_file),
+            verify=verify,
+            server_name=server_name,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            max_message_size=max_message_size,
+            ring_size=ring_size,
+            send_ring_size=send_ring_size,
+            huge_pages=huge_pages,
+            validate_utf8=validate_utf8,
+            mask=mask,
+            busy_poll=busy_poll,
+            timestamps=timestamps,
+            latency=latency,
+            quick_ack=quick_ack,
+            local_address=local_address,
+            interface=interface,
+            receive_buffer_size=receive_buffer_size,
+            send_buffer_size=send_buffer_size,
+            socket_busy_poll_us=socket_busy_poll_us,
+            tls_libraries=tls_libraries(),
+        )
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given."""
+        return self._url
+
+    def info(self) -> dict[str, Any]:
+        """What is in force, as a dict: peer, TLS, rings, socket options as read back."""
+        return {"url": self._url, **super().info()}
+
+    def __enter__(self) -> Client:
+        """Connects."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes, with the closing handshake."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<hftws.Client {self._url} {'open' if self.is_open else 'not open'}>"
+
+
+def check_engine(tls: str) -> None:
+    """Which engine opens the records: today there is one."""
+    if tls not in ("auto", "openssl"):
+        raise ValueError(f"tls has to be 'auto' or 'openssl', not {tls!r}")
+
+
+def check_callables(**callbacks: object) -> None:
+    """A callback that cannot be called is told at once, not with the first message."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name} is not callable: {callback!r}")
+
+
+def check_names(subprotocols: Sequence[str]) -> tuple[str, ...]:
+    """A str is a sequence of str, too, and never what was meant."""
+    if isinstance(subprotocols, str):
+        raise TypeError("subprotocols is a sequence of str, not one str")
+    return tuple(subprotocols)
+
+
+def flatten_headers(headers: Headers | None) -> tuple[str, ...]:
+    """Name, value, name, value …, as the core takes them."""
+    if headers is None:
+        return ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return tuple(text for name, value in pairs for text in (name, value))
+
+
+def file_text(file: StrPath | None) -> str | None:
+    """The path of a file as text."""
+    return None if file is None else os.fspath(file)
+
+
+def tls_libraries() -> tuple[str, ...]:
+    """Where to look for the TLS library first: in the one that Python itself uses."""
+    try:
+        import _ssl
+    except ImportError:  # A Python without TLS. The system may still have a library.
+        return ()
+    file = getattr(_ssl, "__file__", None)
+    return () if file is None else (file,)
+
+
+def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None:
+    """The file of trusted roots to load; None for those that the TLS library finds by itself."""
+    secure = url.lower().startswith(("wss:", "https:"))
+    if ca_file is not None or not verify or not secure:
+        return file_text(ca_file)
+    file_env, file, directory_env, directory = _core.default_roots(tls_libraries())
+    if Path(os.environ.get(file_env, file)).is_file():
+        return None
+    directory_path = Path(os.environ.get(directory_env, directory))
+    if directory_path.is_dir() and any(directory_path.iterdir()):
+        return None
+    try:
+        import certifi
+    except ImportError:  # Then the handshake says that the issuer is unknown.
+        return None
+    return certifi.where()

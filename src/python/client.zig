@@ -1,0 +1,729 @@
+//! `hftws._core.Connection`, the base of `hftws.Client`: turns events into calls, arguments into
+//! options and errors into exceptions. No protocol logic: that is in the core.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const exceptions = @import("exceptions.zig");
+const options_parser = @import("options.zig");
+const report = @import("report.zig");
+const Message = @import("message.zig").Message;
+const Reservation = @import("reservation.zig").Reservation;
+const ModuleState = @import("module.zig").ModuleState;
+
+const ns_per_s = std.time.ns_per_s;
+
+pub const Client = struct {
+    /// False until `__init__` is through.
+    ready: bool,
+    connection: core.Connection,
+    tls_context: ?core.ssl.Context,
+    /// Owns every string of the options.
+    arena: std.heap.ArenaAllocator,
+    /// Names, where there was no call to remember them by. Owned.
+    on_msg: ?*py.Object,
+    on_open: ?*py.Object,
+    on_close: ?*py.Object,
+    /// The message that was lent last and that nobody kept. Owned.
+    spare: ?*py.Object,
+    /// A call that drives the connection is under way: nobody else may.
+    driving: bool,
+    /// A callback is under way, inside that call.
+    in_callback: bool,
+    /// `on_close` has been called for this connection, or the connection was never open.
+    close_told: bool,
+    /// Messages delivered in the present turn.
+    turn_messages: usize,
+    /// The HTTP response of the upgrade, of its refusal, or of a GET.
+    response: Response,
+    body_size_max: usize,
+
+    pub const instance = py.Instance(Client);
+
+    const Response = struct {
+        status: u16 = 0,
+        /// A list of pairs of str. Owned.
+        headers: ?*py.Object = null,
+        body: std.ArrayList(u8) = .empty,
+        complete: bool = false,
+    };
+
+    /// What a turn ended with.
+    const Outcome = enum { blocked, opened, finished, closed };
+
+    // ---- Driving. ------------------------------------------------------------------------------
+
+    fn connect(client: *Client) py.Error!*py.Object {
+        try client.beginDriving();
+        defer client.driving = false;
+        try client.open();
+        return py.none();
+    }
+
+    fn open(client: *Client) py.Error!void {
+        switch (client.connection.state) {
+            .idle, .closed => {},
+            else => return py.raise(c.PyExc_RuntimeError, "already connected"),
+        }
+        if (client.connection.isReserved()) {
+            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
+        }
+        client.forgetResponse();
+        client.close_told = true;
+        py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
+            return exceptions.raiseStart(client, err);
+        };
+        while (true) switch (try client.turn()) {
+            .blocked => _ = try client.waitFor(null),
+            .opened => return client.tellOpen(),
+            .finished => return exceptions.raiseRefused(client),
+            .closed => return exceptions.raiseClosed(client),
+        };
+    }
+
+    fn run(client: *Client) py.Error!*py.Object {
+        try client.beginDriving();
+        defer client.driving = false;
+        try client.requireStarted();
+        client.connection.beginTurn();
+        while (client.connection.state != .closed) switch (try client.turn()) {
+            .blocked => _ = try client.waitFor(null),
+            .opened, .finished, .closed => {},
+        };
+        try client.raiseUnlessOrdinary();
+        return py.none();
+    }
+
+    fn poll(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{"timeout"}, 1);
+        const timeout_ns = try timeoutOf(bound[0]);
+        try client.beginDriving();
+        defer client.driving = false;
+        try client.requireStarted();
+        if (client.connection.state == .closed) return exceptions.raiseClosed(client);
+
+        client.turn_messages = 0;
+        client.connection.beginTurn();
+        const until_ns = if (timeout_ns) |timeout| core.os.Os.monotonicNs() +| timeout else null;
+        while (true) {
+            const outcome = try client.turn();
+            if (outcome != .blocked or client.turn_messages > 0) break;
+            const left_ns = if (until_ns) |until| until -| core.os.Os.monotonicNs() else null;
+            if (left_ns == 0) break;
+            _ = try client.waitFor(left_ns);
+        }
+        try py.checkStatus(c.PyErr_CheckSignals());
+        return py.integer(client.turn_messages);
+    }
+
+    fn close(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{ "code", "reason" }, 2);
+        const code = try closeCodeOf(bound[0]);
+        const reason = if (bound[1]) |object| try py.utf8(object) else "";
+        if (reason.len > core.constants.close_reason_size_max) {
+            const message = "a close reason has at most 123 bytes of UTF-8";
+            return py.raise(c.PyExc_ValueError, message);
+        }
+        if (client.connection.isReserved()) {
+            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
+        }
+        if (client.in_callback) { // The call that is under way sees to the rest.
+            client.connection.close(code, reason);
+            return py.none();
+        }
+        try client.beginDriving();
+        defer client.driving = false;
+        client.connection.close(code, reason);
+        try client.finishClose();
+        return py.none();
+    }
+
+    /// The closing handshake, up to `close_timeout`. How it goes is no matter to raise.
+    fn finishClose(client: *Client) py.Error!void {
+        client.connection.beginTurn();
+        while (client.connection.state == .closing) {
+            const event = client.connection.next() catch |err| switch (err) {
+                error.Failed => break,
+                error.ReceiveRingPinned => {
+                    client.connection.abort();
+                    break;
+                },
+                error.OutOfMemory, error.SystemResources => return exceptions.raiseNext(client, err),
+            };
+            if (event == .blocked) _ = try client.waitFor(null);
+        }
+        try client.tellClosed();
+    }
+
+    /// Events until there is nothing more to do without waiting. Calls back for each message.
+    fn turn(client: *Client) py.Error!Outcome {
+        while (true) {
+            const event = client.connection.next() catch |err| {
+                return exceptions.raiseNext(client, err);
+            };
+            switch (event) {
+                .message => |message| try client.deliver(message),
+                .blocked => return .blocked,
+                .opened => |head| {
+                    try client.rememberHead(head);
+                    return .opened;
+                },
+                .response => |head| try client.rememberHead(head),
+                .body => |bytes| try client.rememberBody(bytes),
+                .finished => |finished| {
+                    client.response.complete = finished.complete;
+                    return .finished;
+                },
+                .closed => {
+                    try client.tellClosed();
+                    return .closed;
+                },
+            }
+        }
+    }
+
+    /// Hands one message to `on_msg`.
+    inline fn deliver(client: *Client, found: core.ws.Parser.Message) py.Error!void {
+        client.turn_messages += 1;
+        const on_msg = client.on_msg orelse return;
+        const object = client.spare orelse try client.newMessage();
+        client.spare = null;
+        const message = Message.instance.of(object);
+        client.connection.stampDelivery();
+        message.lend(found.payload, @backingInt(found.opcode), &client.connection);
+
+        client.in_callback = true;
+        const result = c.PyObject_CallOneArg(on_msg, object);
+        client.in_callback = false;
+
+        if (message.isUnused()) client.spare = object else message.keep();
+        c.Py_DECREF(try py.check(result));
+    }
+
+    fn newMessage(client: *Client) py.Error!*py.Object {
+        const state = ModuleState.ofInstance(Client.instance.objectOf(client));
+        const object = try py.allocate(@ptrCast(state.message_type.?));
+        const message = Message.instance.of(object);
+        message.view = null;
+        message.pinned = false;
+        message.has_stamps = false;
+        return object;
+    }
+
+    /// Sleeps while other Python threads run, then lets signal handlers have their turn.
+    fn waitFor(client: *Client, timeout_ns: ?u64) py.Error!void {
+        if (!client.connection.turnSpent()) {
+            // A signal that comes between the check and the sleep would be noticed only when the
+            // sleep ends: it never lasts long.
+            const limit_ns = @min(timeout_ns orelse core.constants.wait_max_ns, core.constants.wait_max_ns);
+            _ = py.withoutLock(core.Connection.wait, .{ &client.connection, limit_ns }) catch |err| {
+                return exceptions.raiseNext(client, err);
+            };
+        } else client.connection.beginTurn();
+        try py.checkStatus(c.PyErr_CheckSignals());
+    }
+
+    fn beginDriving(client: *Client) py.Error!void {
+        try client.requireReady();
+        if (client.in_callback) return py.raise(
+            c.PyExc_RuntimeError,
+            "connect(), run() and poll() cannot be called from a callback of the same client",
+        );
+        if (client.driving) {
+            return py.raise(c.PyExc_RuntimeError, "another thread is driving this client");
+        }
+        if (client.connection.isReserved()) {
+            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
+        }
+        client.driving = true;
+    }
+
+    fn requireReady(client: *Client) py.Error!void {
+        if (!client.ready) return py.raise(c.PyExc_RuntimeError, "__init__ was not called");
+    }
+
+    fn requireStarted(client: *Client) py.Error!void {
+        if (client.connection.state == .idle) {
+            return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
+        }
+    }
+
+    fn raiseUnlessOrdinary(client: *Client) py.Error!void {
+        const closed = client.connection.closed.?;
+        if (client.connection.failure != null or !closed.isOrdinary()) {
+            return exceptions.raiseClosed(client);
+        }
+    }
+
+    // ---- Callbacks for the beginning and the end. ----------------------------------------------
+
+    fn tellOpen(client: *Client) py.Error!void {
+        client.close_told = false;
+        const on_open = client.on_open orelse return;
+        try client.callBack(on_open, .{Client.instance.objectOf(client)});
+    }
+
+    pub fn tellClosed(client: *Client) py.Error!void {
+        if (client.close_told) return;
+        client.close_told = true;
+        const on_close = client.on_close orelse return;
+        const closed = client.connection.closed orelse return;
+        const code = try py.integer(closed.code);
+        defer c.Py_DECREF(code);
+        const reason = try py.string(closed.reason);
+        defer c.Py_DECREF(reason);
+        try client.callBack(on_close, .{ Client.instance.objectOf(client), code, reason });
+    }
+
+    fn callBack(client: *Client, callable: *py.Object, arguments: anytype) py.Error!void {
+        const values: [arguments.len]?*py.Object = arguments;
+        client.in_callback = true;
+        defer client.in_callback = false;
+        const result = c.PyObject_Vectorcall(callable, @ptrCast(&values), values.len, null);
+        c.Py_DECREF(try py.check(result));
+    }
+
+    // ---- Sending. ------------------------------------------------------------------------------
+
+    fn send(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{ "data", "text" }, 1);
+        const data = bound[0] orelse return py.raise(c.PyExc_TypeError, "send() needs data");
+        try client.requireReady();
+        if (py.isUnicode(data)) {
+            if (try isTrue(bound[1], true)) {
+                try client.sendBytes(.text, try py.utf8(data));
+                return py.none();
+            }
+            return py.raise(c.PyExc_TypeError, "a str is always sent as text");
+        }
+        const opcode: core.ws.Opcode = if (try isTrue(bound[1], false)) .text else .binary;
+        var bytes = try py.Bytes.init(data);
+        defer bytes.deinit();
+        try client.sendBytes(opcode, bytes.slice());
+        return py.none();
+    }
+
+    fn sendBytes(client: *Client, opcode: core.ws.Opcode, payload: []const u8) py.Error!void {
+        client.connection.send(opcode, payload) catch |err| {
+            return exceptions.raiseSend(client, err, payload.len);
+        };
+    }
+
+    fn ping(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{"payload"}, 1);
+        try client.requireReady();
+        const data = bound[0] orelse {
+            try client.pingBytes("");
+            return py.none();
+        };
+        if (py.isUnicode(data)) {
+            try client.pingBytes(try py.utf8(data));
+            return py.none();
+        }
+        var bytes = try py.Bytes.init(data);
+        defer bytes.deinit();
+        try client.pingBytes(bytes.slice());
+        return py.none();
+    }
+
+    fn pingBytes(client: *Client, payload: []const u8) py.Error!void {
+        if (payload.len > core.constants.control_payload_size_max) {
+            return py.raise(c.PyExc_ValueError, "the payload of a ping has at most 125 bytes");
+        }
+        client.connection.ping(payload) catch |err| {
+            return exceptions.raiseSend(client, err, payload.len);
+        };
+    }
+
+    fn reserve(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{ "n", "text" }, 1);
+        const size_object = bound[0] orelse return py.raise(c.PyExc_TypeError, "reserve() needs n");
+        const text_object = bound[1] orelse return py.raise(
+            c.PyExc_TypeError,
+            "reserve() needs text=True or text=False",
+        );
+        try client.requireReady();
+        const size = c.PyLong_AsSsize_t(size_object);
+        if (size == -1 and c.PyErr_Occurred() != null) return error.PythonError;
+        if (size < 0) return py.raise(c.PyExc_ValueError, "n is negative");
+        const opcode: core.ws.Opcode = if (try isTrue(text_object, false)) .text else .binary;
+        const state = ModuleState.ofInstance(Client.instance.objectOf(client));
+        const type_object: *c.PyTypeObject = @ptrCast(state.reservation_type.?);
+        return Reservation.create(type_object, client, opcode, @intCast(size));
+    }
+
+    pub fn reservePayload(client: *Client, opcode: core.ws.Opcode, size: usize) py.Error![]u8 {
+        return client.connection.reserve(opcode, size) catch |err| {
+            return exceptions.raiseSend(client, err, size);
+        };
+    }
+
+    pub fn commitReservation(client: *Client) py.Error!void {
+        client.connection.commit() catch |err| return exceptions.raiseSend(client, err, 0);
+    }
+
+    // ---- The HTTP side. ------------------------------------------------------------------------
+
+    /// One GET: (status, headers, body).
+    fn fetch(client: *Client) py.Error!*py.Object {
+        try client.beginDriving();
+        defer client.driving = false;
+        assert(client.connection.options.purpose == .get);
+        client.forgetResponse();
+        client.close_told = true;
+        py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
+            return exceptions.raiseStart(client, err);
+        };
+        while (true) switch (try client.turn()) {
+            .blocked => _ = try client.waitFor(null),
+            .finished => break,
+            .opened, .closed => unreachable, // A GET is never upgraded.
+        };
+        const body = try py.bytes(client.response.body.items);
+        const headers = client.response.headers.?;
+        return py.check(c.Py_BuildValue("(iON)", @as(c_int, client.response.status), headers, body));
+    }
+
+    fn rememberHead(client: *Client, head: core.http.Head) py.Error!void {
+        client.response.status = head.status;
+        const list = try py.check(c.PyList_New(0));
+        c.Py_XDECREF(client.response.headers);
+        client.response.headers = list;
+        var headers = head.headers();
+        while (headers.next()) |header| {
+            const name = try py.string(header.name);
+            defer c.Py_DECREF(name);
+            const value = try py.string(header.value);
+            defer c.Py_DECREF(value);
+            const pair = try py.check(c.PyTuple_Pack(2, name, value));
+            defer c.Py_DECREF(pair);
+            try py.checkStatus(c.PyList_Append(list, pair));
+        }
+    }
+
+    fn rememberBody(client: *Client, bytes: []const u8) py.Error!void {
+        const body = &client.response.body;
+        const room = client.body_size_max - body.items.len;
+        if (bytes.len > room and client.connection.options.purpose == .get) {
+            client.connection.abort();
+            return exceptions.raiseBodyTooBig(client);
+        }
+        const taken = bytes[0..@min(bytes.len, room)]; // Of a refusal, the beginning is enough.
+        body.appendSlice(std.heap.c_allocator, taken) catch {
+            _ = c.PyErr_NoMemory();
+            return error.PythonError;
+        };
+    }
+
+    fn forgetResponse(client: *Client) void {
+        c.Py_XDECREF(client.response.headers);
+        client.response.body.deinit(std.heap.c_allocator);
+        client.response = .{};
+    }
+
+    // ---- Looking. ------------------------------------------------------------------------------
+
+    fn fileno(client: *Client) py.Error!*py.Object {
+        try client.requireReady();
+        const socket = client.connection.socket orelse {
+            return py.raise(c.PyExc_ValueError, "not connected: there is no file descriptor");
+        };
+        return py.integer(@as(c_long, socket.descriptor));
+    }
+
+    fn info(client: *Client) py.Error!*py.Object {
+        try client.requireReady();
+        return report.info(client);
+    }
+
+    fn stats(client: *Client) py.Error!*py.Object {
+        try client.requireReady();
+        return report.stats(client);
+    }
+
+    fn isOpen(client: *Client) py.Error!*py.Object {
+        return py.boolean(client.ready and client.connection.state == .open);
+    }
+
+    fn wantsWrite(client: *Client) py.Error!*py.Object {
+        return py.boolean(client.ready and client.connection.wantsWrite());
+    }
+
+    fn subprotocol(client: *Client) py.Error!*py.Object {
+        if (!client.ready) return py.none();
+        return py.string(client.connection.subprotocol orelse return py.none());
+    }
+
+    fn responseHeaders(client: *Client) py.Error!*py.Object {
+        const headers = client.response.headers orelse return py.check(c.PyList_New(0));
+        return py.check(c.PyList_GetSlice(headers, 0, c.PyList_Size(headers)));
+    }
+
+    fn closeCode(client: *Client) py.Error!*py.Object {
+        if (!client.ready) return py.none();
+        const closed = client.connection.closed orelse return py.none();
+        return py.integer(closed.code);
+    }
+
+    fn closeReason(client: *Client) py.Error!*py.Object {
+        if (!client.ready) return py.none();
+        const closed = client.connection.closed orelse return py.none();
+        return py.string(closed.reason);
+    }
+
+    // ---- The life of the object. ---------------------------------------------------------------
+
+    fn initialize(object: *py.Object, arguments: *py.Object, keywords: ?*py.Object) callconv(.c) c_int {
+        const client = instance.of(object);
+        if (client.ready) {
+            c.PyErr_SetString(c.PyExc_RuntimeError, "__init__ was called before");
+            return -1;
+        }
+        client.arena = .init(std.heap.c_allocator);
+        options_parser.initialize(client, arguments, keywords) catch {
+            client.arena.deinit();
+            return -1;
+        };
+        client.ready = true;
+        return 0;
+    }
+
+    fn traverse(object: *py.Object, visit: c.visitproc, argument: ?*anyopaque) callconv(.c) c_int {
+        const client = instance.of(object);
+        const type_object: ?*py.Object = @ptrCast(py.typeOf(object));
+        inline for (.{
+            type_object,             client.on_msg, client.on_open, client.on_close,
+            client.response.headers,
+        }) |member| {
+            if (member) |found| {
+                const status = visit.?(found, argument);
+                if (status != 0) return status;
+            }
+        }
+        return 0;
+    }
+
+    fn clear(object: *py.Object) callconv(.c) c_int {
+        const client = instance.of(object);
+        inline for (.{ "on_msg", "on_open", "on_close" }) |name| {
+            const member = @field(client, name);
+            @field(client, name) = null;
+            c.Py_XDECREF(member);
+        }
+        return 0;
+    }
+
+    /// Warns, as the standard library's sockets do, when nobody closed the connection.
+    fn finalize(object: *py.Object) callconv(.c) void {
+        const client = instance.of(object);
+        if (!client.ready) return;
+        switch (client.connection.state) {
+            .idle, .closed => return,
+            else => {},
+        }
+        var @"type": ?*py.Object = null;
+        var value: ?*py.Object = null;
+        var traceback: ?*py.Object = null;
+        c.PyErr_Fetch(@ptrCast(&@"type"), @ptrCast(&value), @ptrCast(&traceback));
+        const status = c.PyErr_WarnFormat(c.PyExc_ResourceWarning, 1, "unclosed client %R", object);
+        if (status < 0) c.PyErr_WriteUnraisable(object);
+        c.PyErr_Restore(@"type", value, traceback);
+    }
+
+    fn dealloc(object: *py.Object) callconv(.c) void {
+        if (c.PyObject_CallFinalizerFromDealloc(object) < 0) return; // Somebody took it back.
+        c.PyObject_GC_UnTrack(object);
+        const client = instance.of(object);
+        _ = clear(object);
+        if (client.spare) |spare| {
+            const message = Message.instance.of(spare);
+            message.dropView();
+            c.Py_DECREF(spare);
+        }
+        if (client.ready) {
+            client.forgetResponse();
+            client.connection.deinit();
+            if (client.tls_context) |*context| context.deinit();
+            client.arena.deinit();
+        }
+        py.free(object);
+    }
+
+    fn callbackGetter(comptime field: []const u8) fn (*Client) py.Error!*py.Object {
+        return struct {
+            fn get(client: *Client) py.Error!*py.Object {
+                return c.Py_NewRef(@field(client, field) orelse return py.none()).?;
+            }
+        }.get;
+    }
+
+    var methods = [_]c.PyMethodDef{
+        instance.noArguments("connect", connect, doc.connect),
+        instance.noArguments("run", run, doc.run),
+        instance.method("poll", poll, doc.poll),
+        instance.method("close", close, doc.close),
+        instance.method("send", send, doc.send),
+        instance.method("ping", ping, doc.ping),
+        instance.method("reserve", reserve, doc.reserve),
+        instance.noArguments("fetch", fetch, "fetch($self, /)\n--\n\nOne GET; see hftws.get()."),
+        instance.noArguments("fileno", fileno, doc.fileno),
+        instance.noArguments("info", info, doc.info),
+        instance.noArguments("stats", stats, doc.stats),
+        .{},
+    };
+
+    var getters = [_]c.PyGetSetDef{
+        instance.getter("on_msg", callbackGetter("on_msg"), "Called with each Message."),
+        instance.getter("is_open", isOpen, "Whether messages can be sent and received now."),
+        instance.getter("wants_write", wantsWrite,
+            \\Whether something waits in the send ring for the socket to be writable.
+        ),
+        instance.getter("subprotocol", subprotocol, "The one that the server chose, or None."),
+        instance.getter("response_headers", responseHeaders,
+            \\The headers of the server's answer to the upgrade, as a list of pairs.
+        ),
+        instance.getter("close_code", closeCode,
+            \\How the connection ended (RFC 6455, section 7.1.5); None while it has not.
+        ),
+        instance.getter("close_reason", closeReason, "The reason that came with close_code."),
+        .{},
+    };
+
+    var slots = [_]c.PyType_Slot{
+        py.slot(c.Py_tp_doc, "The native part of hftws.Client."),
+        py.slot(c.Py_tp_init, &initialize),
+        py.slot(c.Py_tp_dealloc, &dealloc),
+        py.slot(c.Py_tp_finalize, &finalize),
+        py.slot(c.Py_tp_traverse, &traverse),
+        py.slot(c.Py_tp_clear, &clear),
+        py.slot(c.Py_tp_methods, &methods),
+        py.slot(c.Py_tp_getset, &getters),
+        .{},
+    };
+
+    pub var spec: c.PyType_Spec = .{
+        .name = "hftws._core.Connection",
+        .basicsize = instance.size,
+        .flags = c.Py_TPFLAGS_DEFAULT | c.Py_TPFLAGS_HAVE_GC | c.Py_TPFLAGS_BASETYPE,
+        .slots = &slots,
+    };
+};
+
+/// Seconds as a float; None is forever.
+fn timeoutOf(object: ?*py.Object) py.Error!?u64 {
+    const seconds_object = object orelse return 0;
+    if (py.isNone(seconds_object)) return null;
+    const seconds = c.PyFloat_AsDouble(seconds_object);
+    if (seconds == -1.0 and c.PyErr_Occurred() != null) return error.PythonError;
+    return try options_parser.nanoseconds("timeout", seconds);
+}
+
+/// Codes that a program may send (RFC 6455, section 7.4.2, and the IANA registry).
+fn closeCodeOf(object: ?*py.Object) py.Error!u16 {
+    const code_object = object orelse return 1000;
+    const code = c.PyLong_AsLong(code_object);
+    if (code == -1 and c.PyErr_Occurred() != null) return error.PythonError;
+    if (code >= 0 and code <= 4999) {
+        const value: u16 = @intCast(code);
+        if (core.ws.CloseCode.isAllowedInFrame(value)) return value;
+    }
+    return py.raiseFormat(c.PyExc_ValueError, "{d} is no close code that can be sent", .{code});
+}
+
+fn isTrue(object: ?*py.Object, default: bool) py.Error!bool {
+    const value = object orelse return default;
+    if (py.isNone(value)) return default;
+    const truth = c.PyObject_IsTrue(value);
+    try py.checkStatus(truth);
+    return truth != 0;
+}
+
+const doc = struct {
+    const connect =
+        \\connect($self, /)
+        \\--
+        \\
+        \\Connects: name, TCP, TLS, WebSocket upgrade. Blocks until done.
+        \\
+        \\Every address that the name resolves to is tried. A client whose connection has ended can
+        \\connect again. Then on_open(client) is called.
+        \\
+        \\Raises ConnectError, ConnectTimeout, TLSError or HandshakeError.
+    ;
+    const run =
+        \\run($self, /)
+        \\--
+        \\
+        \\Receives until the connection ends, and calls on_msg for each message.
+        \\
+        \\Returns when the connection ends in the ordinary way: close() was called, or the peer said
+        \\1000, 1001 or gave no code. Raises ConnectionClosed when it ends otherwise, ProtocolError or
+        \\MessageTooBig when the peer misbehaves, TLSError when a record is bad, and BufferError when
+        \\kept messages leave no room. What a callback raises comes out of here, and run() can be
+        \\called again to go on.
+    ;
+    const poll =
+        \\poll($self, /, timeout=0.0)
+        \\--
+        \\
+        \\Delivers what is there and returns how many messages that were.
+        \\
+        \\When there is nothing, waits up to timeout seconds for the first; None waits without end.
+        \\Raises what run() raises, and ConnectionClosed also after an ordinary end.
+    ;
+    const close =
+        \\close($self, /, code=1000, reason='')
+        \\--
+        \\
+        \\Says goodbye: the closing handshake of RFC 6455, for at most close_timeout seconds.
+        \\
+        \\Messages that still arrive are dropped. Does nothing when the connection has ended. From a
+        \\callback it returns at once, and the call under way finishes the handshake.
+    ;
+    const send =
+        \\send($self, data, /, *, text=None)
+        \\--
+        \\
+        \\Sends one message: a str as text, bytes-like data as binary, or as text with text=True.
+        \\
+        \\Returns at once. What the socket does not take waits in the send ring and goes out with the
+        \\next call of run(), poll() or send(). Raises BufferError when the ring has no room: nothing
+        \\of the message is sent then. Data sent as text is not checked to be UTF-8.
+    ;
+    const ping =
+        \\ping($self, payload=b'', /)
+        \\--
+        \\
+        \\Sends a ping with at most 125 bytes. Pings of the peer are answered without help.
+    ;
+    const reserve =
+        \\reserve($self, n, /, *, text)
+        \\--
+        \\
+        \\A context manager that gives the place of a message of n bytes in the send ring.
+        \\
+        \\The message is masked and sent at the end of the block, without a copy; after an exception
+        \\it is dropped. Nothing else can be sent in between.
+    ;
+    const fileno =
+        \\fileno($self, /)
+        \\--
+        \\
+        \\The socket's file descriptor, for a loop of your own: when it is readable, or writable while
+        \\wants_write is true, call poll().
+    ;
+    const info =
+        \\info($self, /)
+        \\--
+        \\
+        \\What is in force, as a dict: peer, TLS, rings, socket options as read back.
+    ;
+    const stats =
+        \\stats($self, /)
+        \\--
+        \\
+        \\Counters, and with latency=True a histogram of each stage, in nanoseconds.
+    ;
+};

@@ -1,0 +1,315 @@
+//! Errors of the core as Python exceptions: one exhaustive `switch` for each set, so that a new
+//! error does not compile until it has an exception.
+
+const std = @import("std");
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const Client = @import("client.zig").Client;
+
+const connection = core.connection;
+const Failure = connection.Failure;
+
+/// The classes of `hftws.exceptions`, fetched once. Owned for ever.
+const Classes = struct {
+    InvalidURL: *py.Object,
+    ConnectError: *py.Object,
+    ConnectTimeout: *py.Object,
+    TLSError: *py.Object,
+    HandshakeError: *py.Object,
+    ProtocolError: *py.Object,
+    MessageTooBig: *py.Object,
+    ConnectionClosed: *py.Object,
+    Error: *py.Object,
+};
+
+var classes: ?Classes = null;
+
+/// Called when the module is imported.
+pub fn load() py.Error!void {
+    if (classes != null) return;
+    const module = try py.check(c.PyImport_ImportModule("hftws.exceptions"));
+    defer c.Py_DECREF(module);
+    var found: Classes = undefined;
+    inline for (@typeInfo(Classes).@"struct".field_names) |name| {
+        @field(found, name) = try py.check(c.PyObject_GetAttrString(module, name));
+    }
+    classes = found;
+}
+
+/// Raises `class(message, *arguments)`; takes the references of the arguments.
+fn raiseWith(class: *py.Object, message: []const u8, arguments: anytype) py.Error {
+    var values: [1 + arguments.len]?*py.Object = undefined;
+    values[0] = try py.string(message);
+    defer for (values) |value| c.Py_XDECREF(value);
+    inline for (arguments, 1..) |argument, index| values[index] = argument;
+    const exception = try py.check(c.PyObject_Vectorcall(class, @ptrCast(&values), values.len, null));
+    defer c.Py_DECREF(exception);
+    c.PyErr_SetObject(class, exception);
+    return error.PythonError;
+}
+
+fn raiseText(class: *py.Object, comptime format: []const u8, arguments: anytype) py.Error {
+    var buffer: [1024]u8 = undefined;
+    return raiseWith(class, py.formatMessage(&buffer, format, arguments), .{});
+}
+
+// ---- Before there is a connection. -------------------------------------------------------------
+
+pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
+    return raiseText(classes.?.InvalidURL, "{s}: {s}", .{ problem, url });
+}
+
+pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
+    return raiseText(classes.?.TLSError, "{s}", .{switch (err) {
+        error.LibraryNotFound => "no TLS library found: libssl of OpenSSL or LibreSSL is needed",
+        error.SymbolMissing => "the TLS library found is too old: OpenSSL 1.1.1 or later is needed",
+    }});
+}
+
+pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) py.Error {
+    const file = switch (err) {
+        error.OutOfMemory => return noMemory(),
+        error.CaFileUnusable => "ca_file",
+        error.CertFileUnusable => "cert_file",
+        error.KeyFileUnusable => "key_file",
+    };
+    return raiseTls("cannot use ", file, failure);
+}
+
+pub fn raiseInit(err: connection.InitError) py.Error {
+    return switch (err) {
+        error.OutOfMemory => noMemory(),
+        error.TooManyOpenFiles => raiseErrno(.MFILE),
+        error.TooManyOpenFilesInSystem => raiseErrno(.NFILE),
+        error.Unexpected => py.raise(c.PyExc_OSError, "the kernel refused a poller"),
+    };
+}
+
+pub fn raiseStart(client: *Client, err: connection.StartError) py.Error {
+    return switch (err) {
+        error.Failed => raiseFailure(client, client.connection.failure.?),
+        error.OutOfMemory => noMemory(),
+        error.TooManyOpenFiles => raiseErrno(.MFILE),
+        error.TooManyOpenFilesInSystem => raiseErrno(.NFILE),
+        error.PermissionDenied => raiseErrno(.PERM),
+        error.Unsupported => py.raise(c.PyExc_OSError, "the kernel has no memory to map twice"),
+        error.Unexpected => py.raise(c.PyExc_OSError, "the kernel refused the ring buffers"),
+    };
+}
+
+// ---- While there is one. -----------------------------------------------------------------------
+
+pub fn raiseNext(client: *Client, err: connection.NextError) py.Error {
+    switch (err) {
+        error.Failed => {
+            try client.tellClosed();
+            return raiseClosed(client);
+        },
+        error.ReceiveRingPinned => return py.raise(
+            c.PyExc_BufferError,
+            "the receive ring is full of messages that are kept: let go of some and go on",
+        ),
+        error.OutOfMemory => return noMemory(),
+        error.SystemResources => return py.raise(c.PyExc_OSError, "the kernel cannot wait for it"),
+    }
+}
+
+/// How the connection ended; also when it ended in the ordinary way.
+pub fn raiseClosed(client: *Client) py.Error {
+    if (client.connection.failure) |failure| return raiseFailure(client, failure);
+    const closed = client.connection.closed.?;
+    return raiseConnectionClosed(closed.code, closed.reason);
+}
+
+pub fn raiseSend(client: *Client, err: connection.SendError, size: usize) py.Error {
+    switch (err) {
+        error.NotOpen => {
+            if (client.connection.closed != null) return raiseClosed(client);
+            if (client.connection.state == .closing) {
+                return raiseConnectionClosed(client.connection.close_sent.?, "closing");
+            }
+            return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
+        },
+        error.Disconnected => return raiseConnectionClosed(1006, "the socket cannot be written"),
+        error.Reserved => return py.raise(c.PyExc_RuntimeError, "a reservation is open"),
+        error.SendRingFull => {
+            const capacity = client.connection.outbox.?.ring.capacity;
+            if (size + core.constants.frame_header_size_max > capacity) return py.raiseFormat(
+                c.PyExc_ValueError,
+                "a message of {d} bytes never fits the send ring of {d}",
+                .{ size, capacity },
+            );
+            return py.raise(c.PyExc_BufferError, "the send ring is full: the peer reads too slowly");
+        },
+    }
+}
+
+pub fn raiseBodyTooBig(client: *Client) py.Error {
+    return py.raiseFormat(c.PyExc_ValueError, "the body is larger than max_body_size ({d})", .{
+        client.body_size_max,
+    });
+}
+
+/// The server answered, and it was no upgrade.
+pub fn raiseRefused(client: *Client) py.Error {
+    var buffer: [128]u8 = undefined;
+    const response = &client.response;
+    const message = py.formatMessage(&buffer, "the server refused the upgrade: HTTP {d}", .{
+        response.status,
+    });
+    const status = try py.integer(response.status);
+    const headers = c.Py_NewRef(response.headers.?);
+    const body = try py.bytes(response.body.items);
+    return raiseWith(classes.?.HandshakeError, message, .{ status, headers, body });
+}
+
+fn raiseFailure(client: *Client, failure: Failure) py.Error {
+    const host = client.connection.options.host;
+    const known = classes.?;
+    switch (failure) {
+        .resolve => |err| return raiseText(known.ConnectError, "{s}: {s}", .{
+            describeResolve(err), host,
+        }),
+        .open_socket => |err| return raiseText(known.ConnectError, "no socket for {s}: {s}", .{
+            host, describeCause(err),
+        }),
+        .connect => |connect| return raiseText(known.ConnectError, "{s} ({f}): {s}", .{
+            host, connect.address, describeCause(connect.cause),
+        }),
+        .timed_out => |stage| return raiseText(known.ConnectTimeout, "timed out: {s} {s}", .{
+            describeStage(stage), host,
+        }),
+        .tls => |tls| return raiseTls(
+            if (tls.in_handshake) "the TLS handshake failed: " else "a TLS record is bad: ",
+            "",
+            tls.cause,
+        ),
+        .ended => |ended| return raiseEnded(ended.stage, ended.cause.describe(), host),
+        .request => |err| return raiseText(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)}),
+        .response => |err| return raiseHandshake(core.http.response.describe(err)),
+        .body => |err| return raiseHandshake(core.http.body.describe(err)),
+        .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),
+        .protocol => |protocol| {
+            const class = switch (protocol.cause) {
+                error.MessageTooBig => known.MessageTooBig,
+                else => known.ProtocolError,
+            };
+            const code = try py.integer(protocol.code);
+            return raiseWith(class, core.ws.describe(protocol.cause), .{code});
+        },
+        .closed => |closed| return raiseConnectionClosed(closed.code, closed.reason),
+    }
+}
+
+fn raiseConnectionClosed(code: u16, reason: []const u8) py.Error {
+    const class = classes.?.ConnectionClosed;
+    const exception = try py.check(c.PyObject_CallFunction(
+        class,
+        "is#",
+        @as(c_int, code),
+        reason.ptr,
+        @as(c.Py_ssize_t, @intCast(reason.len)),
+    ));
+    defer c.Py_DECREF(exception);
+    c.PyErr_SetObject(class, exception);
+    return error.PythonError;
+}
+
+fn raiseEnded(stage: connection.Stage, what: []const u8, host: []const u8) py.Error {
+    const format = "{s} while {s} {s}";
+    const arguments = .{ what, describeStage(stage), host };
+    return switch (stage) {
+        .connecting => raiseText(classes.?.ConnectError, format, arguments),
+        .securing => raiseText(classes.?.TLSError, format, arguments),
+        .requesting, .reading_body => raiseText(classes.?.HandshakeError, format, arguments),
+    };
+}
+
+fn raiseHandshake(problem: []const u8) py.Error {
+    return raiseText(classes.?.HandshakeError, "{s}", .{problem});
+}
+
+fn raiseTls(prefix: []const u8, subject: []const u8, failure: core.ssl.Failure) py.Error {
+    var buffer: [512]u8 = undefined;
+    const hint = if (std.mem.eql(u8, failure.reason, "wrong version number"))
+        " (does the server speak TLS on this port?)"
+    else
+        "";
+    const separator = if (subject.len > 0) ": " else "";
+    const verify_separator = if (failure.verify_reason.len > 0) ": " else "";
+    const message = py.formatMessage(&buffer, "{s}{s}{s}{s}{s}{s}{s}", .{
+        prefix,           subject,               separator, failure.reason,
+        verify_separator, failure.verify_reason, hint,
+    });
+    const reason = try py.string(failure.reason);
+    const verify_code = try py.integer(@as(i64, failure.verify_code));
+    const verify_reason = try py.string(failure.verify_reason);
+    return raiseWith(classes.?.TLSError, message, .{ reason, verify_code, verify_reason });
+}
+
+fn describeStage(stage: connection.Stage) []const u8 {
+    return switch (stage) {
+        .connecting => "connecting to",
+        .securing => "in the TLS handshake with",
+        .requesting => "waiting for the HTTP response of",
+        .reading_body => "reading the HTTP body of",
+    };
+}
+
+fn describeResolve(err: core.os.ResolveError) []const u8 {
+    return switch (err) {
+        error.NameNotFound => "the name does not resolve",
+        error.TemporaryFailure => "no name server answered",
+        error.ResolverFailure => "the name server failed",
+        error.OutOfMemory => "no memory to resolve the name",
+        error.Unexpected => "the name could not be looked up",
+    };
+}
+
+const SocketError = core.socket.OpenError || core.os.ConnectError;
+
+fn describeCause(err: SocketError) []const u8 {
+    return switch (err) {
+        error.ConnectionRefused => "connection refused",
+        error.ConnectionReset => "connection reset",
+        error.NetworkUnreachable => "network unreachable",
+        error.HostUnreachable => "host unreachable",
+        error.TimedOut => "timed out",
+        error.AddressNotAvailable => "the local address is not available",
+        error.AddressInUse => "the local address is in use",
+        error.AddressFamilyNotSupported => "the address family is not supported",
+        error.AccessDenied => "access denied",
+        error.InterfaceNotFound => "no such network interface",
+        error.TooManyOpenFiles => "too many open files in this process",
+        error.TooManyOpenFilesInSystem => "too many open files in the system",
+        error.Unsupported => "a socket option is not supported on this system",
+        error.PermissionDenied => "a socket option needs a privilege",
+        error.InvalidValue => "a socket option has an invalid value",
+        error.OutOfMemory => "the kernel is out of memory",
+        error.Unexpected => "unexpected error of the kernel",
+    };
+}
+
+/// OSError with an errno, which Python turns into the fitting subclass.
+fn raiseErrno(errno: std.c.E) py.Error {
+    std.c._errno().* = @backingInt(errno);
+    _ = c.PyErr_SetFromErrno(c.PyExc_OSError);
+    return error.PythonError;
+}
+
+pub fn raiseTune(err: core.os.TuneError) py.Error {
+    return switch (err) {
+        error.PermissionDenied => raiseErrno(.PERM),
+        error.MemoryLockLimit => raiseErrno(.NOMEM),
+        error.InvalidCpu => py.raise(c.PyExc_ValueError, "no such CPU, or not one of this process"),
+        error.InvalidPriority => py.raise(c.PyExc_ValueError, "a priority lies between 1 and 99"),
+        error.Unsupported => py.raise(c.PyExc_NotImplementedError, "not on this system"),
+        error.Unexpected => py.raise(c.PyExc_OSError, "unexpected error of the kernel"),
+    };
+}
+
+fn noMemory() py.Error {
+    _ = c.PyErr_NoMemory();
+    return error.PythonError;
+}

@@ -1,0 +1,256 @@
+//! `hftws.Message`: what `on_msg` gets. A view of the receive ring, not a copy.
+//!
+//! The message and its memoryview are reused for the next one when the callback kept neither. When
+//! it did, the bytes are pinned in the ring until the last of the message, its view and the slices
+//! of that view is gone: each of them holds the message alive, and the message holds the pin.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+
+const Clock = core.clock.ClockType(core.os.Os);
+const RingBuffer = core.ringbuffer.RingBuffer;
+const Stamps = core.connection.Stamps;
+
+pub const Message = struct {
+    payload: []const u8,
+    opcode: u8,
+    is_last: bool,
+    pinned: bool,
+    has_stamps: bool,
+    /// The memoryview that `data` gives out, if it was asked for. Owned while the message is lent.
+    view: ?*py.Object,
+    stamps: Stamps,
+    /// The connection's while the message is lent, a copy of it afterwards.
+    clock: *const Clock,
+    clock_copy: Clock,
+    ring: *RingBuffer,
+    pin: core.ringbuffer.Pin,
+
+    pub const instance = py.Instance(Message);
+
+    /// Points the message at the payload that has just arrived.
+    pub fn lend(
+        message: *Message,
+        payload: []const u8,
+        opcode: u8,
+        connection: *const core.Connection,
+    ) void {
+        assert(!message.pinned);
+        message.payload = payload;
+        message.opcode = opcode;
+        message.is_last = !connection.moreWaiting();
+        message.ring = connection.receive_ring.?;
+        message.has_stamps = connection.options.timestamps != .none;
+        if (message.has_stamps) {
+            message.stamps = connection.stamps;
+            message.clock = &connection.clock;
+        }
+        if (message.view) |view| moveView(view, payload);
+    }
+
+    /// Whether the callback left nothing behind, so that the message can be lent again. It then
+    /// has the caller's reference, and that of its own view.
+    pub fn isUnused(message: *Message) bool {
+        const object = instance.objectOf(message);
+        const view = message.view orelse return c.Py_REFCNT(object) == 1;
+        if (c.Py_REFCNT(object) != 2 or c.Py_REFCNT(view) != 1) return false;
+        const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
+        if (memory_view.exports != 0) return false;
+        if (memory_view.flags & memory_view_released != 0) return false;
+        const managed: *c._PyManagedBufferObject = memory_view.mbuf;
+        return managed.exports == 1; // A slice of the view would be a second one.
+    }
+
+    /// Leaves the message to those who kept it. Takes the caller's reference.
+    pub fn keep(message: *Message) void {
+        if (message.payload.len > 0) {
+            message.ring.pin(&message.pin, message.payload);
+            message.pinned = true;
+        }
+        if (message.has_stamps) {
+            message.clock_copy = message.clock.*;
+            message.clock = &message.clock_copy;
+        }
+        message.dropView();
+        c.Py_DECREF(instance.objectOf(message));
+    }
+
+    /// Without this, a message that nobody uses any more and its view would hold each other.
+    pub fn dropView(message: *Message) void {
+        const view = message.view orelse return;
+        message.view = null;
+        c.Py_DECREF(view);
+    }
+
+    // ---- What Python sees. ---------------------------------------------------------------------
+
+    fn data(message: *Message) py.Error!*py.Object {
+        if (message.view) |view| {
+            const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
+            if (memory_view.flags & memory_view_released == 0) return c.Py_NewRef(view).?;
+            message.dropView(); // `with msg.data as view:` releases it at the end of the block.
+        }
+        const view = try py.check(c.PyMemoryView_FromObject(instance.objectOf(message)));
+        if (message.pinned or message.payload.len == 0) return view;
+        message.view = view;
+        return c.Py_NewRef(view).?;
+    }
+
+    fn opcodeOf(message: *Message) py.Error!*py.Object {
+        return py.integer(message.opcode);
+    }
+
+    fn isText(message: *Message) py.Error!*py.Object {
+        return py.boolean(message.opcode == @backingInt(core.ws.Opcode.text));
+    }
+
+    fn isLast(message: *Message) py.Error!*py.Object {
+        return py.boolean(message.is_last);
+    }
+
+    fn kernelTime(message: *Message) py.Error!*py.Object {
+        if (!message.has_stamps or message.stamps.kernel_ns == 0) return py.none();
+        return py.integer(message.stamps.kernel_ns);
+    }
+
+    fn receivedTime(message: *Message) py.Error!*py.Object {
+        return message.timeOf(message.stamps.received_cycles);
+    }
+
+    fn decryptedTime(message: *Message) py.Error!*py.Object {
+        return message.timeOf(message.stamps.decrypted_cycles);
+    }
+
+    fn deliveredTime(message: *Message) py.Error!*py.Object {
+        return message.timeOf(message.stamps.delivered_cycles);
+    }
+
+    fn timeOf(message: *Message, moment_cycles: u64) py.Error!*py.Object {
+        if (!message.has_stamps) return py.none();
+        const elapsed_ns = message.clock.nanoseconds(moment_cycles -| message.stamps.received_cycles);
+        return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));
+    }
+
+    fn cycles(message: *Message) py.Error!*py.Object {
+        if (!message.has_stamps) return py.none();
+        return py.check(c.Py_BuildValue(
+            "(KKK)",
+            message.stamps.received_cycles,
+            message.stamps.decrypted_cycles,
+            message.stamps.delivered_cycles,
+        ));
+    }
+
+    fn toBytes(message: *Message) py.Error!*py.Object {
+        return py.bytes(message.payload);
+    }
+
+    fn toString(object: *py.Object) callconv(.c) ?*py.Object {
+        const message = instance.of(object);
+        return c.PyUnicode_DecodeUTF8(message.payload.ptr, @intCast(message.payload.len), null);
+    }
+
+    fn represent(object: *py.Object) callconv(.c) ?*py.Object {
+        const message = instance.of(object);
+        const size: c_ulonglong = message.payload.len;
+        const opcode: c_int = message.opcode;
+        return c.PyUnicode_FromFormat("<hftws.Message opcode=%d size=%llu>", opcode, size);
+    }
+
+    fn length(object: *py.Object) callconv(.c) c.Py_ssize_t {
+        return @intCast(instance.of(object).payload.len);
+    }
+
+    fn getBuffer(object: *py.Object, buffer: *c.Py_buffer, flags: c_int) callconv(.c) c_int {
+        const payload = instance.of(object).payload;
+        const start: ?*anyopaque = @ptrCast(@constCast(payload.ptr));
+        return c.PyBuffer_FillInfo(buffer, object, start, @intCast(payload.len), 1, flags);
+    }
+
+    fn dealloc(object: *py.Object) callconv(.c) void {
+        const message = instance.of(object);
+        assert(message.view == null); // It would hold a reference.
+        if (message.pinned) message.ring.unpin(&message.pin);
+        py.free(object);
+    }
+
+    var methods = [_]c.PyMethodDef{
+        instance.noArguments("__bytes__", toBytes, "A copy of the payload."),
+        .{},
+    };
+
+    var getters = [_]c.PyGetSetDef{
+        instance.getter("data", data,
+            \\The payload: a read-only memoryview of the receive ring, not a copy.
+            \\
+            \\Its bytes stay as they are for as long as the view, a slice of it or the message
+            \\is kept; a view that is kept takes room in the ring.
+        ),
+        instance.getter("opcode", opcodeOf, "1 for text, 2 for binary (RFC 6455, section 5.2)."),
+        instance.getter("is_text", isText, "Whether this is a text message."),
+        instance.getter("is_last", isLast,
+            \\Whether nothing more was waiting behind it in this read of the socket.
+        ),
+        instance.getter("t_kernel", kernelTime,
+            \\When the kernel or the NIC got the newest segment of the read, ns since the epoch.
+            \\
+            \\None when there is no such stamp. See Client.info()["kernel_stamp_source"].
+        ),
+        instance.getter("t_received", receivedTime,
+            \\When the read of the socket returned, ns since the epoch; None without timestamps.
+        ),
+        instance.getter("t_decrypted", decryptedTime,
+            \\When the TLS record was open, ns since the epoch; None without timestamps.
+        ),
+        instance.getter("t_delivered", deliveredTime,
+            \\When on_msg was about to be called, ns since the epoch; None without timestamps.
+        ),
+        instance.getter("cycles", cycles,
+            \\The CPU's counter at (t_received, t_decrypted, t_delivered); None without timestamps.
+        ),
+        .{},
+    };
+
+    var slots = [_]c.PyType_Slot{
+        py.slot(c.Py_tp_doc,
+            \\A message from the peer.
+            \\
+            \\len(), bytes() and str() work on it; so does everything that takes a buffer.
+        ),
+        py.slot(c.Py_tp_dealloc, &dealloc),
+        py.slot(c.Py_tp_methods, &methods),
+        py.slot(c.Py_tp_getset, &getters),
+        py.slot(c.Py_tp_str, &toString),
+        py.slot(c.Py_tp_repr, &represent),
+        py.slot(c.Py_sq_length, &length),
+        py.slot(c.Py_bf_getbuffer, &getBuffer),
+        .{},
+    };
+
+    pub var spec: c.PyType_Spec = .{
+        .name = "hftws.Message",
+        .basicsize = instance.size,
+        .flags = c.Py_TPFLAGS_DEFAULT | c.Py_TPFLAGS_IMMUTABLETYPE |
+            c.Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = &slots,
+    };
+};
+
+/// _Py_MEMORYVIEW_RELEASED of CPython's memoryobject.h: release() was called on it.
+const memory_view_released = 0x1;
+
+/// Points a memoryview that nobody else holds at other bytes. Costs four stores; a new one would
+/// cost an allocation. Slices and consumers go by these fields, not by those of the first payload.
+fn moveView(view: *py.Object, payload: []const u8) void {
+    const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
+    assert(memory_view.view.ndim == 1);
+    assert(memory_view.view.itemsize == 1);
+    assert(memory_view.view.readonly == 1);
+    memory_view.view.buf = @ptrCast(@constCast(payload.ptr));
+    memory_view.view.len = @intCast(payload.len);
+    memory_view.view.shape[0] = @intCast(payload.len);
+    memory_view.hash = -1;
+}

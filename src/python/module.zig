@@ -1,0 +1,162 @@
+//! The extension module `hftws._core`: names the types and functions that Python sees.
+
+const std = @import("std");
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const exceptions = @import("exceptions.zig");
+const Client = @import("client.zig").Client;
+const Message = @import("message.zig").Message;
+const Reservation = @import("reservation.zig").Reservation;
+
+/// The types that others make instances of. Owned by the module.
+pub const ModuleState = struct {
+    message_type: ?*py.Object,
+    reservation_type: ?*py.Object,
+
+    /// From an instance of `_core.Connection` or of a subclass.
+    pub fn ofInstance(_: *py.Object) *ModuleState {
+        return &state;
+    }
+};
+
+/// One interpreter, one module: sub-interpreters are refused (see `slots`).
+var state: ModuleState = .{ .message_type = null, .reservation_type = null };
+
+export fn PyInit__core() callconv(.c) ?*py.Object {
+    return c.PyModuleDef_Init(&definition);
+}
+
+var definition: c.PyModuleDef = .{
+    .m_name = "_core",
+    .m_doc = "The Zig core of hftws.",
+    .m_methods = &methods,
+    .m_slots = &slots,
+};
+
+var slots = [_]c.PyModuleDef_Slot{
+    .{ .slot = c.Py_mod_exec, .value = @ptrCast(@constCast(&execute)) },
+} ++ single_interpreter ++ [_]c.PyModuleDef_Slot{.{}};
+
+/// Python 3.12 and later ask; before that there is nothing to say.
+const single_interpreter = if (@hasDecl(c, "Py_mod_multiple_interpreters"))
+    [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_multiple_interpreters, .value = null }}
+else
+    [_]c.PyModuleDef_Slot{};
+
+fn execute(module: *py.Object) callconv(.c) c_int {
+    addTypes(module) catch return -1;
+    return 0;
+}
+
+fn addTypes(module: *py.Object) py.Error!void {
+    try exceptions.load();
+    const connection_type = try addType(module, &Client.spec);
+    c.Py_DECREF(connection_type);
+    state.message_type = try addType(module, &Message.spec);
+    state.reservation_type = try addType(module, &Reservation.spec);
+    const version = core.constants.version;
+    try py.checkStatus(c.PyModule_AddStringConstant(module, "__version__", version));
+}
+
+fn addType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*py.Object {
+    const type_object = try py.check(c.PyType_FromModuleAndSpec(module, spec, null));
+    errdefer c.Py_DECREF(type_object);
+    try py.checkStatus(c.PyModule_AddType(module, @ptrCast(type_object)));
+    return type_object;
+}
+
+fn pinThread(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {
+    const cpu = c.PyLong_AsLong(argument);
+    if (cpu == -1 and c.PyErr_Occurred() != null) return null;
+    const number = std.math.cast(u32, cpu) orelse std.math.maxInt(u32);
+    core.os.Os.pinThread(number) catch |err| {
+        exceptions.raiseTune(err) catch return null;
+    };
+    return py.none();
+}
+
+fn setRealtimePriority(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {
+    const priority = c.PyLong_AsLong(argument);
+    if (priority == -1 and c.PyErr_Occurred() != null) return null;
+    const number = std.math.cast(u8, priority) orelse 0;
+    core.os.Os.setRealtimePriority(number) catch |err| {
+        exceptions.raiseTune(err) catch return null;
+    };
+    return py.none();
+}
+
+fn lockMemory(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    core.os.Os.lockMemory() catch |err| {
+        exceptions.raiseTune(err) catch return null;
+    };
+    return py.none();
+}
+
+/// Where the TLS library looks for trusted roots: (file_env, file, directory_env, directory).
+fn defaultRoots(_: ?*py.Object, libraries: *py.Object) callconv(.c) ?*py.Object {
+    return defaultRootsOf(libraries) catch null;
+}
+
+fn defaultRootsOf(libraries: *py.Object) py.Error!*py.Object {
+    const api = core.ssl.libssl.get() orelse blk: {
+        const first = try py.check(c.PySequence_GetItem(libraries, 0));
+        defer c.Py_DECREF(first);
+        break :blk core.ssl.libssl.load(&.{try py.utf8(first)}) catch |err| {
+            return exceptions.raiseLibrary(err);
+        };
+    };
+    return py.check(c.Py_BuildValue(
+        "(ssss)",
+        api.X509_get_default_cert_file_env(),
+        api.X509_get_default_cert_file(),
+        api.X509_get_default_cert_dir_env(),
+        api.X509_get_default_cert_dir(),
+    ));
+}
+
+fn function(
+    name: [:0]const u8,
+    implementation: anytype,
+    flags: c_int,
+    doc: [:0]const u8,
+) c.PyMethodDef {
+    return .{
+        .ml_name = name.ptr,
+        .ml_meth = @ptrCast(implementation),
+        .ml_flags = flags,
+        .ml_doc = doc.ptr,
+    };
+}
+
+var methods = [_]c.PyMethodDef{
+    function("pin_thread", &pinThread, c.METH_O,
+        \\pin_thread(cpu, /)
+        \\--
+        \\
+        \\Keeps the calling thread on one CPU.
+        \\
+        \\Raises ValueError for a CPU that this process may not use, NotImplementedError on macOS.
+    ),
+    function("set_realtime_priority", &setRealtimePriority, c.METH_O,
+        \\set_realtime_priority(priority, /)
+        \\--
+        \\
+        \\Runs the calling thread ahead of all ordinary ones (SCHED_FIFO, 1 to 99).
+        \\
+        \\Raises PermissionError without the privilege.
+    ),
+    function("lock_memory", &lockMemory, c.METH_NOARGS,
+        \\lock_memory()
+        \\--
+        \\
+        \\Keeps all memory of this process, present and future, out of the swap (mlockall).
+    ),
+    function("default_roots", &defaultRoots, c.METH_O,
+        \\default_roots(tls_libraries, /)
+        \\--
+        \\
+        \\Where the TLS library looks for trusted roots: file_env, file, directory_env, directory.
+    ),
+    .{},
+};

@@ -1,0 +1,307 @@
+//! The arguments of `_core.Connection`, as `hftws.Client` passes them, made into options of the
+//! core. Python has given defaults and types; what has to be right for the core to be safe is
+//! checked here.
+
+const std = @import("std");
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const exceptions = @import("exceptions.zig");
+const Client = @import("client.zig").Client;
+
+const constants = core.constants;
+const http = core.http;
+const libssl = core.ssl.libssl;
+
+/// What PyArg_ParseTupleAndKeywords fills in, in the order of `names`.
+const Arguments = struct {
+    url: [*c]const u8 = null,
+    purpose: [*c]const u8 = null,
+    on_msg: ?*py.Object = null,
+    on_open: ?*py.Object = null,
+    on_close: ?*py.Object = null,
+    headers: ?*py.Object = null,
+    subprotocols: ?*py.Object = null,
+    ca_file: [*c]const u8 = null,
+    cert_file: [*c]const u8 = null,
+    key_file: [*c]const u8 = null,
+    verify: c_int = 1,
+    server_name: [*c]const u8 = null,
+    connect_timeout: f64 = 0,
+    close_timeout: f64 = 0,
+    max_message_size: c.Py_ssize_t = 0,
+    max_body_size: c.Py_ssize_t = 0,
+    ring_size: c.Py_ssize_t = 0,
+    send_ring_size: c.Py_ssize_t = 0,
+    huge_pages: c_int = 0,
+    validate_utf8: c_int = 1,
+    mask: [*c]const u8 = null,
+    busy_poll: c_int = 0,
+    timestamps: [*c]const u8 = null,
+    latency: c_int = 0,
+    quick_ack: c_int = 0,
+    local_address: [*c]const u8 = null,
+    interface: [*c]const u8 = null,
+    receive_buffer_size: c.Py_ssize_t = 0,
+    send_buffer_size: c.Py_ssize_t = 0,
+    socket_busy_poll_us: c.Py_ssize_t = 0,
+    tls_libraries: ?*py.Object = null,
+
+    /// One unit a field: the format of each type, all keyword-only.
+    fn format() [:0]const u8 {
+        comptime {
+            var text: [:0]const u8 = "|$";
+            for (@typeInfo(Arguments).@"struct".field_types) |Field| {
+                text = text ++ switch (Field) {
+                    [*c]const u8 => "z",
+                    ?*py.Object => "O",
+                    c_int => "p",
+                    f64 => "d",
+                    c.Py_ssize_t => "n",
+                    else => unreachable,
+                };
+            }
+            return text;
+        }
+    }
+
+    fn parse(arguments: *Arguments, positional: *py.Object, keywords: ?*py.Object) py.Error!void {
+        const field_names = @typeInfo(Arguments).@"struct".field_names;
+        var names: [field_names.len + 1]?[*:0]const u8 = undefined;
+        inline for (field_names, 0..) |name, index| names[index] = name;
+        names[field_names.len] = null;
+        var places: @Tuple(&placeTypes()) = undefined;
+        inline for (field_names, 0..) |name, index| places[index] = &@field(arguments, name);
+        const status = @call(.auto, c.PyArg_ParseTupleAndKeywords, .{
+            positional,
+            keywords orelse @as(?*py.Object, null),
+            comptime format().ptr,
+            @as([*c][*c]u8, @ptrCast(@constCast(&names))),
+        } ++ places);
+        if (status == 0) return error.PythonError;
+    }
+
+    fn placeTypes() [@typeInfo(Arguments).@"struct".field_types.len]type {
+        const field_types = @typeInfo(Arguments).@"struct".field_types;
+        var result: [field_types.len]type = undefined;
+        for (field_types, &result) |Field, *place| place.* = *Field;
+        return result;
+    }
+};
+
+/// Fills in a client whose `arena` is ready. On an error nothing but the arena has to be freed.
+pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object) py.Error!void {
+    var arguments: Arguments = .{};
+    try arguments.parse(positional, keywords);
+    const arena = client.arena.allocator();
+    const options = buildOptions(arena, &arguments) catch |err| switch (err) {
+        error.OutOfMemory => return noMemory(),
+        error.PythonError => return error.PythonError,
+    };
+    client.tls_context = null;
+    if (options.url.scheme.isSecure()) client.tls_context = try tlsContext(arena, &arguments);
+    errdefer if (client.tls_context) |*context| context.deinit();
+
+    client.connection = core.Connection.init(options) catch |err| {
+        return exceptions.raiseInit(err);
+    };
+    errdefer client.connection.deinit();
+    if (client.tls_context) |*context| client.connection.options.tls = context;
+    if (arguments.latency != 0) {
+        client.connection.latency = arena.create(core.connection.Latency) catch return noMemory();
+        client.connection.latency.?.* = .{};
+    }
+    client.body_size_max = switch (options.purpose) {
+        .websocket => constants.error_body_size_max,
+        .get => @intCast(@max(arguments.max_body_size, 0)),
+    };
+    client.on_msg = keepCallable(arguments.on_msg);
+    client.on_open = keepCallable(arguments.on_open);
+    client.on_close = keepCallable(arguments.on_close);
+    client.close_told = true;
+}
+
+const BuildError = py.Error || error{OutOfMemory};
+
+fn buildOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildError!core.connection.Options {
+    const url_text = try copyText(arena, arguments.url) orelse {
+        return py.raise(c.PyExc_TypeError, "url is needed");
+    };
+    const url = http.Url.parse(url_text) catch |err| {
+        return exceptions.raiseInvalidUrl(url_text, http.url.describe(err));
+    };
+    const purpose = try choice(core.connection.Options.Purpose, "purpose", arguments.purpose);
+    if (url.scheme.isWebSocket() != (purpose == .websocket)) {
+        return exceptions.raiseInvalidUrl(url_text, switch (purpose) {
+            .websocket => "the scheme of a WebSocket is ws:// or wss://",
+            .get => "the scheme of a request is http:// or https://",
+        });
+    }
+    const host = try arena.dupeSentinel(u8, url.host, 0);
+    const server_name = try copyText(arena, arguments.server_name) orelse host;
+    return .{
+        .purpose = purpose,
+        .url = url,
+        .host = host,
+        .server_name = server_name,
+        .server_name_is_address = core.os.Address.parse(server_name, 0) != null,
+        .headers = try headerList(arena, arguments.headers),
+        .subprotocols = try textList(arena, arguments.subprotocols),
+        .tls = null,
+        .socket = try socketOptions(arena, arguments),
+        .connect_timeout_ns = try nanoseconds("connect_timeout", arguments.connect_timeout),
+        .close_timeout_ns = try nanoseconds("close_timeout", arguments.close_timeout),
+        .message_size_max = try sizeBetween(
+            "max_message_size",
+            arguments.max_message_size,
+            constants.control_payload_size_max,
+            constants.ring_capacity_max,
+        ),
+        .receive_ring_capacity = try receiveCapacity(arguments),
+        .send_ring_capacity = try ringCapacity("send_ring_size", arguments.send_ring_size),
+        .huge_pages = arguments.huge_pages != 0,
+        .validate_utf8 = arguments.validate_utf8 != 0,
+        .mask = try choice(core.connection.Options.Mask, "mask", arguments.mask),
+        .busy_poll = arguments.busy_poll != 0,
+        .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
+    };
+}
+
+fn socketOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildError!core.socket.Options {
+    var local_address: ?core.os.Address = null;
+    if (try copyText(arena, arguments.local_address)) |text| {
+        local_address = core.os.Address.parse(text, 0) orelse {
+            return py.raise(c.PyExc_ValueError, "local_address is not an IP address");
+        };
+    }
+    return .{
+        .local_address = local_address,
+        .interface = try copyText(arena, arguments.interface),
+        .receive_buffer_size = try optionalSize("receive_buffer_size", arguments.receive_buffer_size),
+        .send_buffer_size = try optionalSize("send_buffer_size", arguments.send_buffer_size),
+        .busy_poll_us = try optionalSize("socket_busy_poll_us", arguments.socket_busy_poll_us),
+        .quick_ack = arguments.quick_ack != 0,
+        .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
+    };
+}
+
+/// The largest message has to fit, with its header, and a record more: else a stall would be
+/// possible that no peer is to blame for.
+fn receiveCapacity(arguments: *const Arguments) py.Error!usize {
+    const capacity = try ringCapacity("ring_size", arguments.ring_size);
+    const needed = @as(usize, @intCast(@max(arguments.max_message_size, 0))) +
+        constants.frame_header_size_max + constants.record_size_max;
+    if (capacity >= needed) return capacity;
+    const message = "ring_size ({d}) has no room for max_message_size ({d}) and a TLS record";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ capacity, arguments.max_message_size });
+}
+
+/// Rounded up to what can be mapped twice: a power of two of pages.
+fn ringCapacity(name: []const u8, size: c.Py_ssize_t) py.Error!usize {
+    const bounded = try sizeBetween(
+        name,
+        size,
+        constants.ring_capacity_min,
+        constants.ring_capacity_max,
+    );
+    return std.math.ceilPowerOfTwoAssert(usize, bounded);
+}
+
+fn sizeBetween(name: []const u8, size: c.Py_ssize_t, min: usize, max: usize) py.Error!usize {
+    if (size >= min and size <= max) return @intCast(size);
+    const message = "{s} has to lie between {d} and {d}, not {d}";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ name, min, max, size });
+}
+
+/// 0 stands for the system's default.
+fn optionalSize(name: []const u8, size: c.Py_ssize_t) py.Error!?u32 {
+    if (size == 0) return null;
+    return @intCast(try sizeBetween(name, size, 1, std.math.maxInt(i32)));
+}
+
+/// A time-out in seconds; never negative, never not a number.
+pub fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
+    if (!(seconds >= 0)) {
+        return py.raiseFormat(c.PyExc_ValueError, "{s} has to be 0 or more", .{name});
+    }
+    const seconds_max = 1e9; // Some thirty years: more than anybody waits, and no overflow.
+    return @intFromFloat(@min(seconds, seconds_max) * std.time.ns_per_s);
+}
+
+fn choice(comptime E: type, name: []const u8, text: [*c]const u8) py.Error!E {
+    if (text) |word| {
+        if (std.meta.stringToEnum(E, std.mem.span(word))) |value| return value;
+    }
+    var buffer: [256]u8 = undefined;
+    var writer: std.Io.Writer = .fixed(&buffer);
+    for (std.enums.values(E)) |value| writer.print(" '{t}'", .{value}) catch {};
+    return py.raiseFormat(c.PyExc_ValueError, "{s} has to be one of{s}", .{
+        name, writer.buffered(),
+    });
+}
+
+/// A copy, because the core borrows its strings and Python may free its own.
+fn copyText(arena: std.mem.Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const u8 {
+    const source = text orelse return null;
+    return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
+}
+
+/// A sequence of str.
+fn textList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
+    const sequence = object orelse return &.{};
+    const count = c.PySequence_Size(sequence);
+    if (count < 0) return error.PythonError;
+    const list = try arena.alloc([:0]const u8, @intCast(count));
+    for (list, 0..) |*place, index| {
+        const item = try py.check(c.PySequence_GetItem(sequence, @intCast(index)));
+        defer c.Py_DECREF(item);
+        place.* = try arena.dupeSentinel(u8, try py.utf8(item), 0);
+    }
+    return list;
+}
+
+/// A sequence of name, value, name, value …: what cannot be sent is refused here, before any I/O.
+fn headerList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const http.Header {
+    const texts = try textList(arena, object);
+    const headers = try arena.alloc(http.Header, texts.len / 2);
+    for (headers, 0..) |*header, index| {
+        header.* = .{ .name = texts[2 * index], .value = texts[2 * index + 1] };
+        http.validateHeader(header.*) catch |err| {
+            const problem = switch (err) {
+                error.InvalidHeaderName => "name",
+                error.InvalidHeaderValue => "value",
+            };
+            const message = "the {s} of a header holds what must not be sent: {f}";
+            return py.raiseFormat(c.PyExc_ValueError, message, .{
+                problem, std.ascii.hexEscape(header.name, .lower),
+            });
+        };
+    }
+    return headers;
+}
+
+fn tlsContext(arena: std.mem.Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
+    const libraries = textList(arena, arguments.tls_libraries) catch |err| switch (err) {
+        error.OutOfMemory => return noMemory(),
+        error.PythonError => return error.PythonError,
+    };
+    const api = libssl.load(libraries) catch |err| return exceptions.raiseLibrary(err);
+    var failure: core.ssl.Failure = .{ .reason = "" };
+    return core.ssl.Context.init(api, .{
+        .ca_file = copyText(arena, arguments.ca_file) catch return noMemory(),
+        .cert_file = copyText(arena, arguments.cert_file) catch return noMemory(),
+        .key_file = copyText(arena, arguments.key_file) catch return noMemory(),
+        .verify = arguments.verify != 0,
+    }, &failure) catch |err| return exceptions.raiseContext(err, failure);
+}
+
+fn keepCallable(object: ?*py.Object) ?*py.Object {
+    const callable = object orelse return null;
+    if (py.isNone(callable)) return null;
+    return c.Py_NewRef(callable);
+}
+
+fn noMemory() py.Error {
+    _ = c.PyErr_NoMemory();
+    return error.PythonError;
+}

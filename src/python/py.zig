@@ -1,0 +1,283 @@
+//! The few pieces of the CPython API that read badly when written out, and nothing more.
+//!
+//! Rule of the binding: a Zig function that can raise returns `Error!T` with the Python exception
+//! already set; the wrappers here turn that into what CPython wants. `c` is Python.h as translated,
+//! and no other folder sees it.
+
+const std = @import("std");
+const assert = std.debug.assert;
+pub const c = @import("python");
+
+pub const Object = c.PyObject;
+
+/// A Python exception is set. There is one member on purpose: the exception carries the details.
+pub const Error = error{PythonError};
+
+/// Turns a null from the C API into an error. The exception is already set then.
+pub fn check(object: ?*Object) Error!*Object {
+    return object orelse error.PythonError;
+}
+
+/// Turns a -1 from the C API into an error. The exception is already set then.
+pub fn checkStatus(status: c_int) Error!void {
+    if (status < 0) return error.PythonError;
+}
+
+pub fn raise(exception: ?*Object, message: [:0]const u8) Error {
+    c.PyErr_SetString(exception, message.ptr);
+    return error.PythonError;
+}
+
+/// Raises with a formatted message, cut at a length that no message here reaches.
+pub fn raiseFormat(exception: ?*Object, comptime format: []const u8, arguments: anytype) Error {
+    var buffer: [1024]u8 = undefined;
+    return raise(exception, formatMessage(&buffer, format, arguments));
+}
+
+pub fn formatMessage(
+    buffer: []u8,
+    comptime format: []const u8,
+    arguments: anytype,
+) [:0]const u8 {
+    var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - 1]);
+    writer.print(format, arguments) catch {}; // What fits is told.
+    const size = writer.buffered().len;
+    buffer[size] = 0;
+    return buffer[0..size :0];
+}
+
+pub fn none() *Object {
+    return c.Py_NewRef(c.Py_None()).?;
+}
+
+pub fn isNone(object: *Object) bool {
+    return object == @as(?*Object, c.Py_None());
+}
+
+pub fn boolean(value: bool) *Object {
+    return c.PyBool_FromLong(@intFromBool(value)).?; // One of two immortal objects.
+}
+
+pub fn integer(value: anytype) Error!*Object {
+    return check(switch (@typeInfo(@TypeOf(value)).int.signedness) {
+        .signed => c.PyLong_FromLongLong(value),
+        .unsigned => c.PyLong_FromUnsignedLongLong(value),
+    });
+}
+
+/// A str of UTF-8 from elsewhere, such as a close reason or a header.
+pub fn string(text: []const u8) Error!*Object {
+    return check(c.PyUnicode_DecodeUTF8(text.ptr, @intCast(text.len), "surrogateescape"));
+}
+
+pub fn bytes(data: []const u8) Error!*Object {
+    return check(c.PyBytes_FromStringAndSize(data.ptr, @intCast(data.len)));
+}
+
+/// The UTF-8 of a str, which the object keeps.
+pub fn utf8(object: *Object) Error![:0]const u8 {
+    var size: c.Py_ssize_t = 0;
+    const text = c.PyUnicode_AsUTF8AndSize(object, &size) orelse return error.PythonError;
+    return text[0..@intCast(size) :0];
+}
+
+pub fn isUnicode(object: *Object) bool {
+    return c.PyUnicode_Check(object) != 0;
+}
+
+/// Gives `value` (a new reference, or an error) to a dict.
+pub fn setItem(dict: *Object, key: [:0]const u8, value: Error!*Object) Error!void {
+    const object = try value;
+    defer c.Py_DECREF(object);
+    try checkStatus(c.PyDict_SetItemString(dict, key.ptr, object));
+}
+
+/// A Python object with a Zig struct behind its header.
+pub fn Instance(comptime T: type) type {
+    return struct {
+        comptime {
+            assert(@alignOf(T) <= 16); // What CPython's allocators give.
+        }
+        const offset = std.mem.alignForward(usize, @sizeOf(Object), @alignOf(T));
+        pub const size = offset + @sizeOf(T);
+
+        pub fn of(object: *Object) *T {
+            return @ptrFromInt(@intFromPtr(object) + offset);
+        }
+
+        pub fn objectOf(instance: *T) *Object {
+            return @ptrFromInt(@intFromPtr(instance) - offset);
+        }
+
+        /// A METH_NOARGS method.
+        pub fn noArguments(
+            comptime name: [:0]const u8,
+            comptime function: fn (*T) Error!*Object,
+            comptime doc: [:0]const u8,
+        ) c.PyMethodDef {
+            const wrapper = struct {
+                fn call(self: *Object, _: ?*Object) callconv(.c) ?*Object {
+                    return function(of(self)) catch null;
+                }
+            };
+            return .{
+                .ml_name = name.ptr,
+                .ml_meth = @ptrCast(&wrapper.call),
+                .ml_flags = c.METH_NOARGS,
+                .ml_doc = doc.ptr,
+            };
+        }
+
+        /// A METH_FASTCALL | METH_KEYWORDS method.
+        pub fn method(
+            comptime name: [:0]const u8,
+            comptime function: fn (*T, Arguments) Error!*Object,
+            comptime doc: [:0]const u8,
+        ) c.PyMethodDef {
+            const wrapper = struct {
+                fn call(
+                    self: *Object,
+                    values: [*]const *Object,
+                    count: c.Py_ssize_t,
+                    names: ?*Object,
+                ) callconv(.c) ?*Object {
+                    return function(of(self), .{
+                        .values = values,
+                        .positional_count = @intCast(count),
+                        .names = names,
+                    }) catch null;
+                }
+            };
+            return .{
+                .ml_name = name.ptr,
+                .ml_meth = @ptrCast(&wrapper.call),
+                .ml_flags = c.METH_FASTCALL | c.METH_KEYWORDS,
+                .ml_doc = doc.ptr,
+            };
+        }
+
+        pub fn getter(
+            comptime name: [:0]const u8,
+            comptime function: fn (*T) Error!*Object,
+            comptime doc: [:0]const u8,
+        ) c.PyGetSetDef {
+            const wrapper = struct {
+                fn get(self: *Object, _: ?*anyopaque) callconv(.c) ?*Object {
+                    return function(of(self)) catch null;
+                }
+            };
+            return .{ .name = name.ptr, .get = @ptrCast(&wrapper.get), .doc = doc.ptr };
+        }
+    };
+}
+
+/// The arguments of a METH_FASTCALL | METH_KEYWORDS method. They are borrowed from the caller.
+pub const Arguments = struct {
+    values: [*]const *Object,
+    positional_count: usize,
+    names: ?*Object,
+
+    /// Sorts the arguments by name. The first `positional_max` names may be given by position.
+    pub fn bind(
+        arguments: Arguments,
+        comptime names: []const [:0]const u8,
+        comptime positional_max: usize,
+    ) Error![names.len]?*Object {
+        var bound: [names.len]?*Object = @splat(null);
+        if (arguments.positional_count > positional_max) {
+            const message = "takes at most {d} positional arguments ({d} given)";
+            return raiseFormat(c.PyExc_TypeError, message, .{
+                positional_max, arguments.positional_count,
+            });
+        }
+        for (arguments.values[0..arguments.positional_count], bound[0..arguments.positional_count]) |
+            value,
+            *place,
+        | place.* = value;
+        const keywords = arguments.names orelse return bound;
+        const count: usize = @intCast(c.PyTuple_Size(keywords));
+        for (arguments.values[arguments.positional_count..][0..count], 0..) |value, index| {
+            const name = try utf8(c.PyTuple_GetItem(keywords, @intCast(index)).?);
+            try place_by_name(names, &bound, name, value);
+        }
+        return bound;
+    }
+
+    fn place_by_name(
+        comptime names: []const [:0]const u8,
+        bound: *[names.len]?*Object,
+        name: []const u8,
+        value: *Object,
+    ) Error!void {
+        inline for (names, bound) |known, *place| {
+            if (std.mem.eql(u8, known, name)) {
+                if (place.* == null) {
+                    place.* = value;
+                    return;
+                }
+                return raiseFormat(c.PyExc_TypeError, "argument '{s}' is given twice", .{name});
+            }
+        }
+        return raiseFormat(c.PyExc_TypeError, "unexpected keyword argument '{s}'", .{name});
+    }
+};
+
+/// The type of `object`, borrowed.
+pub fn typeOf(object: *Object) *c.PyTypeObject {
+    return @ptrCast(@alignCast(c.Py_TYPE(object).?));
+}
+
+/// The function in a slot of a type. Code is aligned on some targets and a void pointer is not,
+/// hence the second cast.
+pub fn typeSlot(
+    type_object: *c.PyTypeObject,
+    comptime id: c_int,
+    comptime Function: type,
+) *const Function {
+    return @ptrCast(@alignCast(c.PyType_GetSlot(type_object, id).?));
+}
+
+/// A new, zeroed instance of a heap type.
+pub fn allocate(type_object: *c.PyTypeObject) Error!*Object {
+    const Allocate = fn (*c.PyTypeObject, c.Py_ssize_t) callconv(.c) ?*Object;
+    return check(typeSlot(type_object, c.Py_tp_alloc, Allocate)(type_object, 0));
+}
+
+/// Gives the memory of an instance back; the last thing that a deallocator does.
+pub fn free(object: *Object) void {
+    const type_object = typeOf(object);
+    typeSlot(type_object, c.Py_tp_free, fn (*Object) callconv(.c) void)(object);
+    c.Py_DECREF(@ptrCast(type_object));
+}
+
+pub fn slot(comptime id: c_int, value: *const anyopaque) c.PyType_Slot {
+    return .{ .slot = id, .pfunc = @constCast(value) };
+}
+
+/// The bytes of an object that has the buffer protocol. Release it when done.
+pub const Bytes = struct {
+    view: c.Py_buffer,
+
+    pub fn init(object: *Object) Error!Bytes {
+        var result: Bytes = undefined;
+        try checkStatus(c.PyObject_GetBuffer(object, &result.view, c.PyBUF_SIMPLE));
+        return result;
+    }
+
+    pub fn deinit(self: *Bytes) void {
+        c.PyBuffer_Release(&self.view);
+        self.* = undefined;
+    }
+
+    pub fn slice(self: *const Bytes) []const u8 {
+        const pointer: [*]const u8 = @ptrCast(self.view.buf orelse return &.{});
+        return pointer[0..@intCast(self.view.len)];
+    }
+};
+
+/// Runs `function` while other Python threads may run.
+pub fn withoutLock(function: anytype, arguments: anytype) @TypeOf(@call(.auto, function, arguments)) {
+    const state = c.PyEval_SaveThread();
+    defer c.PyEval_RestoreThread(state);
+    return @call(.auto, function, arguments);
+}

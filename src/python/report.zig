@@ -1,0 +1,114 @@
+//! What a client tells about itself: `info()` and `stats()`, as dicts.
+
+const std = @import("std");
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const Client = @import("client.zig").Client;
+
+const Histogram = core.histogram.Histogram;
+
+/// Quantiles of each stage, by their names in the dict.
+const percentiles = .{ .{ "p50", 50.0 }, .{ "p90", 90.0 }, .{ "p99", 99.0 }, .{ "p99_9", 99.9 } };
+
+pub fn info(client: *Client) py.Error!*py.Object {
+    const connection = &client.connection;
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    try setAddress(dict, "peer_address", if (connection.socket) |s| s.peerAddress() else null);
+    try setAddress(dict, "local_address", if (connection.socket) |s| s.localAddress() else null);
+    try setTls(dict, connection);
+    const source = if (connection.options.timestamps == .none)
+        .none
+    else
+        connection.kernel_stamp.source;
+    try py.setItem(dict, "kernel_stamp_source", py.string(@tagName(source)));
+    // Known once the clock has been calibrated, by the first connect.
+    const calibrated = connection.clock.multiplier != 0;
+    const cycles_per_ns = if (calibrated) floatObject(connection.clock.cyclesPerNs()) else py.none();
+    try py.setItem(dict, "cycles_per_ns", cycles_per_ns);
+    try py.setItem(dict, "receive_ring", ringInfo(connection.receive_ring));
+    try py.setItem(dict, "send_ring", ringInfo(if (connection.outbox) |*outbox| outbox.ring else null));
+    try py.setItem(dict, "socket_options", socketInfo(connection));
+    try py.setItem(dict, "busy_poll", py.boolean(connection.options.busy_poll));
+    return dict;
+}
+
+fn setAddress(dict: *py.Object, key: [:0]const u8, address: ?core.os.Address) py.Error!void {
+    const found = address orelse return py.setItem(dict, key, py.none());
+    var buffer: [128]u8 = undefined;
+    try py.setItem(dict, key, py.string(py.formatMessage(&buffer, "{f}", .{found})));
+}
+
+fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
+    const keys = .{ "tls_library", "tls_version", "cipher", "engine", "aead" };
+    const tls = if (connection.tls) |*session| session.info() else {
+        inline for (keys) |key| try py.setItem(dict, key, py.none());
+        return;
+    };
+    const values = .{ tls.library, tls.version, tls.cipher, @tagName(tls.engine), tls.aead };
+    inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
+}
+
+fn ringInfo(ring: ?*core.ringbuffer.RingBuffer) py.Error!*py.Object {
+    const found = (ring orelse return py.none()).info();
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    try py.setItem(dict, "size", py.integer(found.capacity));
+    try py.setItem(dict, "mirrored", py.boolean(found.mirrored));
+    try py.setItem(dict, "huge_pages", py.boolean(found.huge_pages));
+    return dict;
+}
+
+fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
+    const socket = connection.socket orelse return py.none();
+    const options = socket.kernelOptions();
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    try py.setItem(dict, "no_delay", py.boolean(options.no_delay));
+    const quick_ack = if (options.quick_ack) |value| py.boolean(value) else py.none();
+    try py.setItem(dict, "quick_ack", quick_ack);
+    const busy_poll_us = if (options.busy_poll_us) |value| py.integer(value) else py.none();
+    try py.setItem(dict, "busy_poll_us", busy_poll_us);
+    try py.setItem(dict, "receive_buffer_size", py.integer(options.receive_buffer_size));
+    try py.setItem(dict, "send_buffer_size", py.integer(options.send_buffer_size));
+    return dict;
+}
+
+pub fn stats(client: *Client) py.Error!*py.Object {
+    const connection = &client.connection;
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    inline for (@typeInfo(core.connection.Counters).@"struct".field_names) |name| {
+        try py.setItem(dict, name, py.integer(@field(connection.counters, name)));
+    }
+    const latency = connection.latency orelse {
+        try py.setItem(dict, "latency", py.none());
+        return dict;
+    };
+    const stages = try py.check(c.PyDict_New());
+    defer c.Py_DECREF(stages);
+    inline for (@typeInfo(core.connection.Latency).@"struct".field_names) |name| {
+        try py.setItem(stages, name, histogramInfo(&@field(latency, name)));
+    }
+    try py.checkStatus(c.PyDict_SetItemString(dict, "latency", stages));
+    return dict;
+}
+
+fn histogramInfo(histogram: *const Histogram) py.Error!*py.Object {
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    const min = if (histogram.count == 0) 0 else histogram.min;
+    try py.setItem(dict, "count", py.integer(histogram.count));
+    try py.setItem(dict, "min", py.integer(min));
+    try py.setItem(dict, "mean", floatObject(histogram.mean()));
+    inline for (percentiles) |entry| {
+        try py.setItem(dict, entry[0], py.integer(histogram.percentile(entry[1])));
+    }
+    try py.setItem(dict, "max", py.integer(histogram.max));
+    return dict;
+}
+
+fn floatObject(value: f64) py.Error!*py.Object {
+    return py.check(c.PyFloat_FromDouble(value));
+}

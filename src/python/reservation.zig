@@ -1,0 +1,180 @@
+//! `Client.reserve`: a context manager that lends a writable view of the send ring.
+//!
+//! The frame is built where it is sent from, so a payload written there is never copied. Nothing
+//! else can be sent while the view is out. A slice of it that outlives the block could still be
+//! written through: then the frame is not sent, and the place stays blocked until the slice goes.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const Client = @import("client.zig").Client;
+
+pub const Reservation = struct {
+    /// Owned; null once cleared.
+    client: ?*py.Object,
+    /// The view that `__enter__` gave. Owned.
+    view: ?*py.Object,
+    payload: []u8,
+    size: usize,
+    opcode: core.ws.Opcode,
+    phase: enum { new, entered, left },
+    /// Buffers of `payload` that are in use.
+    exports: usize,
+
+    pub const instance = py.Instance(Reservation);
+
+    pub fn create(
+        type_object: *c.PyTypeObject,
+        client: *Client,
+        opcode: core.ws.Opcode,
+        size: usize,
+    ) py.Error!*py.Object {
+        const object = try py.allocate(type_object);
+        instance.of(object).* = .{
+            .client = c.Py_NewRef(Client.instance.objectOf(client)).?,
+            .view = null,
+            .payload = &.{},
+            .size = size,
+            .opcode = opcode,
+            .phase = .new,
+            .exports = 0,
+        };
+        return object;
+    }
+
+    fn owner(reservation: *Reservation) *Client {
+        return Client.instance.of(reservation.client.?);
+    }
+
+    fn enter(reservation: *Reservation) py.Error!*py.Object {
+        if (reservation.phase != .new) {
+            return py.raise(c.PyExc_RuntimeError, "a reservation can be entered once");
+        }
+        const client = reservation.owner();
+        reservation.payload = try client.reservePayload(reservation.opcode, reservation.size);
+        reservation.phase = .entered;
+        errdefer {
+            reservation.phase = .left;
+            reservation.cancel();
+        }
+        reservation.view = try py.check(c.PyMemoryView_FromObject(instance.objectOf(reservation)));
+        return c.Py_NewRef(reservation.view.?).?;
+    }
+
+    fn exit(reservation: *Reservation, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{ "type", "value", "traceback" }, 3);
+        if (reservation.phase != .entered) {
+            return py.raise(c.PyExc_RuntimeError, "the reservation is not entered");
+        }
+        try reservation.releaseView();
+        reservation.phase = .left;
+        const client = reservation.owner();
+        if (reservation.exports > 0) {
+            return py.raise(
+                c.PyExc_BufferError,
+                "a slice of the reserved view is still in use: the frame is not sent",
+            );
+        }
+        const failed = if (bound[0]) |exception| !py.isNone(exception) else false;
+        if (failed) reservation.cancel() else try client.commitReservation();
+        return py.none();
+    }
+
+    fn releaseView(reservation: *Reservation) py.Error!void {
+        const view = reservation.view orelse return;
+        reservation.view = null;
+        defer c.Py_DECREF(view);
+        const released = c.PyObject_CallMethod(view, "release", null) orelse {
+            // A consumer still holds the view itself: counted in `exports`, and told by `exit`.
+            if (c.PyErr_ExceptionMatches(c.PyExc_BufferError) == 0) return error.PythonError;
+            c.PyErr_Clear();
+            return;
+        };
+        c.Py_DECREF(released);
+    }
+
+    fn getBuffer(object: *py.Object, buffer: *c.Py_buffer, flags: c_int) callconv(.c) c_int {
+        const reservation = instance.of(object);
+        if (reservation.phase != .entered) {
+            buffer.obj = null;
+            c.PyErr_SetString(c.PyExc_BufferError, "the reservation is not entered");
+            return -1;
+        }
+        const payload = reservation.payload;
+        const size: c.Py_ssize_t = @intCast(payload.len);
+        const status = c.PyBuffer_FillInfo(buffer, object, payload.ptr, size, 0, flags);
+        if (status == 0) reservation.exports += 1;
+        return status;
+    }
+
+    fn releaseBuffer(object: *py.Object, _: *c.Py_buffer) callconv(.c) void {
+        const reservation = instance.of(object);
+        assert(reservation.exports > 0);
+        reservation.exports -= 1;
+        // The block is over, and now the last slice that could write into the place is gone.
+        if (reservation.exports == 0 and reservation.phase == .left) reservation.cancel();
+    }
+
+    fn cancel(reservation: *Reservation) void {
+        if (reservation.client != null) reservation.owner().connection.cancel();
+    }
+
+    fn traverse(object: *py.Object, visit: c.visitproc, argument: ?*anyopaque) callconv(.c) c_int {
+        const reservation = instance.of(object);
+        const type_object: ?*py.Object = @ptrCast(py.typeOf(object));
+        inline for (.{ type_object, reservation.client, reservation.view }) |member| {
+            if (member) |found| {
+                const status = visit.?(found, argument);
+                if (status != 0) return status;
+            }
+        }
+        return 0;
+    }
+
+    fn clear(object: *py.Object) callconv(.c) c_int {
+        const reservation = instance.of(object);
+        if (reservation.phase == .entered) {
+            reservation.phase = .left;
+            reservation.cancel();
+        }
+        inline for (.{ "view", "client" }) |name| {
+            const member = @field(reservation, name);
+            @field(reservation, name) = null;
+            c.Py_XDECREF(member);
+        }
+        return 0;
+    }
+
+    fn dealloc(object: *py.Object) callconv(.c) void {
+        c.PyObject_GC_UnTrack(object);
+        _ = clear(object);
+        py.free(object);
+    }
+
+    var methods = [_]c.PyMethodDef{
+        instance.noArguments("__enter__", enter, "The place of the payload, to be written."),
+        instance.method("__exit__", exit, "Sends the frame, or drops it after an exception."),
+        .{},
+    };
+
+    var slots = [_]c.PyType_Slot{
+        py.slot(c.Py_tp_doc, "A frame under construction in the send ring. See Client.reserve."),
+        py.slot(c.Py_tp_dealloc, &dealloc),
+        py.slot(c.Py_tp_traverse, &traverse),
+        py.slot(c.Py_tp_clear, &clear),
+        py.slot(c.Py_tp_methods, &methods),
+        py.slot(c.Py_bf_getbuffer, &getBuffer),
+        py.slot(c.Py_bf_releasebuffer, &releaseBuffer),
+        .{},
+    };
+
+    pub var spec: c.PyType_Spec = .{
+        .name = "hftws.Reservation",
+        .basicsize = instance.size,
+        .flags = c.Py_TPFLAGS_DEFAULT | c.Py_TPFLAGS_HAVE_GC | c.Py_TPFLAGS_IMMUTABLETYPE |
+            c.Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = &slots,
+    };
+};
