@@ -1,0 +1,81 @@
+# One name for each thing that a developer does. CI runs `make test`.
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+ZIG = $(BIN)/python -m ziglang
+STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
+	--allowlist tests/package/stubtest-allowlist.txt --ignore-unused-allowlist
+
+# Zig compiles its own build tool on first use. In debug mode that takes seconds, not minutes, and
+# the code that the tool then produces is the same.
+export ZIG_DEBUG_CMD = 1
+
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test bench format clean
+
+help:
+	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
+	@echo "make test              every test: core, extension, safe build, lint, types, integration"
+	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
+	@echo "make build             the extension, into this checkout"
+	@echo "make bench             what a message costs to receive"
+	@echo "make check             type check the core for Linux and macOS"
+	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
+	@echo "make format            rewrite the sources in the house format"
+	@echo "make clean             remove what was built, but for .venv"
+
+# The environment of the developers, made again when what it needs has changed.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+build: $(VENV)/.installed
+	$(BIN)/python hatch_build.py
+
+demo: build
+	$(BIN)/python -m hftws demo
+
+test: lint check test-core test-python test-safe types integration-test
+
+test-core: $(VENV)/.installed
+	$(ZIG) build test --summary all
+
+test-python: build
+	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration
+
+# The same tests once more with every assertion of the core switched on.
+test-safe: build
+	rm -rf build/safe && mkdir -p build/safe
+	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
+	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
+	PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package
+
+integration-test: build
+	PYTHONPATH=. $(BIN)/pytest tests/integration -s
+
+check: $(VENV)/.installed
+	$(ZIG) build check
+
+lint: $(VENV)/.installed
+	$(ZIG) fmt --check build.zig src
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: build
+	$(BIN)/mypy
+	$(STUBTEST)
+
+bench: build
+	PYTHONPATH=. $(BIN)/python bench/drain.py --tls
+	PYTHONPATH=. $(BIN)/python bench/drain.py --tls --messages-per-record 16
+	PYTHONPATH=. $(BIN)/python bench/drain.py
+
+format: $(VENV)/.installed
+	$(ZIG) fmt build.zig src
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .zig-cache zig-out build dist .pytest_cache .mypy_cache .ruff_cache hftws/*.so
