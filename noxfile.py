@@ -1,0 +1,38 @@
+"""The tests for every Python that is installed, against the wheel that a user would get."""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["tests", "lint", "types"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Every test, through an installed wheel."""
+    session.install(*nox.project.dependency_groups(PROJECT, "test"), ".[exchange]")
+    session.run("pytest", "--ignore=tests/package", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """The house format: ruff and zig fmt."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"), "ziglang==0.17.1")
+    session.run("python", "-m", "ziglang", "fmt", "--check", "build.zig", "src")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy on the package, and the stub held against the extension."""
+    groups = nox.project.dependency_groups(PROJECT, "types", "test")
+    session.install(*groups, ".[exchange]", "hatchling")
+    session.run("mypy")
+    allowlist = "tests/package/stubtest-allowlist.txt"
+    session.run(
+        "python", "-m", "mypy.stubtest", "hftws._core",
+        "--allowlist", allowlist, "--ignore-unused-allowlist",
+    )  # fmt: skip

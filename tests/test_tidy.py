@@ -1,0 +1,125 @@
+"""The house rules that a program can check (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.zig"))
+LINE_LENGTH_MAX = 100
+FUNCTION_LINES_MAX = 70
+
+BANNED = {
+    r"[!=]= error\.": "errors are handled by switch, so that a new one does not compile",
+    r"\bFIXME\b|\bXXX\b|\bTODO\b": "unfinished",
+    r"std\.debug\.print": "left from debugging",
+    r"Self = @This\(\)": "a proper type name",
+    r"\banyerror\b": "explicit error sets",
+}
+
+#: Which modules a file may import, by the folder or file it is in. First match counts.
+ALLOWED_IMPORTS = [
+    ("src/constants.zig", set()),
+    ("src/os", {"constants", "os", "os/*"}),
+    ("src/ws", {"constants", "http", "ws", "ws/*"}),
+    ("src/http", {"constants", "http", "http/*"}),
+    ("src/ssl", {"constants", "ssl", "ssl/*"}),
+    ("src/ringbuffer.zig", {"constants", "os"}),
+    ("src/histogram.zig", {"constants"}),
+    ("src/notifier", {"constants", "os", "os/*", "notifier", "notifier/*"}),
+    ("src/socket.zig", {"constants", "os"}),
+    ("src/python", {"core", "python", "python/*"}),
+]
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    yield from enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+
+
+def product_code(path: Path) -> str:
+    """The file without its tests, which stand at its end."""
+    if path.stem.endswith(("_test", "_fuzz")):
+        return ""
+    return re.split(r"\n(?:test |const testing\b)", path.read_text(encoding="utf-8"))[0]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_there_are_sources() -> None:
+    assert len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_lines_fit(path: Path) -> None:
+    long = [number for number, line in lines_of(path) if len(line) > LINE_LENGTH_MAX]
+    assert not long
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_nothing_banned(path: Path) -> None:
+    code = product_code(path)
+    found = [
+        f"{number}: {why}"
+        for number, line in enumerate(code.splitlines(), start=1)
+        for pattern, why in BANNED.items()
+        if re.search(pattern, line)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    too_long = []
+    opened: list[tuple[int, str]] = []  # (line, indentation) of the functions around
+    for number, line in lines_of(path):
+        indentation = re.match(r" *", line)
+        assert indentation is not None
+        # A function that makes a type is as long as the type.
+        if re.match(r" *(pub |export |inline )*fn \w+\(", line) and "type {" not in line:
+            opened.append((number, indentation[0]))
+        elif opened and line.rstrip(",;") == f"{opened[-1][1]}}}":
+            start, _ = opened.pop()
+            if number - start + 1 > FUNCTION_LINES_MAX:
+                too_long.append(start)
+    assert not too_long
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_files_say_what_they_are(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("//! ")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_arrows_point_down(path: Path) -> None:
+    name = relative(path)
+    allowed = next(
+        (modules for prefix, modules in ALLOWED_IMPORTS if name.startswith(prefix)), None
+    )
+    if allowed is None:  # connection and what is above it
+        return
+    for target in re.findall(r'@import\("([\w./]+)"\)', product_code(path)):
+        if target in ("std", "builtin", "core", "python"):
+            assert target in ("std", "builtin") or target in allowed, target
+            continue
+        module = relative((path.parent / target).resolve())
+        module = module.removeprefix("src/").removesuffix(".zig")
+        folder = f"{module.split('/')[0]}/*"
+        assert module in allowed or ("/" in module and folder in allowed), target
+
+
+def test_every_file_of_the_core_is_tested() -> None:
+    """Zig analyses what is referenced: a file that nobody lists has no tests and no errors."""
+    listed = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    core = [path for path in SOURCES if "src/python/" not in relative(path)]
+    missing = [
+        relative(path)
+        for path in core
+        if path.name != "core.zig" and f'{path.name}")' not in listed
+    ]
+    assert not missing
