@@ -29,7 +29,7 @@ pub const Options = struct {
     busy_poll_us: ?u32 = null,
     /// Linux: acknowledge at once, re-armed after every read at the cost of a system call.
     quick_ack: bool = false,
-    /// Linux: have `receive` fill kernel stamps.
+    /// Linux: have `receive` fill kernel stamps. Elsewhere they say `none`.
     timestamps: os.TimestampMode = .none,
 };
 
@@ -53,16 +53,25 @@ pub fn SocketType(comptime Os: type) type {
             if (options.send_buffer_size) |size| try Os.setSendBufferSize(descriptor, size);
             if (options.busy_poll_us) |time_us| try Os.setBusyPoll(descriptor, time_us);
             if (options.quick_ack) try Os.setQuickAck(descriptor);
-            if (options.timestamps != .none) {
-                try Os.enableReceiveStamps(descriptor, options.timestamps);
-            }
+            const stamped = try enableStamps(descriptor, options.timestamps);
             if (options.interface) |name| try Os.bindToInterface(descriptor, name);
             if (options.local_address) |local| try Os.bind(descriptor, &local);
             return .{
                 .descriptor = descriptor,
                 .quick_ack = options.quick_ack,
-                .stamped = options.timestamps != .none,
+                .stamped = stamped,
             };
+        }
+
+        /// A system without kernel stamps (macOS) is no reason not to connect: the stamps of a
+        /// read then say `none`.
+        fn enableStamps(descriptor: Os.Descriptor, mode: os.TimestampMode) os.OptionError!bool {
+            if (mode == .none) return false;
+            Os.enableReceiveStamps(descriptor, mode) catch |err| switch (err) {
+                error.Unsupported => return false,
+                else => |cause| return cause,
+            };
+            return true;
         }
 
         /// `in_progress`: wait until it is writable, then `finishConnect`.

@@ -140,8 +140,8 @@ pub fn setBusyPoll(descriptor: Descriptor, microseconds: u32) posix.OptionError!
 }
 
 /// SO_TIMESTAMPNS or SO_TIMESTAMPING (Documentation/networking/timestamping.rst); they exclude one
-/// another, so that the other is switched off. The kernel starts to stamp in the background when no
-/// other socket had asked for it: the first segments after this call may have no stamp.
+/// another, so that the other is switched off. The kernel starts and stops to stamp in the
+/// background, for all sockets at once: the first segments after this call may have no stamp.
 pub fn enableReceiveStamps(descriptor: Descriptor, mode: TimestampMode) posix.OptionError!void {
     const flags_hardware = stamping_rx_hardware | stamping_rx_software |
         stamping_software | stamping_raw_hardware;

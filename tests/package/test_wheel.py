@@ -1,0 +1,87 @@
+"""What a user installs: the wheel holds all it needs, and nothing of the machine that built it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `pip install .` builds it, but with the tools that are installed already."""
+    target = tmp_path_factory.mktemp("wheel")
+    options = ("--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(target))
+    run(sys.executable, "-m", "pip", "wheel", *options, ROOT, cwd=target)
+    (path,) = target.glob("*.whl")
+    return path
+
+
+def test_the_wheel_has_the_extension_types_data_and_licences(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    extensions = [name for name in names if name.endswith(".so")]
+    assert len(extensions) == 1, extensions
+    assert re.fullmatch(r"hftws/_core\.cpython-3\d+-.*\.so", extensions[0])
+    for name in ("py.typed", "_core.pyi", "client.py", "exchange/server.py"):
+        assert f"hftws/{name}" in names
+    assert any(re.fullmatch(r"hftws/exchange/data/.*\.jsonl", name) for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("LICENSE-hftbacktest") for name in names)
+    assert not any(name.startswith(("tests", "src", "bench")) for name in names)
+
+
+def test_the_tag_names_this_interpreter(wheel: Path) -> None:
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert f"-{python}-{python}-" in wheel.name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ldd is a tool of Linux")
+def test_the_extension_links_only_the_c_library(wheel: Path, tmp_path: Path) -> None:
+    """OpenSSL is found at run time; a link against it would tie the wheel to one version."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".so")]
+    needed = run("ldd", archive.extract(name, tmp_path), cwd=tmp_path)
+    assert "libc." in needed
+    assert "libssl" not in needed
+    assert "libcrypto" not in needed
+
+
+def test_it_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
+    code = (
+        "import hftws, pathlib, sys\n"
+        "client = hftws.Client('wss://127.0.0.1:1/', print, verify=False)\n"
+        "try: client.connect()\n"
+        "except hftws.ConnectError as error: print('refused' in str(error))\n"
+        "print(pathlib.Path(hftws.__file__).is_relative_to(sys.prefix))\n"
+    )
+    assert run(python, "-c", code, cwd=tmp_path).split() == ["True", "True"]
+
+
+def test_the_source_distribution_can_build_itself(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("build.zig", "build.zig.zon", "hatch_build.py", "src/c/python.h", "src/core.zig"):
+        assert name in names
+    assert not [name for name in names if name.endswith(".so")]
