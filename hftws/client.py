@@ -100,9 +100,10 @@ class Client(_core.Connection):
         send_buffer_size: int = 0,
         socket_busy_poll_us: int = 0,
     ) -> None:
+        check_url(url)
         check_engine(tls)
+        check_key(cert_file, key_file)
         check_callables(on_msg=on_msg, on_open=on_open, on_close=on_close)
-        self._url = url
         super().__init__(
             url=url,
             purpose="websocket",
@@ -135,6 +136,7 @@ class Client(_core.Connection):
             socket_busy_poll_us=socket_busy_poll_us,
             tls_libraries=tls_libraries(),
         )
+        self._url = url
 
     @property
     def url(self) -> str:
@@ -147,7 +149,11 @@ class Client(_core.Connection):
 
     def __enter__(self) -> Client:
         """Connects."""
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:  # Such as one that on_open raised: then there is no exit to close it.
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -161,6 +167,18 @@ class Client(_core.Connection):
 
     def __repr__(self) -> str:
         return f"<hftws.Client {self._url} {'open' if self.is_open else 'not open'}>"
+
+
+def check_url(url: object) -> None:
+    """What is no text is a mistake of another kind than a malformed URL."""
+    if not isinstance(url, str):
+        raise TypeError(f"the URL has to be a str, not {url!r}")
+
+
+def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
+    """A key alone would be left out without a word, and the server refuse the client."""
+    if key_file is not None and cert_file is None:
+        raise ValueError("key_file needs cert_file")
 
 
 def check_engine(tls: str) -> None:

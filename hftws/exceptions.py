@@ -86,7 +86,7 @@ class ProtocolError(Error, ConnectionError):
     #: The close code that was sent: 1002, 1007 or 1009.
     code: int
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int = 1002) -> None:
         super().__init__(message)
         self.code = code
 

@@ -9,6 +9,8 @@ from hftws.client import (
     MIB,
     Headers,
     StrPath,
+    check_key,
+    check_url,
     file_text,
     find_roots,
     flatten_headers,
@@ -57,6 +59,8 @@ def get(
     :raises HandshakeError: when the answer is not valid HTTP, or was cut off.
     :raises ValueError: when the body is larger than ``max_body_size``.
     """
+    check_url(url)
+    check_key(cert_file, key_file)
     connection = _core.Connection(
         url=url,
         purpose="get",

@@ -86,6 +86,9 @@ pub fn ConnectionType(comptime Os: type) type {
         socket_drained: bool = false,
         /// Reads left until the owner gets its turn.
         read_budget: u32 = 0,
+        /// Where a busy wait may read to, and the read that it did.
+        spin_target: []u8 = &.{},
+        early_read: ?types.Read = null,
         /// The peer will send nothing more.
         peer_ended: bool = false,
 
@@ -149,7 +152,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 if (connection.state != .open) return connection.next();
                 if (try connection.fill()) continue;
                 if (connection.state != .open) return connection.next();
-                return .blocked;
+                return connection.willWait();
             }
         }
 
@@ -164,16 +167,39 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Reads the socket once. False when there is nothing to read now.
         fn receive(connection: *Connection) NextError!bool {
+            if (connection.early_read) |read| {
+                connection.early_read = null;
+                return connection.acceptRead(read);
+            }
             if (connection.socket_drained or connection.read_budget == 0) return false;
             if (connection.peer_ended) return false;
+            const target = connection.readTarget();
+            if (target.len == 0) {
+                if (connection.tls == null) return connection.makeRoom();
+                return false; // Records that cannot be opened until our answer has gone out.
+            }
+            return connection.acceptRead(connection.readSocket(target));
+        }
+
+        /// The free bytes that the next read goes to.
+        inline fn readTarget(connection: *Connection) []u8 {
             const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
             const room = ring.writable();
-            if (room.len == 0) return connection.makeRoom();
+            return room[0..@min(room.len, constants.read_size_max)];
+        }
 
-            const target = room[0..@min(room.len, constants.read_size_max)];
+        inline fn readSocket(connection: *Connection, target: []u8) types.Read {
             const stamped = connection.options.timestamps != .none;
             const stamp = if (stamped) &connection.kernel_stamp else null;
-            const size = connection.socket.?.receive(target, stamp) catch |err| switch (err) {
+            const size = connection.socket.?.receive(target, stamp) catch |err| {
+                return .{ .target_size = target.len, .result = err };
+            };
+            if (stamped and size > 0) connection.stampRead();
+            return .{ .target_size = target.len, .result = size };
+        }
+
+        inline fn acceptRead(connection: *Connection, read: types.Read) NextError!bool {
+            const size = read.result catch |err| switch (err) {
                 error.WouldBlock => {
                     connection.socket_drained = true;
                     return false;
@@ -181,12 +207,12 @@ pub fn ConnectionType(comptime Os: type) type {
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
             };
             if (size == 0) return connection.endOfStream(.eof);
-            if (stamped) connection.stampRead();
 
+            const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
             ring.produce(size);
             connection.counters.reads += 1;
             connection.read_budget -= 1;
-            connection.socket_drained = size < target.len; // A short read took all there was.
+            connection.socket_drained = size < read.target_size; // A short read took all there was.
             return true;
         }
 
@@ -288,7 +314,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Time. -----------------------------------------------------------------------------
 
-        fn stampRead(connection: *Connection) void {
+        inline fn stampRead(connection: *Connection) void {
             // The wall clock and the counter are read side by side: the kernel's stamp is on the
             // wall clock, so no drift between the two can come between it and this one.
             connection.stamps.received_ns = Os.realtimeNs();
@@ -406,7 +432,9 @@ pub fn ConnectionType(comptime Os: type) type {
                         try connection.beginRequest();
                         return null;
                     },
-                    .needs_received => if (!try connection.receive()) return try connection.blocked(),
+                    .needs_received => {
+                        if (!try connection.receive()) return try connection.blocked();
+                    },
                     .needs_room => return try connection.blocked(),
                     .closed => _ = try connection.endOfStream(.close_notify),
                 }
@@ -466,7 +494,10 @@ pub fn ConnectionType(comptime Os: type) type {
             }
             if (head.status < 200 and head.status != 101) return connection.skipInterim();
             connection.body = http.body.Decoder.init(&head, false) catch |err|
-                return connection.fail(.{ .body = err });
+                switch (connection.options.purpose) {
+                    .get => return connection.fail(.{ .body = err }),
+                    .websocket => .none, // Refused all the same; the head says why.
+                };
             connection.state = .reading_body;
             return .{ .response = head };
         }
@@ -485,7 +516,10 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.takeBackLent();
             if (connection.body.isDone()) return connection.finishResponse(true);
             const step = connection.body.next(connection.receive_ring.?.readable()) catch |err|
-                return connection.fail(.{ .body = err });
+                return switch (connection.options.purpose) {
+                    .get => connection.fail(.{ .body = err }),
+                    .websocket => connection.finishResponse(false),
+                };
             connection.lent_size = step.used;
             if (step.body.len > 0) return .{ .body = step.body };
             if (step.used > 0 or step.done) return null;
@@ -501,8 +535,15 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Nothing to do without the kernel, unless the deadline has passed.
         fn blocked(connection: *Connection) NextError!Event {
-            const deadline_ns = connection.deadline_ns orelse return .blocked;
-            if (connection.read_budget == 0 or Os.monotonicNs() < deadline_ns) return .blocked;
+            const deadline_ns = connection.deadline_ns orelse return connection.willWait();
+            if (Os.monotonicNs() < deadline_ns) return connection.willWait();
+            // What has arrived counts, even if we are late to read it; not that of a peer that
+            // floods us with a body without end, or rather than say goodbye.
+            const bounded = switch (connection.state) {
+                .connecting, .securing, .requesting => true,
+                .idle, .reading_body, .open, .closing, .closed => false,
+            };
+            if (bounded and connection.read_budget == 0) return connection.willWait();
             return switch (connection.state) {
                 .connecting => connection.fail(.{ .timed_out = .connecting }),
                 .securing => connection.fail(.{ .timed_out = .securing }),
@@ -530,7 +571,8 @@ pub fn ConnectionType(comptime Os: type) type {
             }
             connection.clock.refine();
             const connecting = connection.state == .connecting;
-            const socket = if (connecting) connection.dialer.socket.? else connection.socket.?;
+            const place = if (connecting) connection.dialer.socket else connection.socket;
+            const socket = place orelse return .ready; // `next` has not begun yet.
             connection.notifier.watch(socket.descriptor, .{
                 .readable = !connecting and !connection.peer_ended,
                 .writable = connecting or connection.outbox.?.isWaiting(),
@@ -548,15 +590,29 @@ pub fn ConnectionType(comptime Os: type) type {
             return if (ready.readable or ready.writable) .ready else .timed_out;
         }
 
+        /// Finds out what `wait` must not: an owner with threads may let go of messages during the
+        /// wait, which moves the front of the ring that a busy wait reads into.
+        inline fn willWait(connection: *Connection) Event {
+            if (connection.options.busy_poll) connection.spin_target = connection.readTarget();
+            return .blocked;
+        }
+
         /// Waits without the kernel's help: the wake-up costs microseconds, the spin does not.
-        fn spin(connection: *Connection, limit_ns: ?u64) NextError!types.Wake {
+        fn spin(connection: *Connection, limit_ns: ?u64) types.Wake {
             const turn_ns = @min(limit_ns orelse constants.spin_turn_ns, constants.spin_turn_ns);
             const until_ns = Os.monotonicNs() + turn_ns;
+            if (connection.spin_target.len == 0 or connection.peer_ended) {
+                connection.flushIfWaiting();
+                connection.socket_drained = false; // `next` has to make room, or to say why not.
+                return .ready;
+            }
             while (true) {
                 for (0..constants.spins_per_clock_read) |_| {
-                    connection.socket_drained = false;
-                    if (try connection.receive()) return .ready;
-                    if (connection.state == .closed or connection.peer_ended) return .ready;
+                    const read = connection.readSocket(connection.spin_target);
+                    if (!read.foundNothing()) {
+                        connection.early_read = read;
+                        return .ready;
+                    }
                     std.atomic.spinLoopHint();
                 }
                 connection.flushIfWaiting();
@@ -588,7 +644,11 @@ pub fn ConnectionType(comptime Os: type) type {
         // ---- Sending. --------------------------------------------------------------------------
 
         /// Queues one message and gives the kernel what it takes at once. All or nothing.
-        pub fn send(connection: *Connection, opcode: ws.Opcode, payload: []const u8) SendError!void {
+        pub fn send(
+            connection: *Connection,
+            opcode: ws.Opcode,
+            payload: []const u8,
+        ) SendError!void {
             if (connection.state != .open) return error.NotOpen;
             try connection.outbox.?.send(connection.link(), opcode, payload);
             connection.counters.messages_sent += 1;
@@ -599,7 +659,7 @@ pub fn ConnectionType(comptime Os: type) type {
         /// `commit` or `cancel`; nothing else can be sent in between.
         pub fn reserve(connection: *Connection, opcode: ws.Opcode, size: usize) SendError![]u8 {
             if (connection.state != .open) return error.NotOpen;
-            return connection.outbox.?.reserve(opcode, size);
+            return connection.outbox.?.reserve(connection.link(), opcode, size);
         }
 
         pub fn commit(connection: *Connection) SendError!void {
@@ -616,8 +676,8 @@ pub fn ConnectionType(comptime Os: type) type {
         /// Whether the owner is writing a frame. Until it is committed or cancelled, nothing else
         /// may be asked of the connection.
         pub fn isReserved(connection: *const Connection) bool {
-            const outbox = connection.outbox orelse return false;
-            return outbox.reservation != null;
+            if (connection.outbox) |*outbox| return outbox.reservation != null;
+            return false;
         }
 
         pub fn ping(connection: *Connection, payload: []const u8) SendError!void {
@@ -664,7 +724,8 @@ pub fn ConnectionType(comptime Os: type) type {
         /// Ends the connection here and now, without a word.
         pub fn abort(connection: *Connection) void {
             if (connection.state == .idle or connection.state == .closed) return;
-            connection.finish(.{ .code = 1006, .reason = "aborted", .clean = false, .local = true });
+            const reason = "aborted";
+            connection.finish(.{ .code = 1006, .reason = reason, .clean = false, .local = true });
         }
 
         fn beginClosing(connection: *Connection, code: ?u16, reason: []const u8) void {
@@ -718,13 +779,14 @@ pub fn ConnectionType(comptime Os: type) type {
             return try connection.finishClosing(.peer_ended);
         }
 
-        /// True when a frame was found, of whatever kind.
+        /// True when a frame was found, of whatever kind, or what can be none.
         fn parseClosing(connection: *Connection) NextError!bool {
             const bytes = connection.receive_ring.?.readable();
             if (bytes.len == 0) return false;
             const found = connection.parser.next(bytes) catch |err| {
-                connection.failure = .{ .protocol = .{ .cause = err, .code = connection.close_sent.? } };
-                return false;
+                const code = connection.close_sent.?;
+                connection.failure = .{ .protocol = .{ .cause = err, .code = code } };
+                return true; // Nothing more to wait for: the caller hangs up.
             };
             switch (found orelse return false) {
                 .message => connection.counters.messages_dropped += 1,
@@ -793,8 +855,8 @@ pub fn ConnectionType(comptime Os: type) type {
                     return connection.fail(.{ .closed = connection.closed.? });
                 },
                 .connecting, .securing, .requesting => {
-                    const stage_reached = connection.stage();
-                    return connection.fail(.{ .ended = .{ .stage = stage_reached, .cause = cause } });
+                    const stopped = connection.stage();
+                    return connection.fail(.{ .ended = .{ .stage = stopped, .cause = cause } });
                 },
                 .idle, .closed => unreachable, // There is no stream.
             }
@@ -821,7 +883,8 @@ pub fn ConnectionType(comptime Os: type) type {
             // An alert tells the peer why.
             connection.outbox.?.sendSealed(connection.link(), tls.alertSize());
             const in_handshake = connection.state == .securing;
-            return connection.fail(.{ .tls = .{ .cause = tls.failure(), .in_handshake = in_handshake } });
+            const cause = tls.failure();
+            return connection.fail(.{ .tls = .{ .cause = cause, .in_handshake = in_handshake } });
         }
 
         /// Fails the WebSocket connection (RFC 6455, section 7.1.7): CLOSE with the code that

@@ -16,6 +16,8 @@ pub const ws = @import("ws.zig");
 pub const Connection = connection.ConnectionType(os.Os);
 
 test {
+    // Every function of it is type checked here for every target, by `zig build check`.
+    @import("std").testing.refAllDecls(Connection);
     _ = connection;
     _ = constants;
     _ = histogram;

@@ -45,7 +45,7 @@ pub fn OutboxType(comptime Os: type) type {
             opcode: ws.Opcode,
             payload: []const u8,
         ) SendError!void {
-            const target = try outbox.roomFor(payload.len);
+            const target = try outbox.roomFor(link, payload.len);
             const key = outbox.nextMask();
             const size = ws.builder.writeFrame(target, opcode, payload, key);
             outbox.ring.produce(size);
@@ -55,8 +55,13 @@ pub fn OutboxType(comptime Os: type) type {
 
         /// The place of a payload in the ring. To be followed by `commit` or `cancel`; nothing else
         /// can be sent in between.
-        pub fn reserve(outbox: *Outbox, opcode: ws.Opcode, size: usize) SendError![]u8 {
-            const target = try outbox.roomFor(size);
+        pub fn reserve(
+            outbox: *Outbox,
+            link: Link,
+            opcode: ws.Opcode,
+            size: usize,
+        ) SendError![]u8 {
+            const target = try outbox.roomFor(link, size);
             const header_size = ws.builder.headerSize(size);
             outbox.reservation = .{
                 .opcode = opcode,
@@ -100,7 +105,10 @@ pub fn OutboxType(comptime Os: type) type {
         ) bool {
             if (outbox.reservation != null or outbox.failure != null) return false;
             const target = outbox.ring.writable();
-            if (target.len < ws.builder.headerSize(payload.len) + payload.len) return false;
+            // Pongs, of which there may be any number, leave room for the one CLOSE.
+            const spare: usize = if (opcode == .close) 0 else constants.control_frames_room / 2;
+            const needed = ws.builder.headerSize(payload.len) + payload.len + spare;
+            if (target.len < needed) return false;
             const size = ws.builder.writeFrame(target, opcode, payload, outbox.nextMask());
             outbox.ring.produce(size);
             outbox.flush(link);
@@ -116,13 +124,27 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// Room for a frame of the owner's, with enough left that a control frame always fits.
-        fn roomFor(outbox: *Outbox, payload_size: usize) SendError![]u8 {
+        fn roomFor(outbox: *Outbox, link: Link, payload_size: usize) SendError![]u8 {
             if (outbox.reservation != null) return error.Reserved;
             if (outbox.failure != null) return error.Disconnected;
+            const needed = roomNeeded(payload_size);
             const target = outbox.ring.writable();
-            const needed = ws.builder.headerSize(payload_size) +| payload_size;
-            if (target.len < needed +| constants.control_frames_room) return error.SendRingFull;
-            return target;
+            if (target.len >= needed) return target;
+
+            outbox.flush(link); // The peer may have read meanwhile.
+            if (outbox.failure != null) return error.Disconnected;
+            const flushed = outbox.ring.writable();
+            return if (flushed.len >= needed) flushed else error.SendRingFull;
+        }
+
+        fn roomNeeded(payload_size: usize) usize {
+            const frame_size = ws.builder.headerSize(payload_size) +| payload_size;
+            return frame_size +| constants.control_frames_room;
+        }
+
+        /// Whether a message of this size does not even fit an empty ring.
+        pub fn neverFits(outbox: *const Outbox, payload_size: usize) bool {
+            return roomNeeded(payload_size) > outbox.ring.capacity;
         }
 
         fn nextMask(outbox: *Outbox) [4]u8 {

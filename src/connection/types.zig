@@ -196,6 +196,20 @@ pub const SendError = error{
     Reserved,
 };
 
+/// A read of the socket that had room for so many bytes.
+pub const Read = struct {
+    target_size: usize,
+    result: os.ReceiveError!usize,
+
+    pub fn foundNothing(read: Read) bool {
+        _ = read.result catch |err| return switch (err) {
+            error.WouldBlock => true,
+            else => false,
+        };
+        return false;
+    }
+};
+
 /// What ended a wait.
 pub const Wake = enum { ready, timed_out, interrupted };
 

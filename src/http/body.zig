@@ -91,6 +91,9 @@ pub const Decoder = struct {
     /// Set in the state `failed` only.
     failure: ?DecodeError = null,
 
+    /// For a response whose body is of no interest.
+    pub const none: Decoder = .{ .framing = .none, .state = .done, .remaining = 0 };
+
     const State = enum {
         /// Plain bytes of the body, up to `remaining` or to the end of the connection.
         body,

@@ -32,6 +32,8 @@ pub const Client = struct {
     driving: bool,
     /// A callback is under way, inside that call.
     in_callback: bool,
+    /// That call works without Python's lock: what it uses, no other thread may.
+    unlocked: bool,
     /// `on_close` has been called for this connection, or the connection was never open.
     close_told: bool,
     /// Messages delivered in the present turn.
@@ -72,12 +74,18 @@ pub const Client = struct {
         }
         client.forgetResponse();
         client.close_told = true;
-        py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
+        client.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
         };
+        try client.awaitOpen();
+        try client.tellOpen();
+    }
+
+    fn awaitOpen(client: *Client) py.Error!void {
+        errdefer client.connection.abort(); // Interrupted, half a connection is of no use.
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
-            .opened => return client.tellOpen(),
+            .opened => return,
             .finished => return exceptions.raiseRefused(client),
             .closed => return exceptions.raiseClosed(client),
         };
@@ -114,7 +122,7 @@ pub const Client = struct {
             if (left_ns == 0) break;
             _ = try client.waitFor(left_ns);
         }
-        try py.checkStatus(c.PyErr_CheckSignals());
+        try client.checkSignals();
         return py.integer(client.turn_messages);
     }
 
@@ -150,7 +158,9 @@ pub const Client = struct {
                     client.connection.abort();
                     break;
                 },
-                error.OutOfMemory, error.SystemResources => return exceptions.raiseNext(client, err),
+                error.OutOfMemory, error.SystemResources => {
+                    return exceptions.raiseNext(client, err);
+                },
             };
             if (event == .blocked) _ = try client.waitFor(null);
         }
@@ -171,7 +181,7 @@ pub const Client = struct {
                     return .opened;
                 },
                 .response => |head| try client.rememberHead(head),
-                .body => |bytes| try client.rememberBody(bytes),
+                .body => |bytes| if (!try client.rememberBody(bytes)) return .finished,
                 .finished => |finished| {
                     client.response.complete = finished.complete;
                     return .finished;
@@ -200,6 +210,7 @@ pub const Client = struct {
 
         if (message.isUnused()) client.spare = object else message.keep();
         c.Py_DECREF(try py.check(result));
+        try client.requireUnreserved();
     }
 
     fn newMessage(client: *Client) py.Error!*py.Object {
@@ -217,12 +228,35 @@ pub const Client = struct {
         if (!client.connection.turnSpent()) {
             // A signal that comes between the check and the sleep would be noticed only when the
             // sleep ends: it never lasts long.
-            const limit_ns = @min(timeout_ns orelse core.constants.wait_max_ns, core.constants.wait_max_ns);
-            _ = py.withoutLock(core.Connection.wait, .{ &client.connection, limit_ns }) catch |err| {
+            const wait_max_ns = core.constants.wait_max_ns;
+            const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
+            const arguments = .{ &client.connection, limit_ns };
+            _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
                 return exceptions.raiseNext(client, err);
             };
-        } else client.connection.beginTurn();
+        } else {
+            py.yieldLock(); // A peer that never pauses must not keep the other threads out.
+            client.connection.beginTurn();
+        }
+        try client.checkSignals();
+    }
+
+    fn withoutLock(
+        client: *Client,
+        function: anytype,
+        arguments: anytype,
+    ) @TypeOf(@call(.auto, function, arguments)) {
+        client.unlocked = true;
+        defer client.unlocked = false;
+        return py.withoutLock(function, arguments);
+    }
+
+    /// A signal handler may ask of the client what a callback may, such as to close it.
+    fn checkSignals(client: *Client) py.Error!void {
+        client.in_callback = true;
+        defer client.in_callback = false;
         try py.checkStatus(c.PyErr_CheckSignals());
+        try client.requireUnreserved();
     }
 
     fn beginDriving(client: *Client) py.Error!void {
@@ -234,10 +268,22 @@ pub const Client = struct {
         if (client.driving) {
             return py.raise(c.PyExc_RuntimeError, "another thread is driving this client");
         }
-        if (client.connection.isReserved()) {
-            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
-        }
+        try client.requireUnreserved();
         client.driving = true;
+    }
+
+    /// While the place of a frame is written to, nothing goes on: a CLOSE could not be sent, and
+    /// the end of the connection would take the place away.
+    inline fn requireUnreserved(client: *Client) py.Error!void {
+        if (!client.connection.isReserved()) return;
+        return py.raise(c.PyExc_RuntimeError, "a reservation is open");
+    }
+
+    /// There are no locks: what sends must not meet another thread's wait, which may send, too.
+    fn requireLocked(client: *Client) py.Error!void {
+        try client.requireReady();
+        if (!client.unlocked) return;
+        return py.raise(c.PyExc_RuntimeError, "another thread is driving this client");
     }
 
     fn requireReady(client: *Client) py.Error!void {
@@ -283,6 +329,7 @@ pub const Client = struct {
         defer client.in_callback = false;
         const result = c.PyObject_Vectorcall(callable, @ptrCast(&values), values.len, null);
         c.Py_DECREF(try py.check(result));
+        try client.requireUnreserved();
     }
 
     // ---- Sending. ------------------------------------------------------------------------------
@@ -290,7 +337,7 @@ pub const Client = struct {
     fn send(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "data", "text" }, 1);
         const data = bound[0] orelse return py.raise(c.PyExc_TypeError, "send() needs data");
-        try client.requireReady();
+        try client.requireLocked();
         if (py.isUnicode(data)) {
             if (try isTrue(bound[1], true)) {
                 try client.sendBytes(.text, try py.utf8(data));
@@ -313,7 +360,7 @@ pub const Client = struct {
 
     fn ping(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{"payload"}, 1);
-        try client.requireReady();
+        try client.requireLocked();
         const data = bound[0] orelse {
             try client.pingBytes("");
             return py.none();
@@ -355,6 +402,7 @@ pub const Client = struct {
     }
 
     pub fn reservePayload(client: *Client, opcode: core.ws.Opcode, size: usize) py.Error![]u8 {
+        try client.requireLocked();
         return client.connection.reserve(opcode, size) catch |err| {
             return exceptions.raiseSend(client, err, size);
         };
@@ -373,9 +421,10 @@ pub const Client = struct {
         assert(client.connection.options.purpose == .get);
         client.forgetResponse();
         client.close_told = true;
-        py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
+        client.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
         };
+        errdefer client.connection.abort();
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
             .finished => break,
@@ -383,7 +432,8 @@ pub const Client = struct {
         };
         const body = try py.bytes(client.response.body.items);
         const headers = client.response.headers.?;
-        return py.check(c.Py_BuildValue("(iON)", @as(c_int, client.response.status), headers, body));
+        const status: c_int = client.response.status;
+        return py.check(c.Py_BuildValue("(iON)", status, headers, body));
     }
 
     fn rememberHead(client: *Client, head: core.http.Head) py.Error!void {
@@ -403,18 +453,21 @@ pub const Client = struct {
         }
     }
 
-    fn rememberBody(client: *Client, bytes: []const u8) py.Error!void {
+    /// False when no more of it is wanted.
+    fn rememberBody(client: *Client, bytes: []const u8) py.Error!bool {
         const body = &client.response.body;
         const room = client.body_size_max - body.items.len;
         if (bytes.len > room and client.connection.options.purpose == .get) {
             client.connection.abort();
             return exceptions.raiseBodyTooBig(client);
         }
-        const taken = bytes[0..@min(bytes.len, room)]; // Of a refusal, the beginning is enough.
-        body.appendSlice(std.heap.c_allocator, taken) catch {
+        body.appendSlice(std.heap.c_allocator, bytes[0..@min(bytes.len, room)]) catch {
             _ = c.PyErr_NoMemory();
             return error.PythonError;
         };
+        if (bytes.len <= room) return true;
+        client.connection.abort(); // Of a refusal, the beginning is enough; it may be endless.
+        return false;
     }
 
     fn forgetResponse(client: *Client) void {
@@ -475,7 +528,11 @@ pub const Client = struct {
 
     // ---- The life of the object. ---------------------------------------------------------------
 
-    fn initialize(object: *py.Object, arguments: *py.Object, keywords: ?*py.Object) callconv(.c) c_int {
+    fn initialize(
+        object: *py.Object,
+        arguments: *py.Object,
+        keywords: ?*py.Object,
+    ) callconv(.c) c_int {
         const client = instance.of(object);
         if (client.ready) {
             c.PyErr_SetString(c.PyExc_RuntimeError, "__init__ was called before");
@@ -576,6 +633,8 @@ pub const Client = struct {
 
     var getters = [_]c.PyGetSetDef{
         instance.getter("on_msg", callbackGetter("on_msg"), "Called with each Message."),
+        instance.getter("on_open", callbackGetter("on_open"), "Called when it is connected."),
+        instance.getter("on_close", callbackGetter("on_close"), "Called when it has ended."),
         instance.getter("is_open", isOpen, "Whether messages can be sent and received now."),
         instance.getter("wants_write", wantsWrite,
             \\Whether something waits in the send ring for the socket to be writable.
@@ -658,11 +717,11 @@ const doc = struct {
         \\
         \\Receives until the connection ends, and calls on_msg for each message.
         \\
-        \\Returns when the connection ends in the ordinary way: close() was called, or the peer said
-        \\1000, 1001 or gave no code. Raises ConnectionClosed when it ends otherwise, ProtocolError or
-        \\MessageTooBig when the peer misbehaves, TLSError when a record is bad, and BufferError when
-        \\kept messages leave no room. What a callback raises comes out of here, and run() can be
-        \\called again to go on.
+        \\Returns when the connection ends in the ordinary way: close() was called, or the peer
+        \\said 1000, 1001 or gave no code. Raises ConnectionClosed when it ends otherwise,
+        \\ProtocolError or MessageTooBig when the peer misbehaves, TLSError when a record is bad,
+        \\and BufferError when kept messages leave no room. What a callback raises comes out of
+        \\here, and run() can be called again to go on.
     ;
     const poll =
         \\poll($self, /, timeout=0.0)
@@ -688,9 +747,9 @@ const doc = struct {
         \\
         \\Sends one message: a str as text, bytes-like data as binary, or as text with text=True.
         \\
-        \\Returns at once. What the socket does not take waits in the send ring and goes out with the
-        \\next call of run(), poll() or send(). Raises BufferError when the ring has no room: nothing
-        \\of the message is sent then. Data sent as text is not checked to be UTF-8.
+        \\Returns at once. What the socket does not take waits in the send ring and goes out with
+        \\the next call of run(), poll() or send(). Raises BufferError when the ring has no room:
+        \\nothing of the message is sent then. Data sent as text is not checked to be UTF-8.
     ;
     const ping =
         \\ping($self, payload=b'', /)
@@ -711,8 +770,8 @@ const doc = struct {
         \\fileno($self, /)
         \\--
         \\
-        \\The socket's file descriptor, for a loop of your own: when it is readable, or writable while
-        \\wants_write is true, call poll().
+        \\The socket's file descriptor, for a loop of your own: when it is readable, or writable
+        \\while wants_write is true, call poll().
     ;
     const info =
         \\info($self, /)

@@ -43,7 +43,8 @@ fn raiseWith(class: *py.Object, message: []const u8, arguments: anytype) py.Erro
     values[0] = try py.string(message);
     defer for (values) |value| c.Py_XDECREF(value);
     inline for (arguments, 1..) |argument, index| values[index] = argument;
-    const exception = try py.check(c.PyObject_Vectorcall(class, @ptrCast(&values), values.len, null));
+    const called = c.PyObject_Vectorcall(class, @ptrCast(&values), values.len, null);
+    const exception = try py.check(called);
     defer c.Py_DECREF(exception);
     c.PyErr_SetObject(class, exception);
     return error.PythonError;
@@ -134,13 +135,14 @@ pub fn raiseSend(client: *Client, err: connection.SendError, size: usize) py.Err
         error.Disconnected => return raiseConnectionClosed(1006, "the socket cannot be written"),
         error.Reserved => return py.raise(c.PyExc_RuntimeError, "a reservation is open"),
         error.SendRingFull => {
-            const capacity = client.connection.outbox.?.ring.capacity;
-            if (size + core.constants.frame_header_size_max > capacity) return py.raiseFormat(
+            const outbox = &client.connection.outbox.?;
+            if (outbox.neverFits(size)) return py.raiseFormat(
                 c.PyExc_ValueError,
                 "a message of {d} bytes never fits the send ring of {d}",
-                .{ size, capacity },
+                .{ size, outbox.ring.capacity },
             );
-            return py.raise(c.PyExc_BufferError, "the send ring is full: the peer reads too slowly");
+            const message = "the send ring is full: the peer reads too slowly";
+            return py.raise(c.PyExc_BufferError, message);
         },
     }
 }
@@ -186,7 +188,9 @@ fn raiseFailure(client: *Client, failure: Failure) py.Error {
             tls.cause,
         ),
         .ended => |ended| return raiseEnded(ended.stage, ended.cause.describe(), host),
-        .request => |err| return raiseText(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)}),
+        .request => |err| {
+            return raiseText(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
+        },
         .response => |err| return raiseHandshake(core.http.response.describe(err)),
         .body => |err| return raiseHandshake(core.http.body.describe(err)),
         .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),

@@ -55,10 +55,11 @@ pub const Message = struct {
     /// has the caller's reference, and that of its own view.
     pub fn isUnused(message: *Message) bool {
         const object = instance.objectOf(message);
-        const view = message.view orelse return c.Py_REFCNT(object) == 1;
-        if (c.Py_REFCNT(object) != 2 or c.Py_REFCNT(view) != 1) return false;
+        const view = message.view orelse return py.referenceCount(object) == 1;
+        if (py.referenceCount(object) != 2 or py.referenceCount(view) != 1) return false;
         const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
         if (memory_view.exports != 0) return false;
+        if (memory_view.weakreflist != null) return false; // Else it would become the next one.
         if (memory_view.flags & memory_view_released != 0) return false;
         const managed: *c._PyManagedBufferObject = memory_view.mbuf;
         return managed.exports == 1; // A slice of the view would be a second one.
@@ -130,7 +131,8 @@ pub const Message = struct {
 
     fn timeOf(message: *Message, moment_cycles: u64) py.Error!*py.Object {
         if (!message.has_stamps) return py.none();
-        const elapsed_ns = message.clock.nanoseconds(moment_cycles -| message.stamps.received_cycles);
+        const elapsed_cycles = moment_cycles -| message.stamps.received_cycles;
+        const elapsed_ns = message.clock.nanoseconds(elapsed_cycles);
         return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));
     }
 

@@ -9,6 +9,7 @@ const c = py.c;
 const exceptions = @import("exceptions.zig");
 const Client = @import("client.zig").Client;
 
+const Allocator = std.mem.Allocator;
 const constants = core.constants;
 const http = core.http;
 const libssl = core.ssl.libssl;
@@ -98,6 +99,7 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
         error.OutOfMemory => return noMemory(),
         error.PythonError => return error.PythonError,
     };
+    try checkRequest(arena, &options);
     client.tls_context = null;
     if (options.url.scheme.isSecure()) client.tls_context = try tlsContext(arena, &arguments);
     errdefer if (client.tls_context) |*context| context.deinit();
@@ -113,7 +115,12 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
     }
     client.body_size_max = switch (options.purpose) {
         .websocket => constants.error_body_size_max,
-        .get => @intCast(@max(arguments.max_body_size, 0)),
+        .get => try sizeBetween(
+            "max_body_size",
+            arguments.max_body_size,
+            0,
+            std.math.maxInt(c.Py_ssize_t),
+        ),
     };
     client.on_msg = keepCallable(arguments.on_msg);
     client.on_open = keepCallable(arguments.on_open);
@@ -123,7 +130,10 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
 
 const BuildError = py.Error || error{OutOfMemory};
 
-fn buildOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildError!core.connection.Options {
+fn buildOptions(
+    arena: Allocator,
+    arguments: *const Arguments,
+) BuildError!core.connection.Options {
     const url_text = try copyText(arena, arguments.url) orelse {
         return py.raise(c.PyExc_TypeError, "url is needed");
     };
@@ -138,7 +148,14 @@ fn buildOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildErro
         });
     }
     const host = try arena.dupeSentinel(u8, url.host, 0);
-    const server_name = try copyText(arena, arguments.server_name) orelse host;
+    const wanted_name = try copyText(arena, arguments.server_name) orelse host;
+    // The dot at the end of an absolute name is the resolver's business (RFC 6066, section 3).
+    const relative_name = std.mem.cutSuffix(u8, wanted_name, ".") orelse wanted_name;
+    const server_name = try arena.dupeSentinel(u8, relative_name, 0);
+    // OpenSSL compares no name at all with an empty one.
+    if (server_name.len == 0 or server_name.len > http.url.host_size_max) {
+        return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
+    }
     return .{
         .purpose = purpose,
         .url = url,
@@ -167,7 +184,25 @@ fn buildOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildErro
     };
 }
 
-fn socketOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildError!core.socket.Options {
+/// What a request cannot hold is refused here, before any I/O, by writing it once.
+fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Error!void {
+    const target = arena.alloc(u8, constants.request_size_max) catch return noMemory();
+    defer arena.free(target);
+    const written: core.ws.handshake.RequestError!usize = switch (options.purpose) {
+        .websocket => core.ws.handshake.writeRequest(target, .{
+            .url = &options.url,
+            .key = &core.ws.handshake.keyFrom(&@splat(0)),
+            .headers = options.headers,
+            .subprotocols = options.subprotocols,
+        }),
+        .get => http.request.write(target, .{ .url = &options.url, .headers = options.headers }),
+    };
+    _ = written catch |err| {
+        return py.raiseFormat(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
+    };
+}
+
+fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.socket.Options {
     var local_address: ?core.os.Address = null;
     if (try copyText(arena, arguments.local_address)) |text| {
         local_address = core.os.Address.parse(text, 0) orelse {
@@ -177,7 +212,10 @@ fn socketOptions(arena: std.mem.Allocator, arguments: *const Arguments) BuildErr
     return .{
         .local_address = local_address,
         .interface = try copyText(arena, arguments.interface),
-        .receive_buffer_size = try optionalSize("receive_buffer_size", arguments.receive_buffer_size),
+        .receive_buffer_size = try optionalSize(
+            "receive_buffer_size",
+            arguments.receive_buffer_size,
+        ),
         .send_buffer_size = try optionalSize("send_buffer_size", arguments.send_buffer_size),
         .busy_poll_us = try optionalSize("socket_busy_poll_us", arguments.socket_busy_poll_us),
         .quick_ack = arguments.quick_ack != 0,
@@ -241,13 +279,13 @@ fn choice(comptime E: type, name: []const u8, text: [*c]const u8) py.Error!E {
 }
 
 /// A copy, because the core borrows its strings and Python may free its own.
-fn copyText(arena: std.mem.Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const u8 {
+fn copyText(arena: Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const u8 {
     const source = text orelse return null;
     return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
 }
 
 /// A sequence of str.
-fn textList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
+fn textList(arena: Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
     const sequence = object orelse return &.{};
     const count = c.PySequence_Size(sequence);
     if (count < 0) return error.PythonError;
@@ -261,7 +299,7 @@ fn textList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const [:
 }
 
 /// A sequence of name, value, name, value …: what cannot be sent is refused here, before any I/O.
-fn headerList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const http.Header {
+fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Header {
     const texts = try textList(arena, object);
     const headers = try arena.alloc(http.Header, texts.len / 2);
     for (headers, 0..) |*header, index| {
@@ -280,7 +318,7 @@ fn headerList(arena: std.mem.Allocator, object: ?*py.Object) BuildError![]const 
     return headers;
 }
 
-fn tlsContext(arena: std.mem.Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
+fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
     const libraries = textList(arena, arguments.tls_libraries) catch |err| switch (err) {
         error.OutOfMemory => return noMemory(),
         error.PythonError => return error.PythonError,

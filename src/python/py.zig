@@ -190,20 +190,18 @@ pub const Arguments = struct {
                 positional_max, arguments.positional_count,
             });
         }
-        for (arguments.values[0..arguments.positional_count], bound[0..arguments.positional_count]) |
-            value,
-            *place,
-        | place.* = value;
+        const positional = arguments.values[0..arguments.positional_count];
+        for (positional, bound[0..positional.len]) |value, *place| place.* = value;
         const keywords = arguments.names orelse return bound;
         const count: usize = @intCast(c.PyTuple_Size(keywords));
         for (arguments.values[arguments.positional_count..][0..count], 0..) |value, index| {
             const name = try utf8(c.PyTuple_GetItem(keywords, @intCast(index)).?);
-            try place_by_name(names, &bound, name, value);
+            try placeByName(names, &bound, name, value);
         }
         return bound;
     }
 
-    fn place_by_name(
+    fn placeByName(
         comptime names: []const [:0]const u8,
         bound: *[names.len]?*Object,
         name: []const u8,
@@ -224,7 +222,13 @@ pub const Arguments = struct {
 
 /// The type of `object`, borrowed.
 pub fn typeOf(object: *Object) *c.PyTypeObject {
-    return @ptrCast(@alignCast(c.Py_TYPE(object).?));
+    return object.ob_type;
+}
+
+/// How many references there are. Up to Python 3.11 this is a field, later a function.
+pub fn referenceCount(object: *Object) c.Py_ssize_t {
+    if (comptime @hasField(Object, "ob_refcnt")) return object.ob_refcnt;
+    return c.Py_REFCNT(object);
 }
 
 /// The function in a slot of a type. Code is aligned on some targets and a void pointer is not,
@@ -247,7 +251,8 @@ pub fn allocate(type_object: *c.PyTypeObject) Error!*Object {
 pub fn free(object: *Object) void {
     const type_object = typeOf(object);
     typeSlot(type_object, c.Py_tp_free, fn (*Object) callconv(.c) void)(object);
-    c.Py_DECREF(@ptrCast(type_object));
+    const type_as_object: *Object = @ptrCast(type_object);
+    c.Py_DECREF(type_as_object);
 }
 
 pub fn slot(comptime id: c_int, value: *const anyopaque) c.PyType_Slot {
@@ -275,8 +280,16 @@ pub const Bytes = struct {
     }
 };
 
+/// Lets another Python thread run, if one waits for its turn.
+pub fn yieldLock() void {
+    c.PyEval_RestoreThread(c.PyEval_SaveThread());
+}
+
 /// Runs `function` while other Python threads may run.
-pub fn withoutLock(function: anytype, arguments: anytype) @TypeOf(@call(.auto, function, arguments)) {
+pub fn withoutLock(
+    function: anytype,
+    arguments: anytype,
+) @TypeOf(@call(.auto, function, arguments)) {
     const state = c.PyEval_SaveThread();
     defer c.PyEval_RestoreThread(state);
     return @call(.auto, function, arguments);

@@ -25,10 +25,12 @@ pub fn info(client: *Client) py.Error!*py.Object {
     try py.setItem(dict, "kernel_stamp_source", py.string(@tagName(source)));
     // Known once the clock has been calibrated, by the first connect.
     const calibrated = connection.clock.multiplier != 0;
-    const cycles_per_ns = if (calibrated) floatObject(connection.clock.cyclesPerNs()) else py.none();
+    const clock = &connection.clock;
+    const cycles_per_ns = if (calibrated) floatObject(clock.cyclesPerNs()) else py.none();
     try py.setItem(dict, "cycles_per_ns", cycles_per_ns);
     try py.setItem(dict, "receive_ring", ringInfo(connection.receive_ring));
-    try py.setItem(dict, "send_ring", ringInfo(if (connection.outbox) |*outbox| outbox.ring else null));
+    const send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
+    try py.setItem(dict, "send_ring", ringInfo(send_ring));
     try py.setItem(dict, "socket_options", socketInfo(connection));
     try py.setItem(dict, "busy_poll", py.boolean(connection.options.busy_poll));
     return dict;

@@ -3,7 +3,8 @@
 //! Building needs no OpenSSL headers and the extension links no OpenSSL: it uses the library that
 //! Python's own `_ssl` module has loaded, so that a process has one TLS library, one that its
 //! distribution keeps patched. The declarations are written by hand after the manual pages
-//! (https://docs.openssl.org/master/man3/); they are the same from OpenSSL 1.1.1 on and in LibreSSL.
+//! (https://docs.openssl.org/master/man3/); from OpenSSL 1.1.1 on they have stayed the same, and
+//! LibreSSL shares them.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -19,6 +20,7 @@ pub const VerifyParameters = opaque {}; // X509_VERIFY_PARAM
 
 pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
 pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
+pub const InfoCallback = fn (*const Ssl, c_int, c_int) callconv(.c) void;
 pub const BioControl = fn (*Bio, c_int, c_long, ?*anyopaque) callconv(.c) c_long;
 
 /// One field a function, named as in C, so that a call reads like the manual page.
@@ -30,6 +32,7 @@ pub const Api = struct {
     SSL_CTX_new: *const fn (*const Method) callconv(.c) ?*Context,
     SSL_CTX_free: *const fn (*Context) callconv(.c) void,
     SSL_CTX_ctrl: *const fn (*Context, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
+    SSL_CTX_set_info_callback: *const fn (*Context, *const InfoCallback) callconv(.c) void,
     SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const anyopaque) callconv(.c) void,
     SSL_CTX_set_default_verify_paths: *const fn (*Context) callconv(.c) c_int,
     SSL_CTX_load_verify_locations: *const fn (
@@ -47,13 +50,13 @@ pub const Api = struct {
     SSL_free: *const fn (*Ssl) callconv(.c) void,
     SSL_ctrl: *const fn (*Ssl, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
     SSL_set_bio: *const fn (*Ssl, *Bio, *Bio) callconv(.c) void,
+    SSL_get_rbio: *const fn (*const Ssl) callconv(.c) ?*Bio,
     SSL_set_connect_state: *const fn (*Ssl) callconv(.c) void,
     SSL_do_handshake: *const fn (*Ssl) callconv(.c) c_int,
     SSL_read: *const fn (*Ssl, [*]u8, c_int) callconv(.c) c_int,
     SSL_write: *const fn (*Ssl, [*]const u8, c_int) callconv(.c) c_int,
     SSL_pending: *const fn (*const Ssl) callconv(.c) c_int,
     SSL_shutdown: *const fn (*Ssl) callconv(.c) c_int,
-    SSL_get_error: *const fn (*const Ssl, c_int) callconv(.c) c_int,
     SSL_get_version: *const fn (*const Ssl) callconv(.c) [*:0]const u8,
     SSL_get_current_cipher: *const fn (*const Ssl) callconv(.c) ?*const Cipher,
     SSL_CIPHER_get_name: *const fn (?*const Cipher) callconv(.c) [*:0]const u8,
@@ -106,11 +109,8 @@ pub const control_set_tlsext_hostname = 55;
 pub const name_type_host_name = 0;
 pub const mode_enable_partial_write = 0x1;
 pub const mode_accept_moving_write_buffer = 0x2;
-pub const error_ssl = 1;
-pub const error_want_read = 2;
-pub const error_want_write = 3;
-pub const error_syscall = 5;
-pub const error_zero_return = 6;
+pub const info_read_alert = 0x4004; // SSL_CB_READ_ALERT
+pub const alert_close_notify = 0;
 pub const bio_type_source_sink = 0x0400;
 pub const bio_flag_read = 0x1;
 pub const bio_flag_write = 0x2;
@@ -183,7 +183,7 @@ fn lookUp(name: [:0]const u8) LoadError!Api {
 
 test "libssl: the system's library has every function" {
     const api = load(&.{}) catch |err| switch (err) {
-        error.LibraryNotFound => return error.SkipZigTest, // Seen from Python it may still be there.
+        error.LibraryNotFound => return error.SkipZigTest, // Python may still bring one.
         error.SymbolMissing => return err,
     };
 

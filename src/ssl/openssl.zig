@@ -66,6 +66,7 @@ pub const Context = struct {
         _ = api.SSL_CTX_set_cipher_list(handle, ciphers_tls1_2);
         const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
         api.SSL_CTX_set_verify(handle, verify, null);
+        api.SSL_CTX_set_info_callback(handle, &noteAlert);
         loadFiles(api, handle, options) catch |err| {
             failure.* = takeFailure(api, .oldest);
             return err;
@@ -112,7 +113,11 @@ pub const Session = struct {
     plaintext_pending: bool,
     last_failure: Failure,
 
-    pub fn init(session: *Session, context: *const Context, options: ssl.SessionOptions) Error!void {
+    pub fn init(
+        session: *Session,
+        context: *const Context,
+        options: ssl.SessionOptions,
+    ) Error!void {
         const api = context.api;
         const handle = api.SSL_new(context.handle) orelse return error.OutOfMemory;
         errdefer api.SSL_free(handle);
@@ -171,8 +176,8 @@ pub const Session = struct {
         plaintext: []u8,
         to_send: []u8,
     ) Error!Step {
-        // OpenSSL sees whole records, one a call: then no byte of the next one hides in its buffers,
-        // and no call is made that could only say "not yet", which costs as much as a record.
+        // OpenSSL sees whole records, one a call: then no byte of the next one hides in its
+        // buffers, and no call is made that can only say "not yet", which costs as much.
         const record: []const u8 = ssl.firstRecord(received) orelse "";
         if (record.len == 0 and !session.plaintext_pending) return .{
             .status = .needs_received,
@@ -233,23 +238,17 @@ pub const Session = struct {
         session.last_failure.verify_reason = std.mem.span(api.X509_verify_cert_error_string(code));
     }
 
-    /// What a result of zero or less means. Our BIO knows when it ran dry, and SSL_get_error is
-    /// asked only otherwise: it looks at the thread's error queue, which would have to be cleared
-    /// before every record.
+    /// What a result of zero or less means. Our BIO knows when it ran dry or full, and our callback
+    /// when the peer has closed. SSL_get_error would look at the thread's error queue, where
+    /// somebody else's error passes for ours, unless it was emptied before every record.
     fn meaningOf(session: *Session, result: c_int) Error!Step.Status {
         if (result > 0) return .done;
         if (session.transfer.starved) return .needs_received;
         if (session.transfer.full) return .needs_room;
-        return switch (session.api.SSL_get_error(session.handle, result)) {
-            libssl.error_want_read => .needs_received,
-            libssl.error_want_write => .needs_room,
-            libssl.error_zero_return => .closed,
-            else => {
-                session.last_failure = takeFailure(session.api, .newest);
-                session.explainCertificate();
-                return error.TlsFailed;
-            },
-        };
+        if (session.transfer.closed) return .closed;
+        session.last_failure = takeFailure(session.api, .newest);
+        session.explainCertificate();
+        return error.TlsFailed;
     }
 };
 
@@ -264,6 +263,8 @@ const Transfer = struct {
     starved: bool = false,
     /// OpenSSL wanted to send more than there is room for.
     full: bool = false,
+    /// The peer has said close_notify. Stays.
+    closed: bool = false,
 
     fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
         transfer.received = received;
@@ -303,6 +304,14 @@ fn sharedMethod(api: *const libssl.Api) error{OutOfMemory}!*libssl.BioMethod {
 
 fn transferOf(bio: *libssl.Bio) *Transfer {
     return @ptrCast(@alignCast(libssl.get().?.BIO_get_data(bio).?));
+}
+
+/// Called during handshakes and for alerts, not for records of data.
+fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c) void {
+    if (place != libssl.info_read_alert) return;
+    const description = value & 0xff; // Above it: the level.
+    if (description != libssl.alert_close_notify) return;
+    transferOf(libssl.get().?.SSL_get_rbio(handle).?).closed = true;
 }
 
 fn bioRead(bio: *libssl.Bio, target: [*]u8, target_size: c_int) callconv(.c) c_int {

@@ -1,0 +1,529 @@
+//! A kernel that does what a test has written down, one call at a time: the file is the platform,
+//! as os/linux.zig is, and goes where a `comptime Os: type` is asked for.
+//!
+//! The script is three queues, for connects, reads and sends, and a clock that stands still until
+//! it is told to go on or a wait has nothing else to do. What no client may do (touch a descriptor
+//! that is closed, close one that is watched, read again although the last read has said that there
+//! is nothing more, wait for what cannot come) panics on the spot, with the client on the stack.
+//! Numbers of closed descriptors come back at once, as they do in real kernels.
+//! There is one such kernel in a process: `kernel`, made new by `reset`.
+
+const std = @import("std");
+const os = @import("../os.zig");
+
+pub const Descriptor = os.Descriptor;
+pub const Address = os.Address;
+pub const AddressList = os.AddressList;
+pub const KernelStamp = os.KernelStamp;
+pub const TimestampMode = os.TimestampMode;
+pub const SocketOptions = os.SocketOptions;
+pub const Mapping = os.Mapping;
+pub const MapOptions = os.MapOptions;
+
+/// What becomes of one connect. Without a step it succeeds at once.
+pub const ConnectStep = union(enum) {
+    connected,
+    fails: os.ConnectError,
+    /// In progress; the answer comes so much later.
+    answered: struct { after_ns: u64 = 0, result: os.ConnectError!void = {} },
+    /// In progress for ever.
+    silent,
+};
+
+/// What the socket has to read, in order. After the last step there is nothing, and it stays open.
+pub const ReceiveStep = union(enum) {
+    /// A segment: one read, or as many as the reader's buffer needs. The next one arrives after.
+    bytes: []const u8,
+    /// Nothing comes for so long.
+    pause_ns: u64,
+    /// Readable, says the notifier, but then there is nothing.
+    spurious,
+    /// The peer has closed its direction. Stays.
+    end,
+    fails: os.ReceiveError,
+};
+
+/// What becomes of one send. Without a step it takes as much as `send_room`.
+pub const SendStep = union(enum) {
+    takes: usize,
+    /// Full, until the next wait for room.
+    would_block,
+    /// And so does every later one of this connection, unless it is WouldBlock.
+    fails: os.SendError,
+};
+
+/// The state of the machine. A test sets and reads the fields as it likes.
+pub const Kernel = struct {
+    arena: std.heap.ArenaAllocator,
+    random: std.Random.DefaultPrng,
+    now_ns: u64 = 1_000_000_000,
+
+    addresses: AddressList = .{},
+    resolve_failure: ?os.ResolveError = null,
+    open_failure: ?os.OpenError = null,
+    option_failure: ?os.OptionError = null,
+    notifier_failure: ?os.NotifierError = null,
+    watch_failure: ?os.WatchError = null,
+    wait_failure: ?os.WaitError = null,
+    /// So many waits are interrupted by a signal.
+    interrupts: u32 = 0,
+
+    connects: Queue(ConnectStep) = .{},
+    receives: Queue(ReceiveStep) = .{},
+    sends: Queue(SendStep) = .{},
+    /// How much the socket's send buffer still takes.
+    send_room: usize = std.math.maxInt(usize),
+    send_dead: ?os.SendError = null,
+    /// When the pause at the head of `receives` is over.
+    pause_until_ns: ?u64 = null,
+    /// The last read said that there is nothing more; until the next wait.
+    drained: bool = false,
+    /// Whether reading again all the same is how it should be.
+    spins_allowed: bool = false,
+    /// What `receive` fills in where stamps were asked for.
+    stamp: KernelStamp = .{},
+
+    sockets: [8]?Socket = @splat(null),
+    watched: ?Watched = null,
+    notifiers: u32 = 0,
+
+    /// All bytes of the client, of all its connections.
+    sent: std.ArrayList(u8) = .empty,
+    /// Whom the client tried, and when.
+    dialled: std.ArrayList(Dialled) = .empty,
+    send_side_shut: bool = false,
+    receive_calls: u32 = 0,
+    send_calls: u32 = 0,
+    wait_calls: u32 = 0,
+    watch_changes: u32 = 0,
+
+    pub const Dialled = struct { address: Address, at_ns: u64 };
+    const Watched = struct { descriptor: Descriptor, interest: os.Interest };
+    const Socket = union(enum) {
+        fresh,
+        connecting: struct { answer_ns: ?u64, result: os.ConnectError!void },
+        connected,
+    };
+
+    /// Anything that can be read comes as one segment.
+    pub fn feed(state: *Kernel, bytes: []const u8) void {
+        if (bytes.len == 0) return;
+        state.then(.{ .bytes = state.keep(bytes) });
+    }
+
+    pub fn feedByteByByte(state: *Kernel, bytes: []const u8) void {
+        const kept = state.keep(bytes);
+        for (0..kept.len) |index| state.then(.{ .bytes = kept[index..][0..1] });
+    }
+
+    /// The next thing to read.
+    pub fn then(state: *Kernel, step: ReceiveStep) void {
+        state.receives.push(state.arena.allocator(), step);
+    }
+
+    pub fn thenConnect(state: *Kernel, step: ConnectStep) void {
+        state.connects.push(state.arena.allocator(), step);
+    }
+
+    pub fn thenSend(state: *Kernel, step: SendStep) void {
+        state.sends.push(state.arena.allocator(), step);
+    }
+
+    /// Forgets what has not been done yet, and that the send buffer was full.
+    pub fn clear(state: *Kernel) void {
+        state.receives = .{};
+        state.sends = .{};
+        state.pause_until_ns = null;
+        state.send_room = std.math.maxInt(usize);
+    }
+
+    /// A copy that lives as long as the script.
+    pub fn keep(state: *Kernel, bytes: []const u8) []u8 {
+        return state.arena.allocator().dupe(u8, bytes) catch @panic("out of memory");
+    }
+
+    /// Whether a wait could only time out. `wants_write`: whether the client has bytes to send.
+    pub fn isIdle(state: *Kernel, wants_write: bool) bool {
+        for (state.sockets) |place| {
+            const socket = place orelse continue;
+            if (socket == .connecting) return false;
+        }
+        state.settle();
+        if (state.receives.head() != null) return false;
+        return !wants_write or state.send_room == 0;
+    }
+
+    /// A pause whose time has come is over.
+    fn settle(state: *Kernel) void {
+        while (state.receives.head()) |step| {
+            const pause_ns = switch (step.*) {
+                .pause_ns => |duration_ns| duration_ns,
+                .bytes, .spurious, .end, .fails => return,
+            };
+            const until_ns = state.pause_until_ns orelse state.now_ns +| pause_ns;
+            state.pause_until_ns = until_ns;
+            if (state.now_ns < until_ns) return;
+            state.pause_until_ns = null;
+            state.receives.pop();
+        }
+    }
+
+    fn readiness(state: *Kernel, watched: Watched) os.Ready {
+        const interest = watched.interest;
+        switch (state.socketOf(watched.descriptor).*) {
+            .fresh => return .{},
+            .connecting => |attempt| {
+                const answer_ns = attempt.answer_ns orelse return .{};
+                if (state.now_ns < answer_ns) return .{};
+                const failed = if (attempt.result) |_| false else |_| true;
+                return .{ .readable = failed, .writable = interest.writable };
+            },
+            .connected => {},
+        }
+        state.settle();
+        const step = state.receives.head();
+        const arrived = step != null and step.?.* != .pause_ns;
+        return .{
+            .readable = interest.readable and arrived,
+            .writable = interest.writable and state.hasRoom(),
+        };
+    }
+
+    fn hasRoom(state: *Kernel) bool {
+        if (state.sends.head()) |step| {
+            if (step.* == .would_block) state.sends.pop();
+        }
+        return state.send_room > 0;
+    }
+
+    /// When something happens on the watched socket by itself.
+    fn nextHappeningNs(state: *Kernel, watched: Watched) ?u64 {
+        return switch (state.socketOf(watched.descriptor).*) {
+            .fresh => null,
+            .connecting => |attempt| attempt.answer_ns,
+            .connected => pause: {
+                const step = state.receives.head() orelse break :pause null;
+                const pauses = watched.interest.readable and step.* == .pause_ns;
+                break :pause if (pauses) state.pause_until_ns else null;
+            },
+        };
+    }
+
+    fn socketOf(state: *Kernel, descriptor: Descriptor) *Socket {
+        const index = descriptor - descriptor_first;
+        if (index < 0 or index >= state.sockets.len) @panic("no such descriptor");
+        if (state.sockets[@intCast(index)]) |*socket| return socket;
+        @panic("the descriptor is closed");
+    }
+
+    fn openCount(state: *const Kernel) u32 {
+        var count: u32 = 0;
+        for (state.sockets) |socket| count += @intFromBool(socket != null);
+        return count;
+    }
+};
+
+const descriptor_first = 100;
+const notifier_descriptor = 99;
+
+/// The machine of the test that is running.
+pub var kernel: Kernel = undefined;
+
+/// A new machine, with one address in its name service.
+pub fn reset(gpa: std.mem.Allocator, seed: u64) void {
+    kernel = .{ .arena = .init(gpa), .random = .init(seed) };
+    std.debug.assert(kernel.addresses.append(Address.parse("192.0.2.1", 80).?));
+}
+
+/// Panics when the client has left anything open.
+pub fn deinit() void {
+    if (kernel.openCount() != 0) @panic("a socket was left open");
+    if (kernel.notifiers != 0) @panic("a notifier was left open");
+    kernel.arena.deinit();
+    kernel = undefined;
+}
+
+/// First in, first out.
+fn Queue(comptime Step: type) type {
+    return struct {
+        steps: std.ArrayList(Step) = .empty,
+        done: usize = 0,
+
+        fn push(queue: *@This(), arena: std.mem.Allocator, step: Step) void {
+            queue.steps.append(arena, step) catch @panic("out of memory");
+        }
+
+        fn head(queue: *@This()) ?*Step {
+            if (queue.done == queue.steps.items.len) return null;
+            return &queue.steps.items[queue.done];
+        }
+
+        fn pop(queue: *@This()) void {
+            queue.done += 1;
+        }
+
+        fn take(queue: *@This()) ?Step {
+            const step = queue.head() orelse return null;
+            queue.pop();
+            return step.*;
+        }
+    };
+}
+
+// ---- What the client calls: see `os.Interface`. ------------------------------------------------
+
+pub fn resolve(_: [:0]const u8, _: u16, list: *AddressList) os.ResolveError!void {
+    if (kernel.resolve_failure) |failure| return failure;
+    list.* = kernel.addresses;
+}
+
+pub fn openSocket(_: *const Address) os.OpenError!Descriptor {
+    if (kernel.open_failure) |failure| return failure;
+    for (&kernel.sockets, descriptor_first..) |*place, descriptor| {
+        if (place.* != null) continue;
+        place.* = .fresh;
+        return @intCast(descriptor);
+    }
+    return error.TooManyOpenFiles;
+}
+
+pub fn connect(descriptor: Descriptor, address: *const Address) os.ConnectError!os.ConnectState {
+    const socket = kernel.socketOf(descriptor);
+    if (socket.* != .fresh) @panic("connected twice");
+    kernel.dialled.append(kernel.arena.allocator(), .{
+        .address = address.*,
+        .at_ns = kernel.now_ns,
+    }) catch return error.OutOfMemory;
+    switch (kernel.connects.take() orelse .connected) {
+        .connected => socket.* = .connected,
+        .fails => |failure| return failure,
+        .answered => |answer| socket.* = .{ .connecting = .{
+            .answer_ns = kernel.now_ns + answer.after_ns,
+            .result = answer.result,
+        } },
+        .silent => socket.* = .{ .connecting = .{ .answer_ns = null, .result = {} } },
+    }
+    kernel.send_side_shut = false;
+    kernel.send_dead = null;
+    kernel.drained = false;
+    return if (socket.* == .connected) .connected else .in_progress;
+}
+
+pub fn connectResult(descriptor: Descriptor) os.ConnectError!void {
+    const socket = kernel.socketOf(descriptor);
+    switch (socket.*) {
+        .fresh => @panic("asked how a connect went that never was"),
+        .connected => {},
+        .connecting => |attempt| {
+            const answer_ns = attempt.answer_ns orelse @panic("the connect has not ended");
+            if (kernel.now_ns < answer_ns) @panic("the connect has not ended yet");
+            try attempt.result;
+            socket.* = .connected;
+        },
+    }
+}
+
+pub fn bind(_: Descriptor, _: *const Address) os.BindError!void {}
+pub fn bindToInterface(_: Descriptor, _: []const u8) os.BindError!void {}
+
+pub fn receive(
+    descriptor: Descriptor,
+    buffer: []u8,
+    stamp: ?*KernelStamp,
+) os.ReceiveError!usize {
+    if (kernel.socketOf(descriptor).* != .connected) @panic("read before it was connected");
+    kernel.receive_calls += 1;
+    if (kernel.drained and !kernel.spins_allowed) @panic("a read that can give nothing");
+    if (stamp) |target| target.* = kernel.stamp;
+    kernel.settle();
+    const step = kernel.receives.head() orelse return wouldBlock();
+    switch (step.*) {
+        .bytes => |*bytes| {
+            const size = @min(buffer.len, bytes.len);
+            @memcpy(buffer[0..size], bytes.*[0..size]);
+            bytes.* = bytes.*[size..];
+            if (bytes.len == 0) kernel.receives.pop();
+            kernel.drained = size < buffer.len;
+            return size;
+        },
+        .pause_ns => return wouldBlock(),
+        .spurious => {
+            kernel.receives.pop();
+            return wouldBlock();
+        },
+        .end => return 0,
+        .fails => |failure| {
+            kernel.receives.pop();
+            return failure;
+        },
+    }
+}
+
+fn wouldBlock() error{WouldBlock} {
+    kernel.drained = true;
+    return error.WouldBlock;
+}
+
+pub fn send(descriptor: Descriptor, bytes: []const u8) os.SendError!usize {
+    if (kernel.socketOf(descriptor).* != .connected) @panic("sent before it was connected");
+    if (kernel.send_side_shut) @panic("sent after the end");
+    if (bytes.len == 0) @panic("sent nothing");
+    kernel.send_calls += 1;
+    if (kernel.send_dead) |failure| return failure;
+    var size = @min(bytes.len, kernel.send_room);
+    if (kernel.sends.head()) |step| switch (step.*) {
+        .takes => |limit| {
+            kernel.sends.pop();
+            size = @min(size, limit);
+        },
+        .would_block => return error.WouldBlock,
+        .fails => |failure| {
+            kernel.sends.pop();
+            switch (failure) {
+                error.WouldBlock => {},
+                else => kernel.send_dead = failure,
+            }
+            return failure;
+        },
+    };
+    if (size == 0) return error.WouldBlock;
+    kernel.sent.appendSlice(kernel.arena.allocator(), bytes[0..size]) catch
+        return error.OutOfMemory;
+    if (kernel.send_room != std.math.maxInt(usize)) kernel.send_room -= size;
+    return size;
+}
+
+pub fn shutdownSend(descriptor: Descriptor) void {
+    if (kernel.socketOf(descriptor).* != .connected) @panic("shut before it was connected");
+    kernel.send_side_shut = true;
+}
+
+pub fn close(descriptor: Descriptor) void {
+    _ = kernel.socketOf(descriptor);
+    if (kernel.watched) |watched| {
+        if (watched.descriptor == descriptor) @panic("closed while it is watched");
+    }
+    kernel.sockets[@intCast(descriptor - descriptor_first)] = null;
+}
+
+pub fn setNoDelay(descriptor: Descriptor) os.OptionError!void {
+    _ = kernel.socketOf(descriptor);
+    if (kernel.option_failure) |failure| return failure;
+}
+
+pub fn setQuickAck(_: Descriptor) os.OptionError!void {}
+pub fn setBusyPoll(_: Descriptor, _: u32) os.OptionError!void {}
+pub fn setReceiveBufferSize(_: Descriptor, _: u32) os.OptionError!void {}
+pub fn setSendBufferSize(_: Descriptor, _: u32) os.OptionError!void {}
+pub fn enableReceiveStamps(_: Descriptor, _: TimestampMode) os.OptionError!void {}
+
+pub fn socketOptions(_: Descriptor) SocketOptions {
+    return .{
+        .no_delay = true,
+        .quick_ack = null,
+        .busy_poll_us = null,
+        .receive_buffer_size = 65_536,
+        .send_buffer_size = 65_536,
+    };
+}
+
+pub fn localAddress(_: Descriptor) ?Address {
+    return null;
+}
+
+pub fn peerAddress(_: Descriptor) ?Address {
+    return null;
+}
+
+/// Three a nanosecond.
+pub fn cycles() u64 {
+    return kernel.now_ns * 3;
+}
+
+/// A spin cannot wait for a test: where spins are allowed, a look at the clock takes time.
+pub fn monotonicNs() u64 {
+    if (kernel.spins_allowed) kernel.now_ns += 1_000;
+    return kernel.now_ns;
+}
+
+pub fn realtimeNs() i64 {
+    return epoch_ns + @as(i64, @intCast(kernel.now_ns));
+}
+
+/// What `realtimeNs` says when `monotonicNs` says 0.
+pub const epoch_ns = 1_700_000_000_000_000_000;
+
+/// The same ones for the same seed.
+pub fn random(buffer: []u8) void {
+    kernel.random.random().bytes(buffer);
+}
+
+pub const mapMirrored = os.Os.mapMirrored;
+pub const unmapMirrored = os.Os.unmapMirrored;
+
+pub fn pinThread(_: u32) os.TuneError!void {}
+pub fn setRealtimePriority(_: u8) os.TuneError!void {}
+pub fn lockMemory() os.TuneError!void {}
+
+/// See notifier.zig.
+pub const Notifier = struct {
+    pub fn init() os.NotifierError!Notifier {
+        if (kernel.notifier_failure) |failure| return failure;
+        kernel.notifiers += 1;
+        return .{};
+    }
+
+    pub fn deinit(_: *Notifier) void {
+        if (kernel.watched != null) @panic("something is watched still");
+        kernel.notifiers -= 1;
+    }
+
+    pub fn watch(_: *Notifier, watched: Descriptor, interest: os.Interest) os.WatchError!void {
+        _ = kernel.socketOf(watched);
+        if (kernel.watched) |before| {
+            if (before.descriptor != watched) @panic("another descriptor is watched still");
+            if (before.interest == interest) return;
+        }
+        if (kernel.watch_failure) |failure| return failure;
+        kernel.watch_changes += 1;
+        kernel.watched = .{ .descriptor = watched, .interest = interest };
+    }
+
+    pub fn unwatch(_: *Notifier, unwatched: Descriptor) void {
+        const watched = kernel.watched orelse return;
+        if (watched.descriptor == unwatched) kernel.watched = null;
+    }
+
+    pub fn wait(_: *Notifier, timeout_ns: ?u64) os.WaitError!os.Ready {
+        kernel.wait_calls += 1;
+        kernel.drained = false;
+        if (kernel.wait_failure) |failure| return failure;
+        if (kernel.interrupts > 0) {
+            kernel.interrupts -= 1;
+            return .{ .interrupted = true };
+        }
+        const watched = kernel.watched orelse @panic("waits for nothing");
+        const end_ns = kernel.now_ns +| (timeout_ns orelse std.math.maxInt(u64));
+        var paused = false;
+        while (true) {
+            const ready = kernel.readiness(watched);
+            if (ready.readable or ready.writable) return ready;
+            const happening_ns = kernel.nextHappeningNs(watched) orelse std.math.maxInt(u64);
+            if (happening_ns == std.math.maxInt(u64) and timeout_ns == null) {
+                if (paused) return .{ .interrupted = true }; // The script ends with a pause.
+                @panic("waits for what cannot come");
+            }
+            kernel.now_ns = @max(kernel.now_ns, @min(happening_ns, end_ns));
+            if (happening_ns > end_ns) return .{ .timed_out = true };
+            paused = true;
+        }
+    }
+
+    pub fn descriptor(_: *const Notifier) Descriptor {
+        return notifier_descriptor;
+    }
+};
+
+comptime {
+    os.assertPlatform(@This());
+}
