@@ -1,0 +1,84 @@
+"""Fixtures shared by all tests: scripted servers, certificates, and a limit for each test."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import trustme
+
+sys.path.insert(0, str(Path(__file__).parent))  # For `servers`, whatever the import mode.
+
+from servers import Scripts, ScriptServer, Serve
+
+#: Seconds after which a test that hangs is ended. The client lets signal handlers run.
+TEST_TIMEOUT = 60
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    """Ends a test that hangs, so that it fails rather than blocks all others."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the test took more than {TEST_TIMEOUT} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(TEST_TIMEOUT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """The authority that signs the certificates of the test servers."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The authority's certificate, for the option ``ca_file``."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tls_context(ca: trustme.CA) -> ssl.SSLContext:
+    """TLS for a server on the loopback, whichever way it is named."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def serve(ca_file: Path, tls_context: ssl.SSLContext) -> Serve:
+    """``with serve(script) as server``: a scripted server, over TLS with ``tls=True``.
+
+    ``server.client(...)`` makes a client for it that trusts it.
+    """
+
+    def make(scripts: Scripts, *, tls: bool = False, **options: Any) -> ScriptServer:
+        if tls:
+            options.setdefault("tls_context", tls_context)
+        if options.get("tls_context") is not None:
+            options.setdefault("client_options", {"ca_file": ca_file})
+        return ScriptServer(scripts, **options)
+
+    return make
+
+
+@pytest.fixture(params=["ws", "wss"])
+def serve_both(request: pytest.FixtureRequest, serve: Serve) -> Serve:
+    """Like ``serve``; the test runs twice, over plain TCP and over TLS."""
+
+    def make(scripts: Scripts, **options: Any) -> ScriptServer:
+        return serve(scripts, tls=request.param == "wss", **options)
+
+    return make

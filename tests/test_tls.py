@@ -1,0 +1,640 @@
+"""Who may be at the other end, and what TLS may look like."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from servers import PEER_TIMEOUT, TEXT, Peer, ScriptServer, Serve, has_ipv6
+
+import hftws
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no ::1 on this machine")
+BOTH_FAMILIES = ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
+
+NOW = datetime.datetime.now(datetime.timezone.utc)
+DAY = datetime.timedelta(days=1)
+
+#: X509_V_ERR_* of OpenSSL.
+SELF_SIGNED, NO_ISSUER, NOT_YET_VALID, EXPIRED, WRONG_HOST, WRONG_ADDRESS = 18, 20, 9, 10, 62, 64
+
+
+def greet(peer: Peer) -> None:
+    """Opens, says hello, and closes in the ordinary way."""
+    peer.accept_upgrade()
+    peer.send_text("hello")
+    peer.close_handshake()
+
+
+def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """A server that shows this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def hello_from(server: ScriptServer, **options: Any) -> None:
+    """Connects, and gets what `greet` says."""
+    received: list[bytes] = []
+    client = server.client(lambda msg: received.append(bytes(msg)), **options)
+    client.connect()
+    client.run()
+    assert received == [b"hello"]
+
+
+def raw_send(peer: Peer, data: bytes) -> None:
+    """Past TLS, right onto the wire."""
+    socket.socket.sendall(peer.sock, data)
+
+
+# ---- Certificates. -----------------------------------------------------------------------------
+
+
+def expired(ca: trustme.CA) -> trustme.LeafCert:
+    return ca.issue_cert("127.0.0.1", not_before=NOW - 2 * DAY, not_after=NOW - DAY)
+
+
+def not_yet_valid(ca: trustme.CA) -> trustme.LeafCert:
+    return ca.issue_cert("127.0.0.1", not_before=NOW + DAY, not_after=NOW + 2 * DAY)
+
+
+def another_host(ca: trustme.CA) -> trustme.LeafCert:
+    return ca.issue_cert("feed.example", "localhost", "127.0.0.2")
+
+
+def another_issuer(ca: trustme.CA) -> trustme.LeafCert:
+    return trustme.CA().issue_cert("127.0.0.1")
+
+
+BAD_CERTIFICATES = [
+    (expired, EXPIRED, "expired"),
+    (not_yet_valid, NOT_YET_VALID, "not yet valid"),
+    (another_host, WRONG_ADDRESS, "IP address mismatch"),
+    (another_issuer, NO_ISSUER, "unable to get local issuer"),
+]
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@pytest.mark.parametrize(
+    ("issue", "code", "reason"), BAD_CERTIFICATES, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_certificate_that_proves_nothing_is_refused(
+    serve: Serve,
+    ca: trustme.CA,
+    issue: Callable[[trustme.CA], trustme.LeafCert],
+    code: int,
+    reason: str,
+    version: str,
+) -> None:
+    """Before anything of the request is sent; and verify=False takes it all the same."""
+    context = context_of(issue(ca))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    with serve([greet], tls_context=context) as server:
+        client = server.client()
+        with pytest.raises(hftws.TLSError, match="certificate verify failed") as caught:
+            client.connect()
+        assert caught.value.reason == "certificate verify failed"
+        assert caught.value.verify_code == code
+        assert reason in caught.value.verify_reason
+        assert caught.value.verify_reason in str(caught.value)
+        assert not client.is_open
+    assert len(server.tls_errors) == 1, "the server was told, and no script played"
+
+    with serve(greet, tls_context=context) as server:
+        hello_from(server, verify=False)
+
+
+def test_a_self_signed_certificate_is_refused_unless_it_is_the_root(
+    serve: Serve, tmp_path: Path
+) -> None:
+    own = trustme.CA()
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    own.cert_pem.write_to_path(tmp_path / "cert.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with serve(greet, tls_context=context) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client().connect()
+        assert caught.value.verify_code == SELF_SIGNED
+        assert "self" in caught.value.verify_reason
+        # Trusted, it still is for no host.
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client(ca_file=tmp_path / "cert.pem").connect()
+        assert caught.value.reason == "certificate verify failed"
+        hello_from(server, verify=False)
+
+
+def test_without_a_ca_file_the_systems_roots_decide(serve: Serve) -> None:
+    """They do not know the issuer of the tests."""
+    with serve(greet, tls=True) as server:
+        with pytest.raises(hftws.TLSError, match="certificate verify failed"):
+            server.client(ca_file=None).connect()
+
+
+@pytest.mark.parametrize("host", BOTH_FAMILIES)
+def test_an_address_in_the_certificate_is_compared(serve: Serve, ca: trustme.CA, host: str) -> None:
+    good = context_of(ca.issue_cert(host))
+    with serve(greet, tls_context=good, host=host) as server:
+        hello_from(server)
+    # A name that looks like the address is not the address.
+    other = context_of(ca.issue_cert("127.0.0.9", "::9", "localhost", common_name=host))
+    with serve(greet, tls_context=other, host=host) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client().connect()
+        assert caught.value.verify_code == WRONG_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("names", "server_name", "trusted"),
+    [
+        (["feed.example"], "feed.example", True),
+        (["feed.example"], "FEED.example", True),
+        (["feed.example"], "feed.example.", True),
+        (["other.example", "feed.example"], "feed.example", True),
+        (["feed.example"], "other.example", False),
+        (["feed.example"], "feed.example.org", False),
+        (["feed.example"], "example", False),
+        (["*.example.com"], "feed.example.com", True),
+        (["*.example.com"], "example.com", False),
+        (["*.example.com"], "a.feed.example.com", False),
+        (["127.0.0.1"], "localhost", False),
+        (["127.0.0.2"], "127.0.0.2", True),
+        (["feed.example"], "127.0.0.1", False),
+    ],
+)
+def test_the_server_name_is_the_one_in_the_certificate(
+    serve: Serve, ca: trustme.CA, names: list[str], server_name: str, trusted: bool
+) -> None:
+    """And not the host of the URL, which is 127.0.0.1 here."""
+    with serve(greet, tls_context=context_of(ca.issue_cert(*names))) as server:
+        if trusted:
+            hello_from(server, server_name=server_name)
+            return
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client(server_name=server_name).connect()
+        assert caught.value.verify_code in (WRONG_HOST, WRONG_ADDRESS)
+        assert "mismatch" in caught.value.verify_reason
+
+
+@pytest.mark.parametrize(
+    ("url_host", "server_name", "sent"),
+    [
+        ("localhost", None, "localhost"),
+        ("127.0.0.1", None, None),
+        ("127.0.0.1", "feed.example", "feed.example"),
+        ("localhost", "feed.example", "feed.example"),
+        ("localhost", "feed.example.", "feed.example"),
+        ("localhost", "127.0.0.1", None),
+    ],
+)
+def test_a_name_is_sent_to_the_server_and_an_address_never(
+    serve: Serve, ca: trustme.CA, url_host: str, server_name: str | None, sent: str | None
+) -> None:
+    """RFC 6066, section 3."""
+    context = context_of(ca.issue_cert("feed.example", "localhost", "127.0.0.1"))
+    names: list[str | None] = []
+    context.sni_callback = lambda sock, name, context: names.append(name)
+    with serve(greet, tls_context=context) as server:
+        hello_from(server, url=f"wss://{url_host}:{server.port}/", server_name=server_name)
+    assert names == [sent]
+
+
+def test_the_host_header_is_that_of_the_url(serve: Serve, ca: trustme.CA) -> None:
+    """The server name is for TLS only."""
+    hosts: list[str | None] = []
+
+    def script(peer: Peer) -> None:
+        hosts.append(peer.accept_upgrade().header("Host"))
+        peer.close_handshake()
+
+    with serve(script, tls_context=context_of(ca.issue_cert("feed.example"))) as server:
+        client = server.client(server_name="feed.example")
+        client.connect()
+        client.run()
+        assert hosts == [server.authority]
+
+
+@pytest.mark.parametrize("server_name", ["", ".", "feed.example\x00.evil", "a" * 300])
+def test_a_server_name_that_cannot_be_is_refused(server_name: str) -> None:
+    """With an empty one, OpenSSL would compare no name at all."""
+    with pytest.raises(ValueError):
+        hftws.Client("wss://127.0.0.1:1/", server_name=server_name)
+
+
+@pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
+def test_both_kinds_of_keys_are_taken(serve: Serve, ca: trustme.CA, kind: trustme.KeyType) -> None:
+    certificate = ca.issue_cert("127.0.0.1", key_type=kind)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = context_of(certificate)
+        context.minimum_version = context.maximum_version = version
+        with serve(greet, tls_context=context) as server:
+            hello_from(server)
+
+
+def test_an_intermediate_certificate_is_followed_to_the_root(serve: Serve, ca: trustme.CA) -> None:
+    with serve(greet, tls_context=context_of(ca.create_child_ca().issue_cert("127.0.0.1"))) as s:
+        hello_from(s)
+
+
+# ---- Our own files. ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate", b"\x30\x82\x00\x01\xff"])
+def test_a_ca_file_that_cannot_be_used_is_told_at_once(
+    tmp_path: Path, content: str | bytes | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    for path in (file, str(file)):
+        with pytest.raises(hftws.TLSError, match="ca_file") as caught:
+            hftws.Client("wss://127.0.0.1:1/", ca_file=path)
+        assert caught.value.reason
+        with pytest.raises(hftws.TLSError, match="ca_file"):
+            hftws.get("https://127.0.0.1:1/", ca_file=path)
+
+
+@pytest.fixture
+def own_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+    """A client's certificate with its key, apart and in one file; and another key."""
+    own = ca.issue_cert(common_name="trader")
+    other = ca.issue_cert(common_name="other")
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "both", "other_key")}
+    for blob in own.cert_chain_pems:
+        blob.write_to_path(files["cert"], append=True)
+    own.private_key_pem.write_to_path(files["key"])
+    own.private_key_and_cert_chain_pem.write_to_path(files["both"])
+    other.private_key_pem.write_to_path(files["other_key"])
+    return files
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "blamed"),
+    [
+        ("missing", "key", "cert_file"),
+        ("key", "key", "cert_file"),
+        ("cert", "missing", "key_file"),
+        ("cert", "cert", "key_file"),
+        ("cert", None, "key_file"),
+        ("cert", "other_key", "key_file"),
+    ],
+)
+def test_a_certificate_or_key_that_cannot_be_used_is_told_at_once(
+    own_files: dict[str, Path], tmp_path: Path, cert: str, key: str | None, blamed: str
+) -> None:
+    missing = tmp_path / "missing.pem"
+    cert_file = own_files.get(cert, missing)
+    key_file = None if key is None else own_files.get(key, missing)
+    with pytest.raises(hftws.TLSError, match=blamed):
+        hftws.Client("wss://127.0.0.1:1/", cert_file=cert_file, key_file=key_file)
+
+
+@pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
+def demanding(request: pytest.FixtureRequest, ca: trustme.CA) -> ssl.SSLContext:
+    """A server that wants to see a certificate."""
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[request.param]
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    return context
+
+
+@pytest.mark.parametrize(("cert", "key"), [("cert", "key"), ("both", None), ("both", "both")])
+def test_the_client_shows_its_certificate(
+    serve: Serve,
+    demanding: ssl.SSLContext,
+    own_files: dict[str, Path],
+    cert: str,
+    key: str | None,
+) -> None:
+    subjects: list[Any] = []
+
+    def script(peer: Peer) -> None:
+        assert isinstance(peer.sock, ssl.SSLSocket)
+        certificate = peer.sock.getpeercert()
+        assert certificate is not None
+        subjects.append(certificate["subject"])
+        greet(peer)
+
+    options = {"cert_file": own_files[cert], "key_file": own_files[key] if key else None}
+    with serve(script, tls_context=demanding) as server:
+        hello_from(server, **options)
+        assert (("commonName", "trader"),) in subjects[0]
+
+
+def test_a_server_that_wants_a_certificate_says_so(serve: Serve, demanding: ssl.SSLContext) -> None:
+    """With TLS 1.3 its alert comes when our side of the handshake is done."""
+    with serve([], tls_context=demanding) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client().connect()
+    assert "alert" in caught.value.reason
+    assert len(server.tls_errors) == 1
+
+
+# ---- Versions and ciphers. ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "cipher"),
+    [("TLSv1_2", "TLSv1.2", "ECDHE"), ("TLSv1_3", "TLSv1.3", "TLS_")],
+)
+def test_tls_1_2_and_1_3(
+    serve: Serve, ca: trustme.CA, version: str, name: str, cipher: str
+) -> None:
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    chosen: list[Any] = []
+
+    def script(peer: Peer) -> None:
+        assert isinstance(peer.sock, ssl.SSLSocket)
+        chosen.append(peer.sock.cipher())
+        peer.accept_upgrade()
+        peer.expect_frame(TEXT, b"to the server")
+        peer.send_text("hello")
+        peer.answer_close()
+
+    with serve(script, tls_context=context) as server, server.client() as client:
+        client.send("to the server")
+        assert client.poll(PEER_TIMEOUT) == 1
+        info = client.info()
+    assert info["tls_version"] == name
+    assert info["cipher"] == chosen[0][0]
+    assert info["cipher"].startswith(cipher)
+
+
+def test_the_first_cipher_offered_is_aes_128_gcm(serve: Serve, ca: trustme.CA) -> None:
+    """The cheapest record on every CPU with AES instructions."""
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    for version, cipher in (
+        (ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (ssl.TLSVersion.TLSv1_3, "TLS_AES_128_GCM_SHA256"),
+    ):
+        context.minimum_version, context.maximum_version = version, version
+        with serve(lambda peer: (peer.accept_upgrade(), peer.answer_close())) as server:
+            server.tls_context = context
+            with server.client(verify=False) as client:
+                assert client.info()["cipher"] == cipher
+
+
+@pytest.mark.parametrize(
+    "cipher", ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"]
+)
+def test_every_aead_of_tls_1_2_works(serve: Serve, ca: trustme.CA, cipher: str) -> None:
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    with serve(greet, tls_context=context) as server:
+        hello_from(server)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_server_that_only_speaks_an_old_tls_is_refused(serve: Serve, ca: trustme.CA) -> None:
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with serve([], tls_context=context) as server:
+        with pytest.raises(hftws.TLSError):
+            server.client().connect()
+
+
+def test_the_handshake_may_come_byte_by_byte(serve: Serve, tls_context: ssl.SSLContext) -> None:
+    """And so may every record after it."""
+
+    def script(peer: Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = tls_context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def pump(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    peer.send_each(outgoing.read())
+                    incoming.write(peer.recv_some())
+                finally:
+                    peer.send_each(outgoing.read())
+
+        pump(session.do_handshake)
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += pump(lambda: session.read(65536))
+        inner = Peer(peer.sock, peer.server)
+        inner._ahead = text
+        inner.read_request()
+        pump(lambda: session.write(inner.upgrade_response()))
+        pump(lambda: session.write(b"\x81\x05hello"))
+        pump(lambda: session.write(b"\x88\x02\x03\xe8"))
+        peer.recv_some()
+
+    with serve(script) as server:
+        hello_from(server, url=server.url("/", "wss"), verify=False)
+
+
+# ---- Not TLS, or not any more. -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x00" * 64,
+        b"\x16\x03\x03\xff\xff" + b"\x00" * 70000,
+    ],
+    ids=["HTTP", "SSH", "zeroes", "a record too long"],
+)
+def test_what_is_not_tls_is_refused_at_once(serve: Serve, answer: bytes) -> None:
+    """Such as plain HTTP on the port."""
+
+    def script(peer: Peer) -> None:
+        assert peer.recv_some()
+        with contextlib.suppress(ConnectionError):
+            peer.send(answer)
+        peer.recv_all()
+
+    with serve(script) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client(url=server.url("/", "wss")).connect()
+        assert caught.value.reason
+        assert caught.value.verify_code == 0
+        assert caught.value.verify_reason == ""
+    if answer.startswith((b"HTTP", b"SSH")):
+        assert "does the server speak TLS" in str(caught.value)
+
+
+def test_a_plain_client_on_a_tls_port_is_told_what_is_wrong(serve: Serve) -> None:
+    with serve([], tls=True) as server:
+        with pytest.raises(hftws.HandshakeError) as caught:
+            server.client(url=server.url("/", "ws")).connect()
+        assert caught.value.status is None
+    assert len(server.tls_errors) == 1
+
+
+def test_an_alert_in_the_handshake_says_why(serve: Serve) -> None:
+    """RFC 8446, section 6: handshake_failure is 40."""
+
+    def script(peer: Peer) -> None:
+        assert peer.recv_some()
+        peer.send(b"\x15\x03\x03\x00\x02\x02\x28")
+        peer.recv_all()
+
+    with serve(script) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client(url=server.url("/", "wss")).connect()
+        assert "handshake failure" in caught.value.reason
+
+
+@pytest.mark.parametrize("when", ["upgrade", "open"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\x17\x03\x03\x00\x20" + b"\x00" * 32,
+        b"\x17\x03\x03\xff\xff" + b"\x00" * 64,
+        b"\x63\x03\x03\x00\x02\x00\x00",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+    ids=["forged", "too long", "unknown type", "plain text"],
+)
+def test_a_bad_record_ends_the_connection(serve: Serve, when: str, record: bytes) -> None:
+    """What came before it is delivered, nothing of it or after it is."""
+
+    def script(peer: Peer) -> None:
+        if when == "open":
+            peer.accept_upgrade()
+            peer.send_text("good")
+            peer.expect_frame(TEXT, b"got it")
+        else:
+            peer.read_request()
+        raw_send(peer, record)
+        with contextlib.suppress(OSError):
+            peer.send_text("after")
+        with contextlib.suppress(OSError):
+            peer.recv_all()
+
+    received: list[bytes] = []
+    closes: list[int] = []
+
+    def on_msg(msg: hftws.Message) -> None:
+        received.append(bytes(msg))
+        client.send("got it")
+
+    with serve(script, tls=True) as server:
+        client = server.client(on_msg, on_close=lambda _, code, reason: closes.append(code))
+        with pytest.raises(hftws.TLSError) as caught:
+            client.connect()
+            client.run()
+        assert caught.value.reason
+        assert not client.is_open
+    assert received == ([b"good"] if when == "open" else [])
+    assert closes == ([1006] if when == "open" else [])
+
+
+def test_the_peer_is_told_why_a_record_was_refused(serve: Serve) -> None:
+    """With an alert: bad_record_mac."""
+    alerts: list[str] = []
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        raw_send(peer, b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        with pytest.raises(ssl.SSLError) as caught:
+            peer.sock.recv(100)
+        alerts.append(caught.value.reason)
+
+    with serve(script, tls=True) as server:
+        client = server.client()
+        client.connect()
+        with pytest.raises(hftws.TLSError):
+            client.run()
+    assert "BAD_RECORD_MAC" in alerts[0]
+
+
+# ---- The end of TLS. ---------------------------------------------------------------------------
+
+
+def test_close_notify_and_a_cut_are_told_apart(serve: Serve) -> None:
+    """Neither is an ordinary end of a WebSocket."""
+
+    def notify(peer: Peer) -> None:
+        peer.accept_upgrade()
+        with contextlib.suppress(OSError):
+            peer.end_tls()
+
+    def cut(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.shut_send_side()
+        peer.recv_all()
+
+    reasons = []
+    with serve([notify, cut], tls=True) as server:
+        client = server.client()
+        for _ in range(2):
+            client.connect()
+            with pytest.raises(hftws.ConnectionClosed) as caught:
+                client.run()
+            assert caught.value.code == 1006
+            reasons.append(caught.value.reason)
+    assert "TLS" in reasons[0]
+    assert "TCP" in reasons[1]
+
+
+def test_close_notify_before_there_is_an_answer(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        with contextlib.suppress(OSError):
+            peer.end_tls()
+
+    with serve(script, tls=True) as server:
+        with pytest.raises(hftws.HandshakeError, match="TLS"):
+            server.client().connect()
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_the_client_says_close_notify_after_the_closing_handshake(
+    serve: Serve, ca: trustme.CA, version: str, first: str
+) -> None:
+    """Else the server could take the end for a cut."""
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    rest: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        if first == "server":
+            peer.send_close(1000)
+            peer.expect_close(1000)
+        else:
+            peer.expect_close(1000)
+            peer.send_close(1000)
+        rest.append(peer.sock.recv(100))  # A cut would raise SSLEOFError.
+
+    with serve(script, tls_context=context) as server:
+        client = server.client()
+        client.connect()
+        if first == "server":
+            client.run()
+        else:
+            client.close()
+    assert rest == [b""]
+
+
+@pytest.mark.parametrize("tickets", [0, 1, 5])
+def test_session_tickets_do_no_harm(serve: Serve, ca: trustme.CA, tickets: int) -> None:
+    """They come after the handshake, between it and the response."""
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.num_tickets = tickets
+    with serve(greet, tls_context=context) as server:
+        client = server.client()
+        for _ in range(2):
+            client.connect()
+            client.run()
+            assert client.close_code == 1000
