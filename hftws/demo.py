@@ -7,7 +7,6 @@ messages, and shows where the time of each goes while it runs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any, TextIO
@@ -15,6 +14,11 @@ from typing import Any, TextIO
 from hftws._core import Message
 from hftws.client import Client
 from hftws.exchange import launch
+
+try:
+    from orjson import loads
+except ImportError:  # Slower, and always there.
+    from json import loads  # type: ignore[assignment]
 
 HELP = "receive from the simulated exchange and show the latency of each stage"
 
@@ -67,7 +71,7 @@ class Feed:
 
     def on_msg(self, msg: Message) -> None:
         """Parses each message, as a program that trades would."""
-        envelope = json.loads(bytes(msg.data))
+        envelope = loads(bytes(msg.data))
         stream = envelope["stream"]
         self.by_stream[stream] = self.by_stream.get(stream, 0) + 1
         if msg.is_last:
@@ -129,3 +133,7 @@ def show_summary(stats: dict[str, Any], feed: Feed, seconds: float) -> None:
     )
     for stream, count in sorted(feed.by_stream.items()):
         print(f"  {stream:<24}{count:>8}")
+    print(
+        "\nread → decrypted includes the messages in front of it in the same read: their records,"
+    )
+    print("and the callback that parses them.")
