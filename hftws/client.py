@@ -35,12 +35,13 @@ class Client(_core.Connection):
     :param subprotocols: offered to the server, the preferred one first.
     :param ca_file: PEM file of trusted roots instead of the system's.
     :param cert_file: PEM file of our own certificate chain, for servers that ask for one.
-    :param key_file: PEM file of its key, if it is not in ``cert_file``.
+    :param key_file: PEM file of its key, if it is not in ``cert_file``; not encrypted.
     :param verify: whether the server has to prove that it is the host of the URL.
         It costs nothing per message.
     :param server_name: the name in the certificate, when it is not the host of the URL.
     :param tls: ``"auto"`` or ``"openssl"``: what opens and seals the TLS records.
-    :param connect_timeout: seconds for name, TCP, TLS and upgrade together.
+    :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
+        that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake.
     :param max_message_size: a larger message fails with close code 1009.
     :param ring_size: bytes of the receive ring, rounded up to a power of two. It has to have room

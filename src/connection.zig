@@ -255,7 +255,10 @@ pub fn ConnectionType(comptime Os: type) type {
             const ring = connection.receive_ring.?;
             connection.parser.compact(ring.readable());
             connection.takeBackLent();
-            if (ring.writable().len == 0) return error.ReceiveRingPinned;
+            if (ring.writable().len == 0) {
+                connection.spin_target = &.{};
+                return error.ReceiveRingPinned;
+            }
             return true;
         }
 
@@ -611,6 +614,7 @@ pub fn ConnectionType(comptime Os: type) type {
                     const read = connection.readSocket(connection.spin_target);
                     if (!read.foundNothing()) {
                         connection.early_read = read;
+                        connection.spin_target = &.{}; // Another wait must not read over it.
                         return .ready;
                     }
                     std.atomic.spinLoopHint();

@@ -12,6 +12,12 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from servers import PEER_TIMEOUT, TEXT, Peer, ScriptServer, Serve, has_ipv6
 
 import hftws
@@ -294,6 +300,19 @@ def test_a_certificate_or_key_that_cannot_be_used_is_told_at_once(
     key_file = None if key is None else own_files.get(key, missing)
     with pytest.raises(hftws.TLSError, match=blamed):
         hftws.Client("wss://127.0.0.1:1/", cert_file=cert_file, key_file=key_file)
+
+
+def test_an_encrypted_key_is_refused_rather_than_asked_for_on_the_terminal(
+    own_files: dict[str, Path],
+) -> None:
+    """OpenSSL by itself prompts for the password, and a service would wait for ever."""
+    key = load_pem_private_key(own_files["key"].read_bytes(), password=None)
+    encrypted = own_files["key"].with_name("encrypted.pem")
+    encrypted.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(hftws.TLSError, match="key_file"):
+        hftws.Client("wss://127.0.0.1:1/", cert_file=own_files["cert"], key_file=encrypted)
 
 
 @pytest.fixture(params=["TLSv1_2", "TLSv1_3"])

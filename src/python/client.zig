@@ -34,6 +34,8 @@ pub const Client = struct {
     in_callback: bool,
     /// That call works without Python's lock: what it uses, no other thread may.
     unlocked: bool,
+    /// When it last let other threads run, on the monotonic clock.
+    released_ns: u64,
     /// `on_close` has been called for this connection, or the connection was never open.
     close_told: bool,
     /// Messages delivered in the present turn.
@@ -234,11 +236,22 @@ pub const Client = struct {
             _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
                 return exceptions.raiseNext(client, err);
             };
+            client.released_ns = core.os.Os.monotonicNs();
         } else {
-            py.yieldLock(); // A peer that never pauses must not keep the other threads out.
+            client.yieldLock();
             client.connection.beginTurn();
         }
         try client.checkSignals();
+    }
+
+    /// A peer that never pauses must not keep the other threads out. A short release hands the
+    /// lock over only to a thread that has waited undisturbed for the switch interval, and each
+    /// release wakes it: so not too often.
+    fn yieldLock(client: *Client) void {
+        const now_ns = core.os.Os.monotonicNs();
+        if (now_ns -| client.released_ns < core.constants.lock_hold_max_ns) return;
+        py.yieldLock();
+        client.released_ns = now_ns;
     }
 
     fn withoutLock(

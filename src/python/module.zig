@@ -9,10 +9,15 @@ const Client = @import("client.zig").Client;
 const Message = @import("message.zig").Message;
 const Reservation = @import("reservation.zig").Reservation;
 
+const Clock = core.clock.ClockType(core.os.Os);
+
 /// The types that others make instances of. Owned by the module.
 pub const ModuleState = struct {
     message_type: ?*py.Object,
     reservation_type: ?*py.Object,
+    /// Anchored when the module was imported. A client's clock begins as a copy, so that by its
+    /// first connect the base line is long enough as a rule, and nobody waits for it.
+    clock: Clock,
 
     /// From an instance of `_core.Connection` or of a subclass.
     pub fn ofInstance(_: *py.Object) *ModuleState {
@@ -21,7 +26,11 @@ pub const ModuleState = struct {
 };
 
 /// One interpreter, one module: sub-interpreters are refused (see `slots`).
-var state: ModuleState = .{ .message_type = null, .reservation_type = null };
+var state: ModuleState = .{
+    .message_type = null,
+    .reservation_type = null,
+    .clock = undefined, // Set by `execute`, before there can be a client.
+};
 
 export fn PyInit__core() callconv(.c) ?*py.Object {
     return c.PyModuleDef_Init(&definition);
@@ -50,6 +59,7 @@ fn execute(module: *py.Object) callconv(.c) c_int {
 }
 
 fn addTypes(module: *py.Object) py.Error!void {
+    state.clock = .init();
     try exceptions.load();
     const connection_type = try addType(module, &Client.spec);
     c.Py_DECREF(connection_type);

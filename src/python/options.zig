@@ -8,6 +8,7 @@ const py = @import("py.zig");
 const c = py.c;
 const exceptions = @import("exceptions.zig");
 const Client = @import("client.zig").Client;
+const ModuleState = @import("module.zig").ModuleState;
 
 const Allocator = std.mem.Allocator;
 const constants = core.constants;
@@ -108,6 +109,7 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
         return exceptions.raiseInit(err);
     };
     errdefer client.connection.deinit();
+    client.connection.clock = ModuleState.ofInstance(Client.instance.objectOf(client)).clock;
     if (client.tls_context) |*context| client.connection.options.tls = context;
     if (arguments.latency != 0) {
         client.connection.latency = arena.create(core.connection.Latency) catch return noMemory();

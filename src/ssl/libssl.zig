@@ -18,6 +18,7 @@ pub const Bio = opaque {}; // BIO
 pub const BioMethod = opaque {}; // BIO_METHOD
 pub const VerifyParameters = opaque {}; // X509_VERIFY_PARAM
 
+pub const PasswordCallback = fn ([*]u8, c_int, c_int, ?*anyopaque) callconv(.c) c_int;
 pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
 pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
 pub const InfoCallback = fn (*const Ssl, c_int, c_int) callconv(.c) void;
@@ -42,6 +43,10 @@ pub const Api = struct {
     ) callconv(.c) c_int,
     SSL_CTX_use_certificate_chain_file: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,
     SSL_CTX_use_PrivateKey_file: *const fn (*Context, [*:0]const u8, c_int) callconv(.c) c_int,
+    SSL_CTX_set_default_passwd_cb: *const fn (
+        *Context,
+        *const PasswordCallback,
+    ) callconv(.c) void,
     SSL_CTX_check_private_key: *const fn (*const Context) callconv(.c) c_int,
     SSL_CTX_set_cipher_list: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,
     SSL_CTX_set_ciphersuites: *const fn (*Context, [*:0]const u8) callconv(.c) c_int,

@@ -92,6 +92,7 @@ pub const Context = struct {
             _ = api.SSL_CTX_set_default_verify_paths(handle);
         }
         const cert_file = options.cert_file orelse return;
+        api.SSL_CTX_set_default_passwd_cb(handle, &refusePassword);
         const key_file = options.key_file orelse cert_file;
         if (api.SSL_CTX_use_certificate_chain_file(handle, cert_file.ptr) != 1) {
             return error.CertFileUnusable;
@@ -103,6 +104,11 @@ pub const Context = struct {
         if (api.SSL_CTX_check_private_key(handle) != 1) return error.KeyFileUnusable;
     }
 };
+
+/// An encrypted key is an error: OpenSSL would ask for its password on the terminal, and wait.
+fn refusePassword(_: [*]u8, _: c_int, _: c_int, _: ?*anyopaque) callconv(.c) c_int {
+    return -1;
+}
 
 /// One connection. See `ssl.Session` for the contract of each function.
 pub const Session = struct {
