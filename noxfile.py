@@ -13,7 +13,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 def tests(session: nox.Session) -> None:
     """Every test, through an installed wheel."""
     session.install(*nox.project.dependency_groups(PROJECT, "test"), ".[exchange]")
-    session.run("pytest", "--ignore=tests/package", *session.posargs)
+    session.chdir("tests")  # Else the processes that tests start would import the checkout.
+    session.run("pytest", "-c", "../pyproject.toml", "--ignore=package", ".", *session.posargs)
 
 
 @nox.session

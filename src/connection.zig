@@ -40,6 +40,7 @@ pub const InitError = types.InitError;
 pub const NextError = types.NextError;
 pub const StartError = types.StartError;
 pub const SendError = types.SendError;
+pub const Wake = types.Wake;
 
 pub fn ConnectionType(comptime Os: type) type {
     return struct {
@@ -243,7 +244,11 @@ pub fn ConnectionType(comptime Os: type) type {
                     }
                     return true;
                 },
-                .needs_received => return step.received_used > 0,
+                .needs_received => {
+                    const outbox = &connection.outbox.?;
+                    if (outbox.awaits_peer) outbox.flush(connection.link()); // It may have come.
+                    return step.received_used > 0;
+                },
                 .needs_room => return false, // Goes on when the socket has taken some.
                 .closed => return connection.endOfStream(.close_notify),
             }
@@ -806,7 +811,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// All is said: close_notify, then FIN, once our CLOSE has gone out.
         fn shutSendSide(connection: *Connection) void {
-            if (connection.send_side_shut or connection.wantsWrite()) return;
+            if (connection.send_side_shut or connection.outbox.?.hasUnsent()) return;
             connection.send_side_shut = true;
             if (connection.tls) |*tls| {
                 const outbox = &connection.outbox.?;

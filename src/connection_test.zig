@@ -5,13 +5,13 @@
 const std = @import("std");
 const constants = @import("constants.zig");
 const connection_module = @import("connection.zig");
-const http = @import("http.zig");
 const os = @import("os.zig");
 const ws = @import("ws.zig");
 const types = @import("connection/types.zig");
 const Pin = @import("ringbuffer.zig").Pin;
 const RingBuffer = @import("ringbuffer.zig").RingBuffer;
 const ScriptedOs = @import("testing/scripted_os.zig");
+const bed_module = @import("testing/connection_bed.zig");
 const frames = @import("testing/frames.zig");
 
 const testing = std.testing;
@@ -20,248 +20,22 @@ const expectEqual = testing.expectEqual;
 const expectEqualDeep = testing.expectEqualDeep;
 const kernel = &ScriptedOs.kernel;
 const s = std.time.ns_per_s;
-const Connection = connection_module.ConnectionType(ScriptedOs);
+const Bed = bed_module.Bed;
+const Connection = bed_module.Connection;
+const Seen = bed_module.Seen;
+const closeFrame = bed_module.closeFrame;
+const eof_reason = bed_module.eof_reason;
+const get_options = bed_module.get_options;
+const lost = bed_module.lost;
+const lost_code = bed_module.lost_code;
+const reset_reason = bed_module.reset_reason;
+const textFrame = bed_module.textFrame;
+const websocket_options = bed_module.websocket_options;
 const Frame = frames.Frame;
 
-fn optionsOf(comptime url: []const u8) types.Options {
-    return .{
-        .purpose = if (std.mem.startsWith(u8, url, "ws")) .websocket else .get,
-        .url = http.Url.parse(url) catch unreachable,
-        .host = "feed.test",
-        .server_name = "feed.test",
-        .server_name_is_address = false,
-        .headers = &.{},
-        .subprotocols = &.{},
-        .tls = null,
-        .socket = .{},
-        .connect_timeout_ns = 8 * s,
-        .close_timeout_ns = 2 * s,
-        .message_size_max = 32 * 1024,
-        .receive_ring_capacity = 64 * 1024,
-        .send_ring_capacity = 64 * 1024,
-        .huge_pages = false,
-        .validate_utf8 = true,
-        .mask = .random,
-        .busy_poll = false,
-        .timestamps = .none,
-    };
+test {
+    _ = @import("connection_tls_test.zig");
 }
-
-const websocket_options = optionsOf("ws://feed.test/stream?symbol=x");
-const get_options = optionsOf("http://feed.test/book");
-
-/// An event with copies of what it borrowed.
-const Seen = union(enum) {
-    opened: u16,
-    message: struct { opcode: ws.Opcode, payload: []const u8, fragmented: bool = false },
-    response: u16,
-    body: []const u8,
-    finished: bool,
-    closed: types.Closed,
-
-    fn of(event: types.Event) Seen {
-        return switch (event) {
-            .blocked => unreachable,
-            .opened => |head| .{ .opened = head.status },
-            .message => |message| .{ .message = .{
-                .opcode = message.opcode,
-                .payload = kernel.keep(message.payload),
-                .fragmented = message.fragmented,
-            } },
-            .response => |head| .{ .response = head.status },
-            .body => |bytes| .{ .body = kernel.keep(bytes) },
-            .finished => |finished| .{ .finished = finished.complete },
-            .closed => |closed| .{ .closed = .{
-                .code = closed.code,
-                .reason = kernel.keep(closed.reason),
-                .clean = closed.clean,
-                .local = closed.local,
-            } },
-        };
-    }
-
-    fn text(payload: []const u8) Seen {
-        return .{ .message = .{ .opcode = .text, .payload = payload } };
-    }
-};
-
-/// A connection on a machine of its own, and what came out of it.
-const Bed = struct {
-    connection: Connection,
-    seen: std.ArrayList(Seen) = .empty,
-    failed: bool = false,
-    /// How much of the client's bytes has been looked at.
-    checked_size: usize = 0,
-
-    fn init(options: types.Options) !Bed {
-        return initSeeded(options, 1);
-    }
-
-    fn initSeeded(options: types.Options, seed: u64) !Bed {
-        ScriptedOs.reset(testing.allocator, seed);
-        const connection: Connection = try .init(options);
-        kernel.now_ns += 20 * std.time.ns_per_ms; // Else the clock spins until it is calibrated.
-        return .{ .connection = connection };
-    }
-
-    fn deinit(bed: *Bed) void {
-        bed.connection.deinit();
-        ScriptedOs.deinit();
-    }
-
-    fn arena(_: *Bed) std.mem.Allocator {
-        return kernel.arena.allocator();
-    }
-
-    fn start(bed: *Bed) !void {
-        bed.failed = false;
-        bed.connection.start() catch |err| switch (err) {
-            error.Failed => bed.failed = true,
-            else => |other| return other,
-        };
-    }
-
-    fn isOver(bed: *const Bed) bool {
-        return bed.failed or bed.connection.state == .closed;
-    }
-
-    /// All that can be done without waiting.
-    fn pump(bed: *Bed) !void {
-        while (!bed.isOver()) {
-            const event = bed.connection.next() catch |err| switch (err) {
-                error.Failed => {
-                    bed.failed = true;
-                    try expectEqual(.closed, bed.connection.state);
-                    try expect(bed.connection.failure != null);
-                    return;
-                },
-                else => |other| return other,
-            };
-            if (event == .blocked) return;
-            try bed.seen.append(bed.arena(), .of(event));
-        }
-    }
-
-    /// All that can be done until only time could bring more.
-    fn drive(bed: *Bed) !void {
-        for (0..turns_max) |_| {
-            try bed.pump();
-            if (bed.isOver() or kernel.isIdle(bed.connection.wantsWrite())) return;
-            try bed.wait();
-        }
-        return error.TooManyTurns;
-    }
-
-    /// Lets time pass until the connection is over.
-    fn driveToEnd(bed: *Bed) !void {
-        for (0..turns_max) |_| {
-            try bed.pump();
-            if (bed.isOver()) return;
-            try bed.wait();
-        }
-        return error.TooManyTurns;
-    }
-
-    /// A busy wait reads, so that it can also be the end.
-    fn wait(bed: *Bed) !void {
-        _ = bed.connection.wait(null) catch |err| switch (err) {
-            error.Failed => bed.failed = true,
-            else => |other| return other,
-        };
-    }
-
-    /// Through the upgrade.
-    fn open(bed: *Bed) !void {
-        try bed.start();
-        try bed.drive();
-        kernel.feed(try bed.upgradeResponse());
-        try bed.drive();
-        try bed.expectSeen(&.{.{ .opened = 101 }});
-    }
-
-    /// The answer to the request that was sent last.
-    fn upgradeResponse(bed: *Bed) ![]const u8 {
-        const name = "Sec-WebSocket-Key: ";
-        const sent = kernel.sent.items;
-        const start_index = std.mem.findLast(u8, sent, name) orelse return error.NoRequest;
-        const key = sent[start_index + name.len ..][0..@sizeOf(ws.handshake.Key)];
-        bed.checked_size = sent.len;
-        return bed.arena().print("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n" ++
-            "Connection: Upgrade\r\nSec-WebSocket-Accept: {s}\r\n\r\n", .{
-            &ws.handshake.acceptValue(key),
-        });
-    }
-
-    fn encode(bed: *Bed, list: []const Frame) ![]const u8 {
-        var bytes: std.ArrayList(u8) = .empty;
-        for (list) |frame| try frames.append(&bytes, bed.arena(), frame);
-        return bytes.items;
-    }
-
-    /// The peer sends frames, in one segment.
-    fn feed(bed: *Bed, list: []const Frame) !void {
-        kernel.feed(try bed.encode(list));
-    }
-
-    fn expectSeen(bed: *Bed, expected: []const Seen) !void {
-        try expectEqualDeep(expected, @as([]const Seen, bed.seen.items));
-        bed.seen.clearRetainingCapacity();
-    }
-
-    /// The whole frames that the client has sent since the last look.
-    fn takeSent(bed: *Bed) ![]const Frame {
-        var list: std.ArrayList(Frame) = .empty;
-        while (bed.checked_size < kernel.sent.items.len) {
-            const frame, const size = try frames.read(
-                bed.arena(),
-                kernel.sent.items[bed.checked_size..],
-            );
-            try list.append(bed.arena(), frame);
-            bed.checked_size += size;
-        }
-        return list.items;
-    }
-
-    fn expectSent(bed: *Bed, expected: []const Frame) !void {
-        try expectEqualDeep(expected, try bed.takeSent());
-    }
-
-    fn expectFailure(bed: *Bed, expected: types.Failure) !void {
-        try expect(bed.failed);
-        try expectEqual(.closed, bed.connection.state);
-        try expectEqualDeep(expected, bed.connection.failure.?);
-    }
-
-    fn body(bed: *Bed) ![]const u8 {
-        var bytes: std.ArrayList(u8) = .empty;
-        for (bed.seen.items) |seen| switch (seen) {
-            .body => |part| try bytes.appendSlice(bed.arena(), part),
-            else => {},
-        };
-        return bytes.items;
-    }
-
-    const turns_max = 1_000_000;
-};
-
-fn textFrame(payload: []const u8) Frame {
-    return .{ .opcode = frames.text, .payload = payload };
-}
-
-/// The payload of a close frame.
-fn closeFrame(comptime code: u16, comptime reason: []const u8) Frame {
-    const bytes = [_]u8{ code >> 8, code & 0xff } ++ reason;
-    return .{ .opcode = frames.close, .payload = bytes };
-}
-
-const lost_code = 1006;
-
-fn lost(reason: []const u8) types.Failure {
-    return .{ .closed = .{ .code = lost_code, .reason = reason, .clean = false } };
-}
-
-const eof_reason = "the peer closed the TCP connection without a close frame";
-const reset_reason = "the peer reset the TCP connection";
 
 // ---- Opening. ----------------------------------------------------------------------------------
 
@@ -1679,6 +1453,26 @@ test "connection: a body much larger than the ring" {
     try testing.expectEqualSlices(u8, content, try bed.body());
 }
 
+test "connection: a refused upgrade whose body makes no sense is refused all the same" {
+    for ([_][]const u8{
+        "Content-Length: x\r\n\r\n",
+        "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "Transfer-Encoding: chunked\r\n\r\nnonsense",
+    }) |rest| {
+        var bed = try Bed.init(websocket_options);
+        defer bed.deinit();
+        kernel.feed("HTTP/1.1 503 Service Unavailable\r\n");
+        kernel.feed(rest);
+        kernel.then(.end);
+        try bed.start();
+        try bed.drive();
+        try expect(!bed.failed);
+        try expectEqual(.closed, bed.connection.state);
+        try expectEqualDeep(Seen{ .response = 503 }, bed.seen.items[0]);
+        try expect(bed.seen.items[bed.seen.items.len - 1] == .finished);
+    }
+}
+
 // ---- Busy waiting. -----------------------------------------------------------------------------
 
 test "connection: busy waiting does the same without the notifier" {
@@ -1721,23 +1515,57 @@ test "connection: busy waiting does the same without the notifier" {
     try bed.expectFailure(lost(eof_reason));
 }
 
-test "connection: a refused upgrade whose body makes no sense is refused all the same" {
-    for ([_][]const u8{
-        "Content-Length: x\r\n\r\n",
-        "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        "Transfer-Encoding: chunked\r\n\r\nnonsense",
-    }) |rest| {
-        var bed = try Bed.init(websocket_options);
+test "connection: waiting twice loses nothing, with and without busy waiting" {
+    for ([_]bool{ false, true }) |busy_poll| {
+        var options = websocket_options;
+        options.busy_poll = busy_poll;
+        var bed = try Bed.init(options);
         defer bed.deinit();
-        kernel.feed("HTTP/1.1 503 Service Unavailable\r\n");
-        kernel.feed(rest);
+        kernel.spins_allowed = busy_poll;
+        try bed.open();
+        try bed.feed(&.{textFrame("one")});
+        try bed.feed(&.{textFrame("two")});
+        try bed.feed(&.{textFrame("three")});
         kernel.then(.end);
-        try bed.start();
-        try bed.drive();
-        try expect(!bed.failed);
-        try expectEqual(.closed, bed.connection.state);
-        try expectEqualDeep(Seen{ .response = 503 }, bed.seen.items[0]);
-        try expect(bed.seen.items[bed.seen.items.len - 1] == .finished);
+        for (0..3) |_| try expectEqual(.ready, try bed.connection.wait(null));
+        try bed.driveToEnd();
+        try bed.expectSeen(&.{ .text("one"), .text("two"), .text("three") });
+        try bed.expectFailure(lost(eof_reason));
+    }
+}
+
+test "connection: busy waiting writes over nothing that is kept" {
+    var options = websocket_options;
+    options.busy_poll = true;
+    options.receive_ring_capacity = 4096;
+    options.message_size_max = 2000;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    kernel.spins_allowed = true;
+    try bed.open();
+    const ring = bed.connection.receive_ring.?;
+    var payload: [1000]u8 = undefined;
+    var pin: Pin = undefined;
+    for (0..8) |index| {
+        @memset(&payload, @intCast('a' + index));
+        try bed.feed(&.{textFrame(&payload)});
+    }
+    _ = try bed.connection.wait(null);
+    ring.pin(&pin, (try bed.connection.next()).message.payload);
+    try testing.expectError(error.ReceiveRingPinned, bed.drive());
+    // An owner who waits nevertheless, or has a loop of its own, is told the same again.
+    for (0..3) |_| {
+        try expectEqual(.ready, try bed.connection.wait(null));
+        try testing.expectError(error.ReceiveRingPinned, bed.pump());
+        bed.connection.beginTurn();
+        try testing.expectError(error.ReceiveRingPinned, bed.pump());
+    }
+    ring.unpin(&pin);
+    try bed.drive();
+    try expectEqual(@as(usize, 7), bed.seen.items.len);
+    for (bed.seen.items, 1..) |seen, index| {
+        @memset(&payload, @intCast('a' + index));
+        try expectEqualDeep(Seen.text(&payload), seen);
     }
 }
 

@@ -65,9 +65,12 @@ pub const close_reason_size_max = control_payload_size_max - 2;
 /// Longest sleep of the binding between two looks for signals.
 pub const wait_max_ns = 250_000_000;
 
-/// How long the binding keeps Python's lock while there is always more to read. Longer than the
-/// interpreter's switch interval, 5 ms, after which a waiting thread asks for the lock.
+/// How long the binding keeps Python's lock while there is always more to read: longer than the
+/// interpreter's switch interval, 5 ms, after which a waiting thread asks for it.
 pub const lock_hold_max_ns = 10_000_000;
+
+/// How long a release of that lock has to last for a waiting thread to wake up and take it.
+pub const lock_release_ns = 50_000;
 
 /// Body of a refused upgrade that is kept for the caller, who wants to know why.
 pub const error_body_size_max = 64 * kib;

@@ -298,7 +298,7 @@ def test_messages_leave_nothing_behind(serve_both: Serve, name: str) -> None:
         objects = sys.getallocatedblocks()
         receive(100)
         gc.collect()
-        assert sys.getallocatedblocks() - objects < 500
+        assert sys.getallocatedblocks() - objects < 160
 
 
 def test_hundred_thousand_messages_in_constant_memory(serve_both: Serve) -> None:
@@ -451,9 +451,9 @@ def test_reservations_leave_nothing_behind(serve_both: Serve) -> None:
             del dropped
             gc.collect()  # It holds its view, which holds it.
 
-        for _ in range(5):
+        for _ in range(3):
             reserve()
         objects = sys.getallocatedblocks()
-        for _ in range(25):
+        for _ in range(8):
             reserve()
-        assert sys.getallocatedblocks() - objects < 50
+        assert sys.getallocatedblocks() - objects < 16

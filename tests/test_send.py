@@ -944,7 +944,11 @@ def test_reservation_left_open_by_a_callback_is_told(serve_both: Serve) -> None:
         peer.expect_frame(PONG, b"p")
 
 
-@pytest.mark.parametrize("wire", [encode_frame(CLOSE, b"\x03\xe8"), encode_frame(0xF), b""])
+@pytest.mark.parametrize(
+    "wire",
+    [encode_frame(CLOSE, b"\x03\xe8"), encode_frame(0xF), b""],
+    ids=["close", "violation", "end-of-stream"],
+)
 def test_connection_does_not_end_under_an_open_reservation(serve_both: Serve, wire: bytes) -> None:
     """CLOSE, a violation, or the end of the stream, behind the message that opened it."""
     left: list[Any] = []

@@ -34,6 +34,8 @@ pub fn OutboxType(comptime Os: type) type {
         reservation: ?types.Reservation = null,
         pong_pending: ?types.Pong = null,
         failure: ?os.SendError = null,
+        /// TLS 1.2 shakes hands again: nothing can be sealed before the peer has answered.
+        awaits_peer: bool = false,
 
         /// Where the bytes go. Borrowed from the connection for a call.
         pub const Link = struct { socket: *Socket, tls: ?*ssl.Session };
@@ -160,7 +162,13 @@ pub fn OutboxType(comptime Os: type) type {
             if (outbox.ciphertext) |ring| {
                 if (ring.readable().len > 0) return true;
             }
-            return outbox.ring.readable().len > 0;
+            return !outbox.awaits_peer and outbox.ring.readable().len > 0;
+        }
+
+        /// Whether anything has still to go out.
+        pub fn hasUnsent(outbox: *const Outbox) bool {
+            if (outbox.failure != null) return false;
+            return outbox.isWaiting() or outbox.ring.readable().len > 0;
         }
 
         /// Seals what is queued and gives the kernel what it takes. The rest stays in the rings.
@@ -186,6 +194,7 @@ pub fn OutboxType(comptime Os: type) type {
             };
             ciphertext.produce(step.to_send_size);
             outbox.ring.consume(step.plaintext_size);
+            outbox.awaits_peer = step.status == .needs_received;
             return step.status == .done;
         }
 

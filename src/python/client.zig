@@ -227,26 +227,37 @@ pub const Client = struct {
 
     /// Sleeps while other Python threads run, then lets signal handlers have their turn.
     fn waitFor(client: *Client, timeout_ns: ?u64) py.Error!void {
-        if (!client.connection.turnSpent()) {
-            // A signal that comes between the check and the sleep would be noticed only when the
-            // sleep ends: it never lasts long.
-            const wait_max_ns = core.constants.wait_max_ns;
-            const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
-            const arguments = .{ &client.connection, limit_ns };
-            _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
-                return exceptions.raiseNext(client, err);
-            };
-            client.released_ns = core.os.Os.monotonicNs();
-        } else {
-            client.yieldLock();
+        const alone = !py.hasOtherThreads();
+        if (client.connection.turnSpent()) {
             client.connection.beginTurn();
+        } else if (alone or try client.waitLocked() == .timed_out) {
+            try client.waitUnlocked(timeout_ns);
         }
+        if (!alone) client.yieldLock();
         try client.checkSignals();
     }
 
-    /// A peer that never pauses must not keep the other threads out. A short release hands the
-    /// lock over only to a thread that has waited undisturbed for the switch interval, and each
-    /// release wakes it: so not too often.
+    /// Only looks. Where there is more at once, Python's lock is better kept: to take it back
+    /// costs, and a release too short to be used disturbs the thread that waits for it.
+    fn waitLocked(client: *Client) py.Error!core.connection.Wake {
+        return client.connection.wait(0) catch |err| return exceptions.raiseNext(client, err);
+    }
+
+    fn waitUnlocked(client: *Client, timeout_ns: ?u64) py.Error!void {
+        // A signal that comes between the check and the sleep would be noticed only when the sleep
+        // ends: it never lasts long.
+        const wait_max_ns = core.constants.wait_max_ns;
+        const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
+        const arguments = .{ &client.connection, limit_ns };
+        const before_ns = core.os.Os.monotonicNs();
+        _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
+            return exceptions.raiseNext(client, err);
+        };
+        const after_ns = core.os.Os.monotonicNs();
+        if (after_ns -| before_ns >= core.constants.lock_release_ns) client.released_ns = after_ns;
+    }
+
+    /// A peer that never pauses must not keep the other threads out for ever.
     fn yieldLock(client: *Client) void {
         const now_ns = core.os.Os.monotonicNs();
         if (now_ns -| client.released_ns < core.constants.lock_hold_max_ns) return;

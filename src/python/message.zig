@@ -195,6 +195,8 @@ pub const Message = struct {
         instance.getter("is_text", isText, "Whether this is a text message."),
         instance.getter("is_last", isLast,
             \\Whether nothing more was waiting behind it in this read of the socket.
+            \\
+            \\Over TLS a whole record counts as more, whatever is in it.
         ),
         instance.getter("t_kernel", kernelTime,
             \\When the kernel or the NIC got the newest segment of the read, ns since the epoch.

@@ -280,7 +280,13 @@ pub const Bytes = struct {
     }
 };
 
-/// Lets another Python thread run, if one waits for its turn.
+/// Whether this interpreter has threads besides the calling one.
+pub fn hasOtherThreads() bool {
+    const newest = c.PyInterpreterState_ThreadHead(c.PyInterpreterState_Get());
+    return c.PyThreadState_Next(newest) != null;
+}
+
+/// Gives Python's lock to another thread, if one has asked for it.
 pub fn yieldLock() void {
     c.PyEval_RestoreThread(c.PyEval_SaveThread());
 }

@@ -1,0 +1,538 @@
+//! Tests of `connection.zig` over TLS: on the scripted kernel, against a TLS server in memory.
+
+const std = @import("std");
+const constants = @import("constants.zig");
+const os = @import("os.zig");
+const ssl = @import("ssl.zig");
+const types = @import("connection/types.zig");
+const ScriptedOs = @import("testing/scripted_os.zig");
+const bed_module = @import("testing/connection_bed.zig");
+const frames = @import("testing/frames.zig");
+const tls_server = @import("testing/tls_server.zig");
+
+const testing = std.testing;
+const expect = testing.expect;
+const expectEqual = testing.expectEqual;
+const expectEqualDeep = testing.expectEqualDeep;
+const kernel = &ScriptedOs.kernel;
+const s = std.time.ns_per_s;
+const Bed = bed_module.Bed;
+const Frame = frames.Frame;
+const Seen = bed_module.Seen;
+const Server = tls_server.Server;
+const closeFrame = bed_module.closeFrame;
+const lost = bed_module.lost;
+const textFrame = bed_module.textFrame;
+const versions = [_]Server.Version{ .tls1_2, .tls1_3 };
+
+const websocket_options = bed_module.optionsOf("wss://feed.test/stream");
+const get_options = bed_module.optionsOf("https://feed.test/book");
+
+const close_notify_reason = "the peer closed TLS without a close frame";
+
+/// A bed whose peer speaks TLS.
+const TlsBed = struct {
+    bed: Bed,
+    context: ssl.Context,
+    server: Server,
+    options: Server.Options,
+    /// Whether the server's ciphertext comes a byte at a time.
+    byte_by_byte: bool = false,
+    /// How much of the client's bytes the server has been given.
+    given_size: usize = 0,
+    /// What the server has read.
+    plaintext: std.ArrayList(u8) = .empty,
+    /// How much of it has been looked at.
+    checked_size: usize = 0,
+    shaken: bool = false,
+    /// The server's TLS has failed.
+    server_failed: bool = false,
+
+    /// It must not move afterwards.
+    fn init(tls: *TlsBed, options: types.Options, server_options: Server.Options) !void {
+        return tls.initWith(options, server_options, true);
+    }
+
+    fn initWith(
+        tls: *TlsBed,
+        options: types.Options,
+        server_options: Server.Options,
+        trusted: bool,
+    ) !void {
+        const api = try tls_server.clientApi();
+        var failure: ssl.Failure = undefined;
+        tls.* = .{
+            .bed = undefined,
+            .context = try .init(api, .{}, &failure),
+            .server = undefined,
+            .options = server_options,
+        };
+        errdefer tls.context.deinit();
+        if (trusted) try tls_server.trust(tls.context.handle);
+        tls.server = try .init(server_options);
+        errdefer tls.server.deinit();
+        var with_context = options;
+        with_context.tls = &tls.context;
+        tls.bed = try .init(with_context);
+    }
+
+    fn deinit(tls: *TlsBed) void {
+        tls.bed.deinit();
+        tls.server.deinit();
+        tls.context.deinit();
+    }
+
+    /// A new peer for a new start.
+    fn renewServer(tls: *TlsBed) !void {
+        tls.server.deinit();
+        tls.server = try .init(tls.options);
+        tls.given_size = kernel.sent.items.len;
+        tls.plaintext = .empty;
+        tls.checked_size = 0;
+        tls.shaken = false;
+        tls.server_failed = false;
+        kernel.clear();
+    }
+
+    /// Brings bytes to and fro until both sides have nothing more to say.
+    fn exchange(tls: *TlsBed) !void {
+        while (true) {
+            try tls.bed.drive();
+            const said = try tls.listen();
+            const bytes = try tls.server.take(tls.bed.arena());
+            if (tls.byte_by_byte) kernel.feedByteByByte(bytes) else kernel.feed(bytes);
+            if (!said and bytes.len == 0) return;
+        }
+    }
+
+    /// What the client has sent, to the server. False when that was nothing.
+    fn listen(tls: *TlsBed) !bool {
+        const bytes = kernel.sent.items[tls.given_size..];
+        if (bytes.len == 0 or tls.server_failed) return false;
+        tls.given_size += bytes.len;
+        tls.server.give(bytes);
+        tls.hear() catch |err| switch (err) {
+            error.TlsServerFailed => tls.server_failed = true,
+            error.OutOfMemory => return err,
+        };
+        return true;
+    }
+
+    fn hear(tls: *TlsBed) error{ TlsServerFailed, OutOfMemory }!void {
+        if (!tls.shaken) tls.shaken = try tls.server.handshake();
+        if (!tls.shaken) return;
+        var buffer: [16 * 1024]u8 = undefined;
+        while (try tls.server.read(&buffer)) |bytes| {
+            try tls.plaintext.appendSlice(tls.bed.arena(), bytes);
+        }
+    }
+
+    /// The server says this in one go.
+    fn say(tls: *TlsBed, bytes: []const u8) !void {
+        try tls.server.write(bytes);
+        kernel.feed(try tls.server.take(tls.bed.arena()));
+    }
+
+    fn sayFrames(tls: *TlsBed, list: []const Frame) !void {
+        try tls.say(try tls.bed.encode(list));
+    }
+
+    /// Through the upgrade.
+    fn open(tls: *TlsBed) !void {
+        try tls.bed.start();
+        try tls.exchange();
+        try expect(tls.shaken);
+        try expect(std.mem.endsWith(u8, tls.plaintext.items, "\r\n\r\n"));
+        try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
+        tls.checked_size = tls.plaintext.items.len;
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{.{ .opened = 101 }});
+    }
+
+    fn takeSent(tls: *TlsBed) ![]const Frame {
+        _ = try tls.listen();
+        const size, const list = try tls.bed.decode(tls.plaintext.items[tls.checked_size..]);
+        tls.checked_size += size;
+        return list;
+    }
+
+    fn expectSent(tls: *TlsBed, expected: []const Frame) !void {
+        try expectEqualDeep(expected, try tls.takeSent());
+    }
+};
+
+test "connection over tls: opens, talks and says goodbye in both layers" {
+    for (versions) |version| {
+        for ([_]bool{ false, true }) |byte_by_byte| {
+            var tls: TlsBed = undefined;
+            try tls.init(websocket_options, .{ .version = version, .tickets = 2 });
+            defer tls.deinit();
+            tls.byte_by_byte = byte_by_byte;
+            kernel.thenConnect(.{ .answered = .{} });
+            try tls.open();
+            try tls.server.write(try tls.bed.encode(&.{ textFrame("one"), textFrame("two") }));
+            try tls.server.write(try tls.bed.encode(&.{
+                .{ .opcode = frames.ping, .payload = "p" },
+                textFrame("three"),
+            }));
+            try tls.exchange();
+            try tls.bed.expectSeen(&.{ .text("one"), .text("two"), .text("three") });
+            try tls.bed.connection.send(.text, "order");
+            const place = try tls.bed.connection.reserve(.binary, 3);
+            @memcpy(place, "abc");
+            try tls.bed.connection.commit();
+            try tls.expectSent(&.{
+                .{ .opcode = frames.pong, .payload = "p" },
+                textFrame("order"),
+                .{ .opcode = frames.binary, .payload = "abc" },
+            });
+
+            tls.bed.connection.close(1000, "bye");
+            try tls.expectSent(&.{closeFrame(1000, "bye")});
+            try tls.sayFrames(&.{closeFrame(1000, "")});
+            try tls.exchange();
+            try expect(kernel.send_side_shut);
+            try expect(tls.server.heardGoodbye());
+            tls.server.sayGoodbye();
+            kernel.feed(try tls.server.take(tls.bed.arena()));
+            kernel.then(.end);
+            try tls.bed.drive();
+            try tls.bed.expectSeen(&.{.{ .closed = .{
+                .code = 1000,
+                .clean = true,
+                .local = true,
+            } }});
+        }
+    }
+}
+
+test "connection over tls: one read for many records, and one record before the next" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{ .version = version });
+        defer tls.deinit();
+        try tls.open();
+        const gpa = tls.bed.arena();
+        var burst: std.ArrayList(u8) = .empty;
+        for (0..10) |_| {
+            try tls.server.write(try tls.bed.encode(&.{textFrame("tick")}));
+            try burst.appendSlice(gpa, try tls.server.take(gpa));
+        }
+        const connection = &tls.bed.connection;
+        const receive_calls = kernel.receive_calls;
+        const records = connection.counters.records;
+        kernel.feed(burst.items);
+        _ = try connection.wait(null);
+        for (1..11) |count| {
+            try expect(try connection.next() == .message);
+            try expectEqual(records + count, connection.counters.records);
+            try expectEqual(count < 10, connection.moreWaiting());
+        }
+        try expect(try connection.next() == .blocked);
+        try expectEqual(receive_calls + 1, kernel.receive_calls);
+    }
+}
+
+test "connection over tls: a certificate that is not good is told to both sides" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.initWith(websocket_options, .{ .version = version }, false);
+        defer tls.deinit();
+        try tls.bed.start();
+        try tls.exchange();
+        try expect(tls.bed.failed);
+        const failure = tls.bed.connection.failure.?.tls;
+        try expect(failure.in_handshake);
+        try testing.expectEqualStrings("certificate verify failed", failure.cause.reason);
+        try expect(failure.cause.verify_code != 0);
+        try expect(tls.server_failed); // By our alert.
+        try tls.bed.expectSeen(&.{});
+    }
+}
+
+test "connection over tls: a handshake that does not go on" {
+    {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{});
+        defer tls.deinit();
+        const start_ns = kernel.now_ns;
+        try tls.bed.start();
+        try tls.bed.driveToEnd();
+        try tls.bed.expectFailure(.{ .timed_out = .securing });
+        try expectEqual(start_ns + 8 * s, kernel.now_ns);
+    }
+    for ([_]ScriptedOs.ReceiveStep{ .end, .{ .fails = error.ConnectionReset } }) |step| {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{});
+        defer tls.deinit();
+        kernel.then(step);
+        try tls.bed.start();
+        try tls.bed.drive();
+        try tls.bed.expectFailure(.{ .ended = .{ .stage = .securing, .cause = switch (step) {
+            .end => .eof,
+            else => .{ .receive = error.ConnectionReset },
+        } } });
+    }
+    var tls: TlsBed = undefined;
+    try tls.init(websocket_options, .{});
+    defer tls.deinit();
+    kernel.feed("HTTP/1.1 400 Bad Request\r\n\r\n");
+    try tls.bed.start();
+    try tls.bed.drive();
+    try expect(tls.bed.connection.failure.?.tls.in_handshake);
+}
+
+test "connection over tls: a handshake whose flights go out in pieces" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{ .version = version });
+        defer tls.deinit();
+        for (0..100) |_| {
+            kernel.thenSend(.{ .takes = 1 });
+            kernel.thenSend(.would_block);
+            kernel.thenSend(.{ .takes = 30 });
+        }
+        try tls.open();
+    }
+}
+
+test "connection over tls: the end of the stream" {
+    for (versions) |version| {
+        for ([_]bool{ false, true }) |says_goodbye| {
+            var tls: TlsBed = undefined;
+            try tls.init(websocket_options, .{ .version = version });
+            defer tls.deinit();
+            try tls.open();
+            try tls.sayFrames(&.{textFrame("last")});
+            if (says_goodbye) tls.server.sayGoodbye();
+            kernel.feed(try tls.server.take(tls.bed.arena()));
+            kernel.then(.end);
+            try tls.bed.drive();
+            try tls.bed.expectSeen(&.{.text("last")});
+            const reason = if (says_goodbye) close_notify_reason else bed_module.eof_reason;
+            try tls.bed.expectFailure(lost(reason));
+        }
+    }
+}
+
+test "connection over tls: a body that lasts until the end is whole only after a goodbye" {
+    for (versions) |version| {
+        for ([_]bool{ false, true }) |says_goodbye| {
+            var tls: TlsBed = undefined;
+            try tls.init(get_options, .{ .version = version });
+            defer tls.deinit();
+            try tls.bed.start();
+            try tls.exchange();
+            try tls.say("HTTP/1.1 200 OK\r\n\r\nsome");
+            try tls.say(" bytes");
+            if (says_goodbye) tls.server.sayGoodbye();
+            kernel.feed(try tls.server.take(tls.bed.arena()));
+            kernel.then(.end);
+            try tls.bed.drive();
+            try testing.expectEqualStrings("some bytes", try tls.bed.body());
+            if (!says_goodbye) {
+                try tls.bed.expectFailure(.{ .body = error.Truncated });
+            } else try expectEqualDeep(Seen{ .finished = true }, tls.bed.seen.items[3]);
+        }
+    }
+}
+
+test "connection over tls: a record with a wrong bit ends it, after what came before" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{ .version = version });
+        defer tls.deinit();
+        try tls.open();
+        try tls.server.write(try tls.bed.encode(&.{textFrame("good")}));
+        const good = try tls.server.take(tls.bed.arena());
+        try tls.server.write(try tls.bed.encode(&.{textFrame("bad")}));
+        const bad = try tls.server.take(tls.bed.arena());
+        bad[bad.len - 1] ^= 1;
+        kernel.feed(try std.mem.concat(tls.bed.arena(), u8, &.{ good, bad, good }));
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{.text("good")});
+        try expect(tls.bed.failed);
+        const failure = tls.bed.connection.failure.?.tls;
+        try expect(!failure.in_handshake);
+        try testing.expectEqualStrings(
+            "decryption failed or bad record mac",
+            failure.cause.reason,
+        );
+        try expect(tls.server_failed);
+    }
+}
+
+test "connection over tls: after the peer's close frame, nothing that it does is a failure" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(websocket_options, .{ .version = version });
+        defer tls.deinit();
+        try tls.open();
+        try tls.sayFrames(&.{ textFrame("last"), closeFrame(1001, "gone") });
+        kernel.feed("\x17\x03\x03\x00\x20 and this was never a record at all.");
+        kernel.then(.{ .fails = error.ConnectionReset });
+        try tls.bed.drive();
+        try tls.bed.expectSeen(&.{ .text("last"), .{ .closed = .{
+            .code = 1001,
+            .reason = "gone",
+            .clean = true,
+        } } });
+    }
+}
+
+test "connection over tls: started again, with a session of its own" {
+    var tls: TlsBed = undefined;
+    try tls.init(websocket_options, .{ .tickets = 2 });
+    defer tls.deinit();
+    for (0..4) |round| {
+        if (round > 0) try tls.renewServer();
+        try tls.open();
+        // Half a record, half a frame and something unsent are forgotten.
+        try tls.server.write(try tls.bed.encode(&.{textFrame("half")}));
+        const record = try tls.server.take(tls.bed.arena());
+        if (round % 2 == 0) kernel.feed(record[0..7]);
+        kernel.send_room = 3;
+        try tls.bed.connection.send(.text, "never heard");
+        kernel.then(.{ .fails = error.ConnectionReset });
+        try tls.bed.drive();
+        try tls.bed.expectFailure(lost(bed_module.reset_reason));
+        try tls.bed.expectSeen(&.{});
+    }
+}
+
+test "connection over tls: much both ways, through small windows" {
+    for (versions) |version| {
+        var options = websocket_options;
+        options.message_size_max = 200 * 1024;
+        options.receive_ring_capacity = 256 * 1024;
+        options.send_ring_capacity = 256 * 1024;
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version, .tickets = 1 });
+        defer tls.deinit();
+        try tls.open();
+        const payload = try tls.bed.arena().alloc(u8, options.message_size_max);
+        for (payload, 0..) |*byte, index| byte.* = @truncate(index *% 31);
+        const frame: Frame = .{ .opcode = frames.binary, .payload = payload };
+        kernel.send_room = 1000;
+        try tls.bed.connection.send(.binary, payload);
+        try tls.sayFrames(&.{ frame, frame });
+        for (0..400) |_| {
+            try tls.exchange();
+            kernel.send_room += 1000;
+        }
+        const message: Seen = .{ .message = .{ .opcode = .binary, .payload = payload } };
+        try tls.bed.expectSeen(&.{ message, message });
+        try tls.expectSent(&.{frame});
+        try expect(!tls.bed.connection.wantsWrite());
+    }
+}
+
+test "connection over tls: a full ring refuses a message whole, and goes on" {
+    var options = websocket_options;
+    options.send_ring_capacity = 4096;
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    kernel.send_room = 0;
+    var count: usize = 0;
+    const payload: [1000]u8 = @splat('x');
+    while (tls.bed.connection.send(.text, &payload)) : (count += 1) {} else |err| {
+        try expectEqual(error.SendRingFull, err);
+    }
+    try expect(count * payload.len > constants.ciphertext_ring_capacity / 2);
+    try tls.sayFrames(&.{ .{ .opcode = frames.ping, .payload = "p" }, textFrame("in between") });
+    try tls.bed.drive();
+    try tls.bed.expectSeen(&.{.text("in between")});
+    kernel.send_room = std.math.maxInt(usize);
+    try tls.exchange();
+    const sent = try tls.takeSent();
+    try expectEqual(count + 1, sent.len);
+    for (sent[0..count]) |frame| try expectEqualDeep(textFrame(&payload), frame);
+    try expectEqual(frames.pong, sent[count].opcode);
+}
+
+test "connection over tls: a peer that wants answers and takes none does not hold us up" {
+    var tls: TlsBed = undefined;
+    try tls.init(websocket_options, .{ .version = .tls1_2 });
+    defer tls.deinit();
+    try tls.open();
+    kernel.send_room = 0;
+    const payload: [1000]u8 = @splat('x');
+    var count: usize = 0;
+    while (tls.bed.connection.send(.text, &payload)) : (count += 1) {} else |err| {
+        try expectEqual(error.SendRingFull, err);
+    }
+    try tls.server.renegotiate(); // Wants an answer, for which there is no room.
+    kernel.feed(try tls.server.take(tls.bed.arena()));
+    const flood: [16_000]u8 = @splat('y');
+    for (0..20) |_| try tls.sayFrames(&.{textFrame(&flood)});
+    for (0..50) |_| {
+        try tls.bed.pump();
+        if (tls.bed.isOver()) break;
+        _ = try tls.bed.connection.wait(0);
+    }
+    kernel.send_room = std.math.maxInt(usize);
+    try tls.exchange();
+    try expect(!tls.bed.isOver());
+    try expectEqual(@as(usize, 20), tls.bed.seen.items.len);
+    try expectEqual(count, (try tls.takeSent()).len);
+}
+
+test "connection over tls: what waits for a handshake does not wait for the socket" {
+    var tls: TlsBed = undefined;
+    try tls.init(websocket_options, .{ .version = .tls1_2 });
+    defer tls.deinit();
+    try tls.open();
+    try tls.server.renegotiate();
+    kernel.feed(try tls.server.take(tls.bed.arena()));
+    try tls.bed.drive();
+    try tls.bed.connection.send(.text, "order");
+    tls.bed.connection.close(1000, "");
+    try tls.bed.drive();
+    try expectEqual(.timed_out, try tls.bed.connection.wait(s));
+    try expect(!kernel.send_side_shut);
+    try tls.exchange(); // The server goes on with the handshake.
+    try tls.expectSent(&.{ textFrame("order"), closeFrame(1000, "") });
+    try tls.sayFrames(&.{closeFrame(1000, "")});
+    try tls.exchange();
+    try expect(kernel.send_side_shut);
+    try expect(tls.server.heardGoodbye());
+}
+
+test "connection over tls: new keys in the middle of it all" {
+    var tls: TlsBed = undefined;
+    try tls.init(websocket_options, .{ .tickets = 2 });
+    defer tls.deinit();
+    try tls.open();
+    for (0..20) |round| {
+        tls.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
+        try tls.sayFrames(&.{textFrame("tick")});
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{.text("tick")});
+        try tls.bed.connection.send(.text, "order");
+        try tls.expectSent(&.{textFrame("order")});
+    }
+}
+
+test "connection over tls: busy waiting" {
+    for (versions) |version| {
+        var options = websocket_options;
+        options.busy_poll = true;
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version, .tickets = 1 });
+        defer tls.deinit();
+        kernel.spins_allowed = true;
+        tls.byte_by_byte = true;
+        try tls.open();
+        const wait_calls = kernel.wait_calls;
+        for (0..5) |_| {
+            try tls.sayFrames(&.{textFrame("one")});
+            try tls.sayFrames(&.{ textFrame("two"), .{ .opcode = frames.ping } });
+            try tls.exchange();
+            try tls.bed.expectSeen(&.{ .text("one"), .text("two") });
+            try tls.expectSent(&.{.{ .opcode = frames.pong }});
+        }
+        try expectEqual(wait_calls, kernel.wait_calls);
+    }
+}
