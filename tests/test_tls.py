@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -135,6 +136,31 @@ def test_a_self_signed_certificate_is_refused_unless_it_is_the_root(
             server.client(ca_file=tmp_path / "cert.pem").connect()
         assert caught.value.reason == "certificate verify failed"
         hello_from(server, verify=False)
+
+
+def test_roots_named_in_the_environment_are_the_systems(
+    serve: Serve, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE and SSL_CERT_DIR: as for every program that uses OpenSSL."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    with serve(greet, tls=True) as server:
+        hello_from(server, ca_file=None)
+
+
+@pytest.mark.parametrize("directory", ["missing", "empty"])
+def test_certifi_helps_where_the_system_has_no_roots(
+    serve: Serve,
+    ca_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    directory: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / directory))
+    monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
+    with serve(greet, tls=True) as server:
+        hello_from(server, ca_file=None)
 
 
 def test_without_a_ca_file_the_systems_roots_decide(serve: Serve) -> None:
