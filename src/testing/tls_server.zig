@@ -46,6 +46,7 @@ const Functions = struct {
     SSL_CTX_set_num_tickets: *const fn (*Context, usize) callconv(.c) c_int,
     SSL_set_accept_state: *const fn (*Ssl) callconv(.c) void,
     SSL_get_error: *const fn (*const Ssl, c_int) callconv(.c) c_int,
+    SSL_get_servername: *const fn (*const Ssl, c_int) callconv(.c) ?[*:0]const u8,
     SSL_get_shutdown: *const fn (*const Ssl) callconv(.c) c_int,
     SSL_key_update: *const fn (*Ssl, c_int) callconv(.c) c_int,
     SSL_renegotiate: *const fn (*Ssl) callconv(.c) c_int,
@@ -282,6 +283,12 @@ pub const Server = struct {
         };
         assert(server.functions.SSL_key_update(server.handle, kind) == 1);
         _ = server.api.SSL_do_handshake(server.handle);
+    }
+
+    /// The name that the client has asked for (SNI).
+    pub fn nameAsked(server: *const Server) ?[]const u8 {
+        const name = server.functions.SSL_get_servername(server.handle, libssl.name_type_host_name);
+        return std.mem.span(name orelse return null);
     }
 
     /// Asks for another handshake, as only TLS 1.2 knows it.
