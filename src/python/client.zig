@@ -22,7 +22,7 @@ pub const Client = struct {
     tls_context: ?core.ssl.Context,
     /// Owns every string of the options.
     arena: std.heap.ArenaAllocator,
-    /// Names, where there was no call to remember them by. Owned.
+    /// Null where the caller gave none. Owned.
     on_msg: ?*py.Object,
     on_open: ?*py.Object,
     on_close: ?*py.Object,
@@ -71,16 +71,18 @@ pub const Client = struct {
             .idle, .closed => {},
             else => return py.raise(c.PyExc_RuntimeError, "already connected"),
         }
-        if (client.connection.isReserved()) {
-            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
-        }
+        try client.start();
+        try client.awaitOpen();
+        try client.tellOpen();
+    }
+
+    /// Forgets the connection before, and begins anew.
+    fn start(client: *Client) py.Error!void {
         client.forgetResponse();
         client.close_told = true;
         client.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
         };
-        try client.awaitOpen();
-        try client.tellOpen();
     }
 
     fn awaitOpen(client: *Client) py.Error!void {
@@ -136,9 +138,7 @@ pub const Client = struct {
             const message = "a close reason has at most 123 bytes of UTF-8";
             return py.raise(c.PyExc_ValueError, message);
         }
-        if (client.connection.isReserved()) {
-            return py.raise(c.PyExc_RuntimeError, "a reservation is open");
-        }
+        try client.requireUnreserved();
         if (client.in_callback) { // The call that is under way sees to the rest.
             client.connection.close(code, reason);
             return py.none();
@@ -200,7 +200,7 @@ pub const Client = struct {
     inline fn deliver(client: *Client, found: core.ws.Parser.Message) py.Error!void {
         client.turn_messages += 1;
         const on_msg = client.on_msg orelse return;
-        const object = client.spare orelse try client.newMessage();
+        const object = client.spare orelse try newMessage();
         client.spare = null;
         const message = Message.instance.of(object);
         client.connection.stampDelivery();
@@ -215,8 +215,8 @@ pub const Client = struct {
         try client.requireUnreserved();
     }
 
-    fn newMessage(client: *Client) py.Error!*py.Object {
-        const state = ModuleState.ofInstance(Client.instance.objectOf(client));
+    fn newMessage() py.Error!*py.Object {
+        const state = ModuleState.get();
         const object = try py.allocate(@ptrCast(state.message_type.?));
         const message = Message.instance.of(object);
         message.view = null;
@@ -420,7 +420,7 @@ pub const Client = struct {
         if (size == -1 and c.PyErr_Occurred() != null) return error.PythonError;
         if (size < 0) return py.raise(c.PyExc_ValueError, "n is negative");
         const opcode: core.ws.Opcode = if (try isTrue(text_object, false)) .text else .binary;
-        const state = ModuleState.ofInstance(Client.instance.objectOf(client));
+        const state = ModuleState.get();
         const type_object: *c.PyTypeObject = @ptrCast(state.reservation_type.?);
         return Reservation.create(type_object, client, opcode, @intCast(size));
     }
@@ -442,12 +442,10 @@ pub const Client = struct {
     fn fetch(client: *Client) py.Error!*py.Object {
         try client.beginDriving();
         defer client.driving = false;
-        assert(client.connection.options.purpose == .get);
-        client.forgetResponse();
-        client.close_told = true;
-        client.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
-            return exceptions.raiseStart(client, err);
-        };
+        if (client.connection.options.purpose != .get) {
+            return py.raise(c.PyExc_RuntimeError, "fetch() is for hftws.get()");
+        }
+        try client.start();
         errdefer client.connection.abort();
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),

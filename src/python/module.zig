@@ -19,8 +19,7 @@ pub const ModuleState = struct {
     /// first connect the base line is long enough as a rule, and nobody waits for it.
     clock: Clock,
 
-    /// From an instance of `_core.Connection` or of a subclass.
-    pub fn ofInstance(_: *py.Object) *ModuleState {
+    pub fn get() *ModuleState {
         return &state;
     }
 };

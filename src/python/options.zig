@@ -109,7 +109,7 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
         return exceptions.raiseInit(err);
     };
     errdefer client.connection.deinit();
-    client.connection.clock = ModuleState.ofInstance(Client.instance.objectOf(client)).clock;
+    client.connection.clock = ModuleState.get().clock;
     if (client.tls_context) |*context| client.connection.options.tls = context;
     if (arguments.latency != 0) {
         client.connection.latency = arena.create(core.connection.Latency) catch return noMemory();

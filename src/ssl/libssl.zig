@@ -106,7 +106,6 @@ pub const tls1_2_version = 0x0303;
 pub const filetype_pem = 1;
 pub const verify_none = 0;
 pub const verify_peer = 1;
-pub const verify_ok = 0;
 pub const host_flag_no_partial_wildcards = 0x4;
 pub const control_set_mode = 33; // SSL_CTRL_MODE
 pub const control_set_min_proto_version = 123;
