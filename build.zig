@@ -41,6 +41,11 @@ pub fn build(b: *std.Build) void {
         "in-place",
         "Also put the module into hftws/, so that the checkout can be imported (default: yes)",
     ) orelse true;
+    const ipsec_mb = b.option(
+        []const u8,
+        "ipsec-mb",
+        "Archive to link in: libIPSec_MB.a, version 1.3 to 2.0 (default: looked for at run time)",
+    );
     const test_filters = b.option(
         []const []const u8,
         "test-filter",
@@ -65,17 +70,23 @@ pub fn build(b: *std.Build) void {
             .link_libc = true,
             .strip = optimize == .fast or optimize == .small,
             .imports = &.{
-                .{ .name = "core", .module = coreModule(b, target, optimize) },
+                .{ .name = "core", .module = coreModule(b, target, optimize, ipsec_mb) },
                 .{ .name = "python", .module = python_h.createModule() },
             },
         }),
     });
     extension.linker_allow_shlib_undefined = true; // CPython's own symbols come from the process.
+    if (ipsec_mb != null) {
+        // Else the archive's functions are exported, and another library's may take their place.
+        const files = b.addWriteFiles();
+        extension.version_script = files.add("exports.map", "{ global: PyInit__core; local: *; };");
+        extension.step.dependOn(&files.step); // Zig 0.17 does not see it in the script's path.
+    }
 
     // The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough
     // for tests over random input.
     const core_test = b.addTest(.{
-        .root_module = coreModule(b, target, .safe),
+        .root_module = coreModule(b, target, .safe, ipsec_mb),
         .filters = test_filters,
     });
 
@@ -101,24 +112,31 @@ pub fn build(b: *std.Build) void {
     for (supported_targets) |triple| {
         const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
         const check = b.addTest(.{
-            .root_module = coreModule(b, b.resolveTargetQuery(query), .debug),
+            .root_module = coreModule(b, b.resolveTargetQuery(query), .debug, null),
         });
         check_step.dependOn(&check.step);
     }
 }
 
-/// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs.
+/// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs; and
+/// libipsec-mb too, unless its archive is given.
 fn coreModule(
     b: *std.Build,
     target: std.Build.ResolvedTarget,
     optimize: std.lang.Optimize,
+    ipsec_mb: ?[]const u8,
 ) *std.Build.Module {
-    return b.createModule(.{
+    const options = b.addOptions();
+    options.addOption(bool, "ipsec_mb_linked", ipsec_mb != null);
+    const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
         .optimize = optimize,
         .link_libc = true,
+        .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
     });
+    if (ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
+    return module;
 }
 
 fn askPython(b: *std.Build, python: []const u8, expression: []const u8) []const u8 {

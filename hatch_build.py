@@ -46,6 +46,8 @@ def build(*, prefix: Path, optimize: str = "fast", target: str | None = None) ->
     ]  # fmt: skip
     if target is not None:
         command.append(f"-Dtarget={target}")
+    if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
+        command.append(f"-Dipsec-mb={Path(archive).resolve()}")
 
     # Zig compiles its own build tool on first use: in debug mode that takes seconds, not minutes.
     # It has no effect on the code that the tool then produces.

@@ -40,6 +40,25 @@ pub const record_plaintext_size_max = 16 * kib;
 pub const record_header_size = 5;
 pub const record_size_max = record_header_size + record_plaintext_size_max + 256;
 
+/// Header, explicit nonce of TLS 1.2, content type of TLS 1.3, tag: what the direct engine puts
+/// around the content of a record, at most.
+pub const record_overhead_max = record_header_size + 8 + 1 + 16;
+
+/// Records in a row that bring nothing, and KeyUpdates in a row with no data in between: more of
+/// them only waste our time. OpenSSL's own limits.
+pub const empty_records_max = 32;
+pub const key_updates_max = 32;
+
+/// RFC 8446, section 4.6.1: lifetime, nonce, ticket, extensions, each of its largest size.
+pub const session_ticket_size_max = 4 + 4 + 1 + 255 + 2 + 65_535 + 2 + 65_534;
+
+/// Records sealed with one key of TLS 1.3 before it is updated: below the 2^24.5 of AES-GCM (RFC
+/// 8446, section 5.5).
+pub const records_per_key_max = 1 << 24;
+
+/// Session tickets kept for the next connection. Servers send two at once as a rule.
+pub const session_tickets_max = 4;
+
 /// RFC 6455, section 5.2: a server's header without mask, a client's header with mask.
 pub const frame_header_size_max = 14;
 
@@ -50,8 +69,10 @@ pub const control_payload_size_max = 125;
 pub const response_head_size_max = 64 * kib;
 pub const response_headers_max = 128;
 
-/// Room in the send ring that messages leave for control frames: a CLOSE and a pong, whole.
-pub const control_frames_room = 2 * (control_payload_size_max + frame_header_size_max);
+/// Room in the send ring that messages leave for control frames, whole and sealed: a CLOSE and a
+/// pong; and for a KeyUpdate and an alert, of which neither has more than 5 bytes of content.
+pub const control_frames_room = 2 * (control_payload_size_max + frame_header_size_max +
+    record_overhead_max + 5 + record_overhead_max);
 
 /// Masking keys are drawn from the system's generator this many bytes at a time.
 pub const mask_pool_size = 4 * kib;

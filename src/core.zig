@@ -34,4 +34,9 @@ test {
     _ = @import("connection/types.zig");
     _ = @import("connection/latency.zig");
     _ = @import("connection_test.zig");
+    _ = @import("cpu.zig");
+    _ = @import("ssl/aead.zig");
+    _ = @import("ssl/aead/evp.zig");
+    _ = @import("ssl/aead/ipsec_mb.zig");
+    _ = @import("ssl/aead/vectors.zig");
 }

@@ -17,14 +17,65 @@ pub const Session = opaque {}; // SSL_SESSION
 pub const Bio = opaque {}; // BIO
 pub const BioMethod = opaque {}; // BIO_METHOD
 pub const VerifyParameters = opaque {}; // X509_VERIFY_PARAM
+pub const CipherContext = opaque {}; // EVP_CIPHER_CTX
+pub const EvpCipher = opaque {}; // EVP_CIPHER
+pub const Engine = opaque {}; // ENGINE
+
+/// OSSL_PARAM(3), OpenSSL 3. An array of them ends with `end`.
+pub const Parameter = extern struct {
+    key: ?[*:0]const u8,
+    data_type: c_uint,
+    data: ?*anyopaque,
+    data_size: usize,
+    return_size: usize,
+
+    pub const end: Parameter = .{
+        .key = null,
+        .data_type = 0,
+        .data = null,
+        .data_size = 0,
+        .return_size = 0,
+    };
+
+    pub fn octetString(key: [*:0]const u8, bytes: []u8) Parameter {
+        return .{
+            .key = key,
+            .data_type = 5, // OSSL_PARAM_OCTET_STRING
+            .data = bytes.ptr,
+            .data_size = bytes.len,
+            .return_size = std.math.maxInt(usize), // OSSL_PARAM_UNMODIFIED
+        };
+    }
+};
 
 pub const PasswordCallback = fn ([*]u8, c_int, c_int, ?*anyopaque) callconv(.c) c_int;
 pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
 pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
 pub const InfoCallback = fn (*const Ssl, c_int, c_int) callconv(.c) void;
+pub const KeyLogCallback = fn (*const Ssl, [*:0]const u8) callconv(.c) void;
+pub const NewSessionCallback = fn (*Ssl, *Session) callconv(.c) c_int;
 pub const BioControl = fn (*Bio, c_int, c_long, ?*anyopaque) callconv(.c) c_long;
 
-/// One field a function, named as in C, so that a call reads like the manual page.
+/// Cipher, engine, key, nonce: each may be null, and then stays as it is.
+pub const CipherInit = fn (
+    *CipherContext,
+    ?*const EvpCipher,
+    ?*Engine,
+    ?[*]const u8,
+    ?[*]const u8,
+) callconv(.c) c_int;
+/// Output (null: the input is additional data), bytes written, input, its size.
+pub const CipherUpdate = fn (
+    *CipherContext,
+    ?[*]u8,
+    *c_int,
+    [*]const u8,
+    c_int,
+) callconv(.c) c_int;
+pub const CipherFinal = fn (*CipherContext, [*]u8, *c_int) callconv(.c) c_int;
+
+/// One field a function, named as in C, so that a call reads like the manual page. An optional
+/// field is null where the library lacks the function; it lacks no other.
 pub const Api = struct {
     OpenSSL_version: *const fn (c_int) callconv(.c) [*:0]const u8,
     OpenSSL_version_num: *const fn () callconv(.c) c_ulong,
@@ -34,6 +85,8 @@ pub const Api = struct {
     SSL_CTX_free: *const fn (*Context) callconv(.c) void,
     SSL_CTX_ctrl: *const fn (*Context, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
     SSL_CTX_set_info_callback: *const fn (*Context, *const InfoCallback) callconv(.c) void,
+    /// LibreSSL has it, and never calls back.
+    SSL_CTX_set_keylog_callback: *const fn (*Context, *const KeyLogCallback) callconv(.c) void,
     SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const anyopaque) callconv(.c) void,
     SSL_CTX_set_default_verify_paths: *const fn (*Context) callconv(.c) c_int,
     SSL_CTX_load_verify_locations: *const fn (
@@ -55,6 +108,16 @@ pub const Api = struct {
     SSL_free: *const fn (*Ssl) callconv(.c) void,
     SSL_ctrl: *const fn (*Ssl, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
     SSL_set_bio: *const fn (*Ssl, *Bio, *Bio) callconv(.c) void,
+    SSL_CTX_sess_set_new_cb: *const fn (*Context, *const NewSessionCallback) callconv(.c) void,
+    SSL_set_session: *const fn (*Ssl, *Session) callconv(.c) c_int,
+    SSL_get_session: *const fn (*const Ssl) callconv(.c) ?*Session,
+    SSL_session_reused: *const fn (*const Ssl) callconv(.c) c_int,
+    SSL_set_shutdown: *const fn (*Ssl, c_int) callconv(.c) void,
+    SSL_SESSION_free: *const fn (*Session) callconv(.c) void,
+    SSL_SESSION_get_protocol_version: *const fn (*const Session) callconv(.c) c_int,
+    SSL_SESSION_get_master_key: *const fn (*const Session, [*]u8, usize) callconv(.c) usize,
+    SSL_get_client_random: *const fn (*const Ssl, [*]u8, usize) callconv(.c) usize,
+    SSL_get_server_random: *const fn (*const Ssl, [*]u8, usize) callconv(.c) usize,
     SSL_get_rbio: *const fn (*const Ssl) callconv(.c) ?*Bio,
     SSL_set_connect_state: *const fn (*Ssl) callconv(.c) void,
     SSL_do_handshake: *const fn (*Ssl) callconv(.c) c_int,
@@ -65,6 +128,7 @@ pub const Api = struct {
     SSL_get_version: *const fn (*const Ssl) callconv(.c) [*:0]const u8,
     SSL_get_current_cipher: *const fn (*const Ssl) callconv(.c) ?*const Cipher,
     SSL_CIPHER_get_name: *const fn (?*const Cipher) callconv(.c) [*:0]const u8,
+    SSL_CIPHER_get_id: *const fn (*const Cipher) callconv(.c) u32,
     SSL_get_verify_result: *const fn (*const Ssl) callconv(.c) c_long,
     SSL_get0_param: *const fn (*Ssl) callconv(.c) *VerifyParameters,
     X509_VERIFY_PARAM_set_hostflags: *const fn (*VerifyParameters, c_uint) callconv(.c) void,
@@ -95,19 +159,45 @@ pub const Api = struct {
     BIO_set_flags: *const fn (*Bio, c_int) callconv(.c) void,
     BIO_clear_flags: *const fn (*Bio, c_int) callconv(.c) void,
 
+    EVP_aes_128_gcm: *const fn () callconv(.c) *const EvpCipher,
+    EVP_aes_256_gcm: *const fn () callconv(.c) *const EvpCipher,
+    /// Absent from LibreSSL before 3.7, and where OpenSSL was built without ChaCha20.
+    EVP_chacha20_poly1305: ?*const fn () callconv(.c) *const EvpCipher,
+    EVP_CIPHER_CTX_new: *const fn () callconv(.c) ?*CipherContext,
+    EVP_CIPHER_CTX_free: *const fn (*CipherContext) callconv(.c) void,
+    EVP_CIPHER_CTX_ctrl: *const fn (*CipherContext, c_int, c_int, ?*anyopaque) callconv(.c) c_int,
+    /// OpenSSL 3; so is the next.
+    EVP_CIPHER_CTX_set_params: ?*const fn (
+        *CipherContext,
+        [*]const Parameter,
+    ) callconv(.c) c_int,
+    EVP_CIPHER_CTX_get_params: ?*const fn (*CipherContext, [*]Parameter) callconv(.c) c_int,
+    EVP_DecryptInit_ex: *const CipherInit,
+    EVP_DecryptUpdate: *const CipherUpdate,
+    EVP_DecryptFinal_ex: *const CipherFinal,
+    EVP_EncryptInit_ex: *const CipherInit,
+    EVP_EncryptUpdate: *const CipherUpdate,
+    EVP_EncryptFinal_ex: *const CipherFinal,
+
     ERR_clear_error: *const fn () callconv(.c) void,
     ERR_peek_error: *const fn () callconv(.c) c_ulong,
     ERR_peek_last_error: *const fn () callconv(.c) c_ulong,
     ERR_reason_error_string: *const fn (c_ulong) callconv(.c) ?[*:0]const u8,
 };
 
-/// Values from openssl/ssl.h, openssl/bio.h, openssl/x509_vfy.h; part of the stable ABI.
+/// Values from openssl/{ssl,bio,evp,x509_vfy}.h; part of the stable ABI.
 pub const tls1_2_version = 0x0303;
 pub const filetype_pem = 1;
 pub const verify_none = 0;
 pub const verify_peer = 1;
 pub const host_flag_no_partial_wildcards = 0x4;
+pub const control_aead_get_tag = 0x10; // EVP_CTRL_AEAD_GET_TAG
+pub const control_aead_set_tag = 0x11;
 pub const control_set_mode = 33; // SSL_CTRL_MODE
+pub const control_set_session_cache_mode = 44; // SSL_CTRL_SET_SESS_CACHE_MODE
+pub const session_cache_client = 0x1;
+pub const session_cache_no_internal = 0x300; // Neither looked up nor stored by the library.
+pub const shutdown_sent_and_received = 3;
 pub const control_set_min_proto_version = 123;
 pub const control_set_tlsext_hostname = 55;
 pub const name_type_host_name = 0;
@@ -175,12 +265,18 @@ fn loadFirst(files: []const [:0]const u8) LoadError!Api {
 fn lookUp(name: [:0]const u8) LoadError!Api {
     const handle = std.c.dlopen(name.ptr, .{ .NOW = true }) orelse return error.LibraryNotFound;
     var api: Api = undefined;
-    inline for (@typeInfo(Api).@"struct".field_names) |field_name| {
-        const symbol = std.c.dlsym(handle, field_name) orelse {
+    inline for (
+        @typeInfo(Api).@"struct".field_names,
+        @typeInfo(Api).@"struct".field_types,
+    ) |field_name, Field| {
+        if (std.c.dlsym(handle, field_name)) |symbol| {
+            @field(api, field_name) = @ptrCast(@alignCast(symbol));
+        } else if (@typeInfo(Field) == .optional) {
+            @field(api, field_name) = null;
+        } else {
             _ = std.c.dlclose(handle);
             return error.SymbolMissing;
-        };
-        @field(api, field_name) = @ptrCast(@alignCast(symbol));
+        }
     }
     return api;
 }
