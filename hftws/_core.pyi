@@ -59,6 +59,7 @@ class Connection:
         cert_file: str | None = None,
         key_file: str | None = None,
         verify: bool = True,
+        tls: str | None = None,
         server_name: str | None = None,
         connect_timeout: float = 0.0,
         close_timeout: float = 0.0,

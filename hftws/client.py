@@ -39,7 +39,10 @@ class Client(_core.Connection):
     :param verify: whether the server has to prove that it is the host of the URL.
         It costs nothing per message.
     :param server_name: the name in the certificate, when it is not the host of the URL.
-    :param tls: ``"auto"`` or ``"openssl"``: what opens and seals the TLS records.
+    :param tls: what opens and seals the TLS records. ``"direct"``: hftws itself, with keys from
+        OpenSSL's handshake; connecting fails where the cipher suite has no AEAD that it knows.
+        ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it can be had, and
+        :meth:`info` tells ``engine`` and ``engine_reason``.
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake.
@@ -82,7 +85,7 @@ class Client(_core.Connection):
         key_file: StrPath | None = None,
         verify: bool = True,
         server_name: str | None = None,
-        tls: Literal["auto", "openssl"] = "auto",
+        tls: Literal["auto", "direct", "openssl"] = "auto",
         connect_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_size: int = 4 * MIB,
@@ -117,6 +120,7 @@ class Client(_core.Connection):
             cert_file=file_text(cert_file),
             key_file=file_text(key_file),
             verify=verify,
+            tls=tls,
             server_name=server_name,
             connect_timeout=connect_timeout,
             close_timeout=close_timeout,
@@ -182,10 +186,10 @@ def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
         raise ValueError("key_file needs cert_file")
 
 
-def check_engine(tls: str) -> None:
-    """Which engine opens the records: today there is one."""
-    if tls not in ("auto", "openssl"):
-        raise ValueError(f"tls has to be 'auto' or 'openssl', not {tls!r}")
+def check_engine(tls: object) -> None:
+    """None is no choice here: it would not say which engine was meant."""
+    if tls not in ("auto", "direct", "openssl"):
+        raise ValueError(f"tls has to be 'auto', 'direct' or 'openssl', not {tls!r}")
 
 
 def check_callables(**callbacks: object) -> None:

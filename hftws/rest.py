@@ -78,6 +78,7 @@ def get(
         send_ring_size=MIB // 4,
         mask="random",
         timestamps="none",
+        tls="auto",
         tls_libraries=tls_libraries(),
     )
     status, response_headers, body = connection.fetch()

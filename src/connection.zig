@@ -62,6 +62,8 @@ pub fn ConnectionType(comptime Os: type) type {
         socket: ?Socket = null,
         notifier: Notifier,
         tls: ?ssl.Session = null,
+        /// Of the connections before, to this server.
+        tickets: ssl.Tickets = .{},
 
         /// Plaintext from the peer: HTTP head, frames. Null before the first `start`.
         receive_ring: ?*RingBuffer = null,
@@ -121,6 +123,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 outbox.ring.retire();
                 if (outbox.ciphertext) |ring| ring.retire();
             }
+            if (connection.options.tls) |context| connection.tickets.deinit(context.api);
             connection.notifier.deinit();
             connection.* = undefined;
         }
@@ -176,7 +179,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (connection.peer_ended) return false;
             const target = connection.readTarget();
             if (target.len == 0) {
-                if (connection.tls == null) return connection.makeRoom();
+                if (connection.tls == null) return connection.makeRoom(1);
                 return false; // Records that cannot be opened until our answer has gone out.
             }
             return connection.acceptRead(connection.readSocket(target));
@@ -223,7 +226,8 @@ pub fn ConnectionType(comptime Os: type) type {
             const received = connection.ciphertext_ring.?;
             if (!tls.recordWaiting(received.readable())) return false;
             const room = connection.receive_ring.?.writable();
-            if (room.len == 0) return connection.makeRoom();
+            const needed = tls.roomToOpen(received.readable());
+            if (room.len < needed) return connection.makeRoom(needed);
 
             const to_send = connection.outbox.?.ciphertext.?.writable();
             const step = tls.open(received.readable(), room, to_send) catch {
@@ -235,6 +239,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (step.to_send_size > 0) {
                 connection.outbox.?.sendSealed(connection.link(), step.to_send_size);
             }
+            if (tls.owes()) connection.outbox.?.sendOwed(connection.link());
             switch (step.status) {
                 .done => {
                     connection.receive_ring.?.produce(step.plaintext_size);
@@ -256,11 +261,11 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// The receive ring is full. Between the fragments of a message there may be headers and
         /// control frames to give up; if not, it is full of what the owner has kept.
-        fn makeRoom(connection: *Connection) error{ReceiveRingPinned}!bool {
+        fn makeRoom(connection: *Connection, needed: usize) error{ReceiveRingPinned}!bool {
             const ring = connection.receive_ring.?;
             connection.parser.compact(ring.readable());
             connection.takeBackLent();
-            if (ring.writable().len == 0) {
+            if (ring.writable().len < needed) {
                 connection.spin_target = &.{};
                 return error.ReceiveRingPinned;
             }
@@ -376,6 +381,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 .parser = newParser(options),
                 .latency = connection.latency,
                 .counters = connection.counters,
+                .tickets = connection.tickets,
                 .receive_ring = connection.receive_ring,
                 .ciphertext_ring = connection.ciphertext_ring,
                 .outbox = .{
@@ -415,6 +421,8 @@ pub fn ConnectionType(comptime Os: type) type {
             ssl.Session.init(&connection.tls.?, connection.options.tls.?, .{
                 .server_name = connection.options.server_name,
                 .server_name_is_address = connection.options.server_name_is_address,
+                .engine = connection.options.tls_engine,
+                .tickets = &connection.tickets,
             }) catch |err| {
                 connection.tls = null;
                 return switch (err) {
@@ -450,12 +458,11 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         fn beginRequest(connection: *Connection) NextError!void {
-            const ring = connection.outbox.?.ring;
-            const room = ring.writable();
-            const size = connection.writeRequest(room) catch |err|
+            const outbox = &connection.outbox.?;
+            const place = outbox.contentPlace(connection.link(), constants.request_size_max);
+            const size = connection.writeRequest(place) catch |err|
                 return connection.fail(.{ .request = err });
-            ring.produce(size);
-            connection.outbox.?.flush(connection.link());
+            outbox.sendContent(connection.link(), place[0..size]);
             connection.state = .requesting;
         }
 
@@ -813,11 +820,7 @@ pub fn ConnectionType(comptime Os: type) type {
         fn shutSendSide(connection: *Connection) void {
             if (connection.send_side_shut or connection.outbox.?.hasUnsent()) return;
             connection.send_side_shut = true;
-            if (connection.tls) |*tls| {
-                const outbox = &connection.outbox.?;
-                const step = tls.shutdown(outbox.ciphertext.?.writable());
-                outbox.sendSealed(connection.link(), step.to_send_size);
-            }
+            if (connection.tls != null) connection.outbox.?.sendGoodbye(connection.link());
             connection.socket.?.shutdownSend();
         }
 
@@ -891,6 +894,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const tls = &connection.tls.?;
             // An alert tells the peer why.
             connection.outbox.?.sendSealed(connection.link(), tls.alertSize());
+            connection.outbox.?.sendOwed(connection.link());
             const in_handshake = connection.state == .securing;
             const cause = tls.failure();
             return connection.fail(.{ .tls = .{ .cause = cause, .in_handshake = in_handshake } });

@@ -23,7 +23,29 @@ const Server = tls_server.Server;
 const closeFrame = bed_module.closeFrame;
 const lost = bed_module.lost;
 const textFrame = bed_module.textFrame;
-const versions = [_]Server.Version{ .tls1_2, .tls1_3 };
+
+/// What every test that does not say otherwise is run with.
+const variants = [_]Variant{
+    .{ .version = .tls1_2, .engine = .direct },
+    .{ .version = .tls1_3, .engine = .direct },
+    .{ .version = .tls1_2, .engine = .openssl },
+    .{ .version = .tls1_3, .engine = .openssl },
+};
+
+const Variant = struct {
+    version: Server.Version,
+    engine: ssl.Engine,
+
+    fn with(variant: Variant, options: types.Options) types.Options {
+        return withEngine(variant.engine, options);
+    }
+};
+
+fn withEngine(engine: ssl.Engine, options: types.Options) types.Options {
+    var result = options;
+    result.tls_engine = engine;
+    return result;
+}
 
 const websocket_options = bed_module.optionsOf("wss://feed.test/stream");
 const get_options = bed_module.optionsOf("https://feed.test/book");
@@ -162,10 +184,11 @@ const TlsBed = struct {
 };
 
 test "connection over tls: opens, talks and says goodbye in both layers" {
-    for (versions) |version| {
+    for (variants) |variant| {
         for ([_]bool{ false, true }) |byte_by_byte| {
             var tls: TlsBed = undefined;
-            try tls.init(websocket_options, .{ .version = version, .tickets = 2 });
+            const server_options: Server.Options = .{ .version = variant.version, .tickets = 2 };
+            try tls.init(variant.with(websocket_options), server_options);
             defer tls.deinit();
             tls.byte_by_byte = byte_by_byte;
             kernel.thenConnect(.{ .answered = .{} });
@@ -207,9 +230,9 @@ test "connection over tls: opens, talks and says goodbye in both layers" {
 }
 
 test "connection over tls: one read for many records, and one record before the next" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var tls: TlsBed = undefined;
-        try tls.init(websocket_options, .{ .version = version });
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
         try tls.open();
         const gpa = tls.bed.arena();
@@ -234,9 +257,9 @@ test "connection over tls: one read for many records, and one record before the 
 }
 
 test "connection over tls: a certificate that is not good is told to both sides" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var tls: TlsBed = undefined;
-        try tls.initWith(websocket_options, .{ .version = version }, false);
+        try tls.initWith(variant.with(websocket_options), .{ .version = variant.version }, false);
         defer tls.deinit();
         try tls.bed.start();
         try tls.exchange();
@@ -283,9 +306,9 @@ test "connection over tls: a handshake that does not go on" {
 }
 
 test "connection over tls: a handshake whose flights go out in pieces" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var tls: TlsBed = undefined;
-        try tls.init(websocket_options, .{ .version = version });
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
         for (0..100) |_| {
             kernel.thenSend(.{ .takes = 1 });
@@ -297,10 +320,10 @@ test "connection over tls: a handshake whose flights go out in pieces" {
 }
 
 test "connection over tls: the end of the stream" {
-    for (versions) |version| {
+    for (variants) |variant| {
         for ([_]bool{ false, true }) |says_goodbye| {
             var tls: TlsBed = undefined;
-            try tls.init(websocket_options, .{ .version = version });
+            try tls.init(variant.with(websocket_options), .{ .version = variant.version });
             defer tls.deinit();
             try tls.open();
             try tls.sayFrames(&.{textFrame("last")});
@@ -316,10 +339,10 @@ test "connection over tls: the end of the stream" {
 }
 
 test "connection over tls: a body that lasts until the end is whole only after a goodbye" {
-    for (versions) |version| {
+    for (variants) |variant| {
         for ([_]bool{ false, true }) |says_goodbye| {
             var tls: TlsBed = undefined;
-            try tls.init(get_options, .{ .version = version });
+            try tls.init(variant.with(get_options), .{ .version = variant.version });
             defer tls.deinit();
             try tls.bed.start();
             try tls.exchange();
@@ -338,9 +361,9 @@ test "connection over tls: a body that lasts until the end is whole only after a
 }
 
 test "connection over tls: a record with a wrong bit ends it, after what came before" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var tls: TlsBed = undefined;
-        try tls.init(websocket_options, .{ .version = version });
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
         try tls.open();
         try tls.server.write(try tls.bed.encode(&.{textFrame("good")}));
@@ -363,9 +386,9 @@ test "connection over tls: a record with a wrong bit ends it, after what came be
 }
 
 test "connection over tls: after the peer's close frame, nothing that it does is a failure" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var tls: TlsBed = undefined;
-        try tls.init(websocket_options, .{ .version = version });
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
         try tls.open();
         try tls.sayFrames(&.{ textFrame("last"), closeFrame(1001, "gone") });
@@ -401,13 +424,13 @@ test "connection over tls: started again, with a session of its own" {
 }
 
 test "connection over tls: much both ways, through small windows" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var options = websocket_options;
         options.message_size_max = 200 * 1024;
         options.receive_ring_capacity = 256 * 1024;
         options.send_ring_capacity = 256 * 1024;
         var tls: TlsBed = undefined;
-        try tls.init(options, .{ .version = version, .tickets = 1 });
+        try tls.init(variant.with(options), .{ .version = variant.version, .tickets = 1 });
         defer tls.deinit();
         try tls.open();
         const payload = try tls.bed.arena().alloc(u8, options.message_size_max);
@@ -428,33 +451,38 @@ test "connection over tls: much both ways, through small windows" {
 }
 
 test "connection over tls: a full ring refuses a message whole, and goes on" {
-    var options = websocket_options;
-    options.send_ring_capacity = 4096;
-    var tls: TlsBed = undefined;
-    try tls.init(options, .{});
-    defer tls.deinit();
-    try tls.open();
-    kernel.send_room = 0;
-    var count: usize = 0;
-    const payload: [1000]u8 = @splat('x');
-    while (tls.bed.connection.send(.text, &payload)) : (count += 1) {} else |err| {
-        try expectEqual(error.SendRingFull, err);
+    for (variants) |variant| {
+        var options = variant.with(websocket_options);
+        options.send_ring_capacity = 4096;
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = variant.version });
+        defer tls.deinit();
+        try tls.open();
+        kernel.send_room = 0;
+        var count: usize = 0;
+        const payload: [1000]u8 = @splat('x');
+        while (tls.bed.connection.send(.text, &payload)) : (count += 1) {} else |err| {
+            try expectEqual(error.SendRingFull, err);
+        }
+        switch (variant.engine) {
+            .direct => try expectEqual(3, count),
+            .openssl => try expect(count * payload.len > constants.ciphertext_ring_capacity / 2),
+        }
+        try tls.sayFrames(&.{ .{ .opcode = frames.ping, .payload = "p" }, textFrame("between") });
+        try tls.bed.drive();
+        try tls.bed.expectSeen(&.{.text("between")});
+        kernel.send_room = std.math.maxInt(usize);
+        try tls.exchange();
+        const sent = try tls.takeSent();
+        try expectEqual(count + 1, sent.len);
+        for (sent[0..count]) |frame| try expectEqualDeep(textFrame(&payload), frame);
+        try expectEqual(frames.pong, sent[count].opcode);
     }
-    try expect(count * payload.len > constants.ciphertext_ring_capacity / 2);
-    try tls.sayFrames(&.{ .{ .opcode = frames.ping, .payload = "p" }, textFrame("in between") });
-    try tls.bed.drive();
-    try tls.bed.expectSeen(&.{.text("in between")});
-    kernel.send_room = std.math.maxInt(usize);
-    try tls.exchange();
-    const sent = try tls.takeSent();
-    try expectEqual(count + 1, sent.len);
-    for (sent[0..count]) |frame| try expectEqualDeep(textFrame(&payload), frame);
-    try expectEqual(frames.pong, sent[count].opcode);
 }
 
 test "connection over tls: a peer that wants answers and takes none does not hold us up" {
     var tls: TlsBed = undefined;
-    try tls.init(websocket_options, .{ .version = .tls1_2 });
+    try tls.init(withEngine(.openssl, websocket_options), .{ .version = .tls1_2 });
     defer tls.deinit();
     try tls.open();
     kernel.send_room = 0;
@@ -481,7 +509,7 @@ test "connection over tls: a peer that wants answers and takes none does not hol
 
 test "connection over tls: what waits for a handshake does not wait for the socket" {
     var tls: TlsBed = undefined;
-    try tls.init(websocket_options, .{ .version = .tls1_2 });
+    try tls.init(withEngine(.openssl, websocket_options), .{ .version = .tls1_2 });
     defer tls.deinit();
     try tls.open();
     try tls.server.renegotiate();
@@ -516,11 +544,11 @@ test "connection over tls: new keys in the middle of it all" {
 }
 
 test "connection over tls: busy waiting" {
-    for (versions) |version| {
+    for (variants) |variant| {
         var options = websocket_options;
         options.busy_poll = true;
         var tls: TlsBed = undefined;
-        try tls.init(options, .{ .version = version, .tickets = 1 });
+        try tls.init(variant.with(options), .{ .version = variant.version, .tickets = 1 });
         defer tls.deinit();
         kernel.spins_allowed = true;
         tls.byte_by_byte = true;

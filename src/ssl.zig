@@ -5,18 +5,22 @@
 //! the one interface stand engines, which differ in who opens and seals the records; trust (the
 //! handshake, certificates, host names) is OpenSSL's in each of them.
 //!
-//! Engines today: `openssl`, SSL_read and SSL_write over our own BIO. An engine that takes over
-//! the record layer after the handshake fits in beside it: one more field of `Session`.
+//! Engines: `direct`, which takes over the records after the handshake and opens and seals them
+//! where they lie, and `openssl`, SSL_read and SSL_write over our own BIO, for every other cipher.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
 const openssl = @import("ssl/openssl.zig");
+const direct = @import("ssl/direct.zig");
 
+pub const aead = @import("ssl/aead.zig");
 pub const libssl = @import("ssl/libssl.zig");
 pub const Context = openssl.Context;
+pub const Tickets = @import("ssl/tickets.zig").Tickets;
 
-pub const Engine = enum { openssl };
+/// What opens and seals the records.
+pub const Engine = enum { direct, openssl };
 
 pub const Error = error{
     /// TLS failed; `Session.failure` says why. The session is of no further use.
@@ -26,7 +30,7 @@ pub const Error = error{
 
 /// Why TLS failed. The texts belong to the TLS library and stay valid.
 pub const Failure = struct {
-    /// OpenSSL's reason, such as "certificate verify failed".
+    /// OpenSSL's reason, such as "certificate verify failed", or the direct engine's.
     reason: [:0]const u8,
     /// X509_V_ERR_*, 0 when the certificate was not the cause.
     verify_code: c_long = 0,
@@ -62,95 +66,251 @@ pub const Info = struct {
     version: [:0]const u8,
     cipher: [:0]const u8,
     engine: Engine,
+    /// Why the records are left to OpenSSL; "" when they are not, or nobody wanted it otherwise.
+    engine_reason: [:0]const u8,
     /// What opens and seals the records.
     aead: [:0]const u8,
+    /// Whether a ticket of an earlier connection was accepted.
+    resumed: bool,
 };
 
 pub const SessionOptions = struct {
     /// The name or the address that the certificate has to be for. Names are also sent (SNI).
     server_name: [:0]const u8,
     server_name_is_address: bool,
+    /// Null: `direct` if it can, else `openssl`. That `direct` cannot is an error if it was named.
+    engine: ?Engine = null,
+    /// Null: the fastest that is here.
+    aead_provider: ?aead.Provider = null,
+    /// Of earlier connections to the same server name. Has to outlive the session.
+    tickets: ?*Tickets = null,
 };
 
-pub const Session = union(Engine) {
+pub const Session = struct {
+    /// The engine in charge: `openssl` until the handshake is complete.
+    engine: Engine,
     openssl: openssl.Session,
+    /// Defined when it is in charge.
+    direct: direct.Session,
+    engine_wanted: ?Engine,
+    engine_reason: [:0]const u8,
+    aead_provider: ?aead.Provider,
 
     /// `session` must not move afterwards. The context has to outlive it.
     pub fn init(session: *Session, context: *const Context, options: SessionOptions) Error!void {
-        session.* = .{ .openssl = undefined };
+        session.* = .{
+            .engine = .openssl,
+            .openssl = undefined,
+            .direct = undefined,
+            .engine_wanted = options.engine,
+            .engine_reason = "",
+            .aead_provider = options.aead_provider,
+        };
         try session.openssl.init(context, options);
     }
 
     pub fn deinit(session: *Session) void {
-        switch (session.*) {
-            inline else => |*engine| engine.deinit(),
+        switch (session.engine) {
+            .direct => session.direct.deinit(),
+            .openssl => {},
         }
+        session.openssl.deinit();
         session.* = undefined;
     }
 
     /// Goes on with the handshake as far as `received` allows. On an error there may be an alert
-    /// in `to_send`: see `alertSize`.
+    /// in `to_send`: see `alertSize`. With the last step the engine for the records takes over.
     pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
-        return switch (session.*) {
-            inline else => |*engine| engine.handshake(received, to_send),
-        };
+        assert(session.engine == .openssl);
+        const step = try session.openssl.handshake(received, to_send);
+        if (step.status == .done) try session.chooseEngine();
+        return step;
     }
 
-    /// Opens at most one record of `received` into `plaintext`. Nothing is written there before
-    /// its tag has been checked.
+    fn chooseEngine(session: *Session) Error!void {
+        const wanted = session.engine_wanted orelse .direct;
+        switch (wanted) {
+            .openssl => session.openssl.dropSecrets(),
+            .direct => {
+                session.engine_reason = try session.takeOver() orelse return;
+                if (session.engine_wanted == null) return;
+                session.openssl.last_failure = .{ .reason = session.engine_reason };
+                return error.TlsFailed;
+            },
+        }
+    }
+
+    /// Why it could not be, if so.
+    fn takeOver(session: *Session) Error!?[:0]const u8 {
+        var takeover: direct.Takeover = undefined;
+        if (session.openssl.takeOver(&takeover)) |reason| return reason;
+        defer takeover.wipe();
+        const api = session.openssl.api;
+        session.direct = direct.Session.init(api, session.aead_provider, &takeover) catch |err|
+            switch (err) {
+                error.OutOfMemory => return error.OutOfMemory,
+                error.TlsFailed => return "the TLS library lacks the AEAD",
+            };
+        session.engine = .direct;
+        return null;
+    }
+
+    /// Opens at most one record of `received` into `plaintext`, which has `roomToOpen` bytes. What
+    /// lies there means nothing before its tag has been checked, and is wiped if that fails.
+    /// The direct engine leaves `to_send` alone: see `owes`.
     pub inline fn open(
         session: *Session,
         received: []const u8,
         plaintext: []u8,
         to_send: []u8,
     ) Error!Step {
-        return switch (session.*) {
-            inline else => |*engine| engine.open(received, plaintext, to_send),
+        switch (session.engine) {
+            .openssl => return session.openssl.open(received, plaintext, to_send),
+            .direct => {
+                const step = try session.direct.open(received, plaintext);
+                if (session.direct.ticket_opened) try session.passTicket(received, step);
+                return step;
+            },
+        }
+    }
+
+    /// OpenSSL reads tickets, and keeps them for the next connection. It sees each record before
+    /// the first data, and so is at the same sequence number.
+    fn passTicket(session: *Session, received: []const u8, step: Step) Error!void {
+        @branchHint(.cold);
+        session.direct.ticket_opened = false;
+        session.openssl.giveTicket(received[0..step.received_used]) catch |err| {
+            session.direct.last_failure = session.openssl.last_failure;
+            session.direct.owed.alert = .decode_error;
+            return err;
         };
+    }
+
+    /// The bytes that `open` wants for the record that `received` begins with.
+    pub inline fn roomToOpen(session: *const Session, received: []const u8) usize {
+        return switch (session.engine) {
+            .openssl => 1,
+            .direct => if (firstRecord(received)) |record| record.len else 0,
+        };
+    }
+
+    /// Whether the owner lays records out by himself: `contentOffset`, `sealInPlace`. Else `seal`.
+    pub inline fn sealsInPlace(session: *const Session) bool {
+        return session.engine == .direct;
     }
 
     /// Seals the front of `plaintext`, at most one record, into `to_send`.
     pub fn seal(session: *Session, plaintext: []const u8, to_send: []u8) Error!Step {
         assert(plaintext.len > 0);
-        return switch (session.*) {
-            inline else => |*engine| engine.seal(plaintext, to_send),
-        };
+        assert(session.engine == .openssl);
+        return session.openssl.seal(plaintext, to_send);
     }
 
-    /// Writes close_notify. Nothing can be sealed afterwards.
+    /// The bytes that so much content becomes.
+    pub inline fn sealedSize(session: *const Session, content_size: usize) usize {
+        const around_size = session.direct.prefixSize() + session.direct.suffixSize();
+        return content_size + recordCount(content_size) * around_size;
+    }
+
+    /// Where the content has to lie for `sealInPlace`, from the front of what it becomes.
+    pub inline fn contentOffset(session: *const Session, content_size: usize) usize {
+        const count = recordCount(content_size);
+        const prefix_size = session.direct.prefixSize();
+        return count * prefix_size + (count - 1) * session.direct.suffixSize();
+    }
+
+    /// Makes records out of content that lies at its `contentOffset`. `target` has `sealedSize`.
+    pub inline fn sealInPlace(
+        session: *Session,
+        target: []u8,
+        content_size: usize,
+    ) Error!void {
+        assert(session.sealsInPlace());
+        assert(target.len == session.sealedSize(content_size));
+        if (content_size > constants.record_plaintext_size_max) {
+            return session.sealMany(target, content_size);
+        }
+        return session.direct.sealRecord(target, .application_data);
+    }
+
+    /// Each record's content moves up a little, to make room for what goes around the next one's.
+    fn sealMany(session: *Session, target: []u8, content_size: usize) Error!void {
+        const prefix_size = session.direct.prefixSize();
+        const suffix_size = session.direct.suffixSize();
+        var content = target[session.contentOffset(content_size)..][0..content_size];
+        var rest = target;
+        while (content.len > 0) {
+            const size = @min(content.len, constants.record_plaintext_size_max);
+            @memmove(rest[prefix_size..][0..size], content[0..size]);
+            const record_size = prefix_size + size + suffix_size;
+            try session.direct.sealRecord(rest[0..record_size], .application_data);
+            rest = rest[record_size..];
+            content = content[size..];
+        }
+        assert(rest.len == 0);
+    }
+
+    /// Whether there is something to say before anything else: new keys, an alert. Always false
+    /// for an engine that writes it into the `to_send` of the call.
+    pub inline fn owes(session: *const Session) bool {
+        return session.engine == .direct and session.direct.owes();
+    }
+
+    /// Says it at the front of `target`, as far as there is room, and returns the size.
+    pub fn writeOwed(session: *Session, target: []u8) Error!usize {
+        return session.direct.writeOwed(target);
+    }
+
+    /// Writes close_notify, or owes it. Nothing can be sealed afterwards.
     pub fn shutdown(session: *Session, to_send: []u8) Step {
-        return switch (session.*) {
-            inline else => |*engine| engine.shutdown(to_send),
-        };
+        switch (session.engine) {
+            .openssl => return session.openssl.shutdown(to_send),
+            .direct => {
+                session.direct.shutdown();
+                return .{ .status = .closed, .received_used = 0, .to_send_size = 0 };
+            },
+        }
     }
 
     /// Why the last call failed.
     pub fn failure(session: *const Session) Failure {
-        return switch (session.*) {
-            inline else => |*engine| engine.last_failure,
+        return switch (session.engine) {
+            inline else => |tag| @field(session, @tagName(tag)).last_failure,
         };
     }
 
     /// How much the failed call put into its `to_send`: an alert that tells the peer why.
     pub fn alertSize(session: *const Session) usize {
-        return switch (session.*) {
-            inline else => |*engine| engine.transfer.to_send_size,
+        return switch (session.engine) {
+            .openssl => session.openssl.transfer.to_send_size,
+            .direct => 0,
         };
     }
 
     /// Whether a further message could be opened without new ciphertext.
-    pub fn recordWaiting(session: *const Session, received: []const u8) bool {
-        return switch (session.*) {
-            inline else => |*engine| engine.recordWaiting(received),
+    pub inline fn recordWaiting(session: *const Session, received: []const u8) bool {
+        return switch (session.engine) {
+            .openssl => session.openssl.recordWaiting(received),
+            .direct => firstRecord(received) != null,
         };
     }
 
     pub fn info(session: *const Session) Info {
-        return switch (session.*) {
-            inline else => |*engine| engine.info(),
-        };
+        var found = session.openssl.info();
+        found.engine = session.engine;
+        found.engine_reason = session.engine_reason;
+        if (session.engine == .direct) found.aead = session.direct.sending.aead.description();
+        return found;
     }
 };
+
+/// How many records so much content takes.
+inline fn recordCount(content_size: usize) usize {
+    assert(content_size > 0);
+    const size_max = constants.record_plaintext_size_max;
+    if (content_size <= size_max) return 1;
+    return (content_size - 1) / size_max + 1;
+}
 
 /// The whole record that `received` begins with, judged by its length field (RFC 8446, section
 /// 5.1); null while its end is missing. A length that no record may have gives all there is: the
@@ -166,7 +326,12 @@ pub inline fn firstRecord(received: []const u8) ?[]const u8 {
 
 test {
     _ = openssl;
+    _ = direct;
+    _ = aead;
     _ = libssl;
+    _ = @import("ssl/direct_test.zig");
+    _ = @import("ssl/key_schedule.zig");
+    _ = @import("ssl/record.zig");
 }
 
 test "ssl: a record is whole when its last byte is there" {

@@ -879,7 +879,7 @@ def test_info_says_what_is_in_force(serve_both: Serve) -> None:
         assert tls["tls_version"] == "TLSv1.3"
         assert "SSL" in tls["tls_library"]
         assert tls["cipher"].startswith("TLS_")
-        assert tls["engine"] == "openssl"
+        assert tls["engine"] == "direct"
         assert tls["aead"]
 
 

@@ -1,7 +1,8 @@
 //! The sending half of a connection: frames are built in the send ring, sealed from there, and
 //! given to the kernel; what it does not take waits in the rings.
 //!
-//!     frame in the send ring ─▶ seal (TLS) ─▶ ciphertext ring ─▶ kernel
+//!     frame in the send ring, sealed in place (TLS, direct engine) ─▶ kernel
+//!     frame in the send ring ─▶ seal (TLS, openssl engine) ─▶ ciphertext ring ─▶ kernel
 //!
 //! A frame is in the ring whole or not at all. Sending that has failed stays failed, and the
 //! connection lives on until its receiving half ends: what the peer sent before, such as its
@@ -24,9 +25,10 @@ pub fn OutboxType(comptime Os: type) type {
         const Outbox = @This();
         const Socket = SocketType(Os);
 
-        /// Plaintext for the peer: request, frames.
+        /// Request and frames for the peer: sealed where they lie, if the engine does that.
         ring: *RingBuffer,
-        /// Ciphertext that is not sent yet. Null for `ws://`.
+        /// What OpenSSL has sealed: the handshake, and with its engine the rest. Goes out before
+        /// anything in `ring`. Null for `ws://`.
         ciphertext: ?*RingBuffer,
         mask: types.Options.Mask,
         masks: types.MaskPool(Os) = .{},
@@ -38,7 +40,26 @@ pub fn OutboxType(comptime Os: type) type {
         awaits_peer: bool = false,
 
         /// Where the bytes go. Borrowed from the connection for a call.
-        pub const Link = struct { socket: *Socket, tls: ?*ssl.Session };
+        pub const Link = struct {
+            socket: *Socket,
+            tls: ?*ssl.Session,
+
+            inline fn sealsInPlace(link: Link) bool {
+                const tls = link.tls orelse return false;
+                return tls.sealsInPlace();
+            }
+
+            /// Where content has to lie in the send ring, from its front.
+            inline fn contentOffset(link: Link, content_size: usize) usize {
+                return if (link.sealsInPlace()) link.tls.?.contentOffset(content_size) else 0;
+            }
+
+            /// The bytes of the send ring that content takes.
+            inline fn sealedSize(link: Link, content_size: usize) usize {
+                if (!link.sealsInPlace()) return content_size;
+                return link.tls.?.sealedSize(content_size);
+            }
+        };
 
         /// One frame with a copy of the payload; flushed. All or nothing.
         pub fn send(
@@ -48,11 +69,53 @@ pub fn OutboxType(comptime Os: type) type {
             payload: []const u8,
         ) SendError!void {
             const target = try outbox.roomFor(link, payload.len);
-            const key = outbox.nextMask();
-            const size = ws.builder.writeFrame(target, opcode, payload, key);
-            outbox.ring.produce(size);
+            outbox.writeFrame(link, target, opcode, payload);
             outbox.flush(link);
             if (outbox.failure != null) return error.Disconnected;
+        }
+
+        inline fn writeFrame(
+            outbox: *Outbox,
+            link: Link,
+            target: []u8,
+            opcode: ws.Opcode,
+            payload: []const u8,
+        ) void {
+            const frame_size = ws.builder.headerSize(payload.len) + payload.len;
+            const place = target[link.contentOffset(frame_size)..];
+            const size = ws.builder.writeFrame(place, opcode, payload, outbox.nextMask());
+            assert(size == frame_size);
+            outbox.produce(link, target, frame_size);
+        }
+
+        /// The content at its offset in `target` is complete: seals it, if that is done in place.
+        inline fn produce(outbox: *Outbox, link: Link, target: []u8, content_size: usize) void {
+            const size = link.sealedSize(content_size);
+            if (link.sealsInPlace()) {
+                link.tls.?.sealInPlace(target[0..size], content_size) catch {
+                    return outbox.abandon(error.BrokenPipe); // The receiving half tells why.
+                };
+            }
+            outbox.ring.produce(size);
+        }
+
+        /// A place of at most `size_max` bytes in the ring, for a caller that writes content by
+        /// himself: the request. `sendContent` follows.
+        pub fn contentPlace(outbox: *Outbox, link: Link, size_max: usize) []u8 {
+            outbox.settle(link);
+            const target = outbox.ring.writable();
+            const around_size = link.sealedSize(size_max) - size_max;
+            const size = @min(size_max, target.len - around_size);
+            return target[link.contentOffset(size)..][0..size];
+        }
+
+        /// `content` lies somewhere in the place that was given out.
+        pub fn sendContent(outbox: *Outbox, link: Link, content: []const u8) void {
+            const target = outbox.ring.writable();
+            const place = target[link.contentOffset(content.len)..][0..content.len];
+            @memmove(place, content);
+            outbox.produce(link, target, content.len);
+            outbox.flush(link);
         }
 
         /// The place of a payload in the ring. To be followed by `commit` or `cancel`; nothing else
@@ -65,12 +128,14 @@ pub fn OutboxType(comptime Os: type) type {
         ) SendError![]u8 {
             const target = try outbox.roomFor(link, size);
             const header_size = ws.builder.headerSize(size);
+            const offset = link.contentOffset(header_size + size);
             outbox.reservation = .{
                 .opcode = opcode,
                 .payload_size = size,
-                .place = target[0 .. header_size + size],
+                .target = target,
+                .place = target[offset..][0 .. header_size + size],
             };
-            return target[header_size..][0..size];
+            return target[offset + header_size ..][0..size];
         }
 
         /// The payload is written: masks it where it stands, and sends it. Gives its size.
@@ -87,7 +152,7 @@ pub fn OutboxType(comptime Os: type) type {
             });
             assert(header_size + reservation.payload_size == place.len);
             ws.mask.apply(place[header_size..], key);
-            outbox.ring.produce(place.len);
+            outbox.produce(link, reservation.target, place.len);
             outbox.flush(link);
             if (outbox.failure != null) return error.Disconnected;
             return reservation.payload_size;
@@ -106,13 +171,13 @@ pub fn OutboxType(comptime Os: type) type {
             payload: []const u8,
         ) bool {
             if (outbox.reservation != null or outbox.failure != null) return false;
+            outbox.settle(link);
             const target = outbox.ring.writable();
             // Pongs, of which there may be any number, leave room for the one CLOSE.
             const spare: usize = if (opcode == .close) 0 else constants.control_frames_room / 2;
-            const needed = ws.builder.headerSize(payload.len) + payload.len + spare;
-            if (target.len < needed) return false;
-            const size = ws.builder.writeFrame(target, opcode, payload, outbox.nextMask());
-            outbox.ring.produce(size);
+            const frame_size = ws.builder.headerSize(payload.len) + payload.len;
+            if (target.len < link.sealedSize(frame_size) + spare) return false;
+            outbox.writeFrame(link, target, opcode, payload);
             outbox.flush(link);
             return true;
         }
@@ -129,7 +194,8 @@ pub fn OutboxType(comptime Os: type) type {
         fn roomFor(outbox: *Outbox, link: Link, payload_size: usize) SendError![]u8 {
             if (outbox.reservation != null) return error.Reserved;
             if (outbox.failure != null) return error.Disconnected;
-            const needed = roomNeeded(payload_size);
+            const needed = outbox.roomNeeded(payload_size);
+            outbox.settle(link);
             const target = outbox.ring.writable();
             if (target.len >= needed) return target;
 
@@ -139,14 +205,17 @@ pub fn OutboxType(comptime Os: type) type {
             return if (flushed.len >= needed) flushed else error.SendRingFull;
         }
 
-        fn roomNeeded(payload_size: usize) usize {
+        fn roomNeeded(outbox: *const Outbox, payload_size: usize) usize {
             const frame_size = ws.builder.headerSize(payload_size) +| payload_size;
-            return frame_size +| constants.control_frames_room;
+            const needed = frame_size +| constants.control_frames_room;
+            if (outbox.ciphertext == null) return needed;
+            const records = frame_size / constants.record_plaintext_size_max + 1;
+            return needed +| records *| constants.record_overhead_max;
         }
 
         /// Whether a message of this size does not even fit an empty ring.
         pub fn neverFits(outbox: *const Outbox, payload_size: usize) bool {
-            return roomNeeded(payload_size) > outbox.ring.capacity;
+            return outbox.roomNeeded(payload_size) > outbox.ring.capacity;
         }
 
         fn nextMask(outbox: *Outbox) [4]u8 {
@@ -173,14 +242,42 @@ pub fn OutboxType(comptime Os: type) type {
 
         /// Seals what is queued and gives the kernel what it takes. The rest stays in the rings.
         pub fn flush(outbox: *Outbox, link: Link) void {
-            while (outbox.sealRecord(link)) {
-                if (!outbox.push(link, outbox.ciphertext.?)) break;
-            }
-            _ = outbox.push(link, outbox.ciphertext orelse outbox.ring);
+            outbox.flushRings(link);
             if (outbox.pong_pending) |pong| {
+                @branchHint(.unlikely);
                 outbox.pong_pending = null;
                 outbox.answerPing(link, pong.payload());
             }
+        }
+
+        inline fn flushRings(outbox: *Outbox, link: Link) void {
+            if (outbox.ciphertext) |ciphertext| {
+                if (!link.sealsInPlace()) {
+                    while (outbox.sealRecord(link)) {
+                        if (!outbox.push(link, ciphertext)) break;
+                    }
+                    _ = outbox.push(link, ciphertext);
+                    return;
+                }
+                if (!outbox.push(link, ciphertext)) return; // The end of the handshake comes first.
+            }
+            _ = outbox.push(link, outbox.ring);
+        }
+
+        /// Queues what TLS has to say before anything else can be sealed.
+        pub inline fn settle(outbox: *Outbox, link: Link) void {
+            const tls = link.tls orelse return;
+            if (tls.owes()) outbox.writeOwed(tls);
+        }
+
+        fn writeOwed(outbox: *Outbox, tls: *ssl.Session) void {
+            @branchHint(.cold);
+            assert(outbox.reservation == null);
+            if (outbox.failure != null) return;
+            const size = tls.writeOwed(outbox.ring.writable()) catch {
+                return outbox.abandon(error.BrokenPipe); // The receiving half tells why.
+            };
+            outbox.ring.produce(size);
         }
 
         /// Moves the front of the send ring, at most a record, into the ring of ciphertext.
@@ -198,8 +295,21 @@ pub fn OutboxType(comptime Os: type) type {
             return step.status == .done;
         }
 
-        /// Ciphertext that is no frame: handshake, alerts, the answer to a KeyUpdate. `size` bytes
-        /// have been written to the front of the free part of the ciphertext ring.
+        /// What TLS owes the peer: an alert, the answer to a KeyUpdate.
+        pub fn sendOwed(outbox: *Outbox, link: Link) void {
+            outbox.settle(link);
+            outbox.flush(link);
+        }
+
+        /// close_notify.
+        pub fn sendGoodbye(outbox: *Outbox, link: Link) void {
+            const step = link.tls.?.shutdown(outbox.ciphertext.?.writable());
+            outbox.sendSealed(link, step.to_send_size);
+            outbox.sendOwed(link);
+        }
+
+        /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
+        /// the ciphertext ring.
         pub fn sendSealed(outbox: *Outbox, link: Link, size: usize) void {
             outbox.ciphertext.?.produce(size);
             _ = outbox.push(link, outbox.ciphertext.?);

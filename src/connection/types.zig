@@ -24,6 +24,8 @@ pub const Options = struct {
     subprotocols: []const []const u8,
     /// Null for `ws://` and `http://`.
     tls: ?*const ssl.Context,
+    /// Null: the best one that the cipher allows.
+    tls_engine: ?ssl.Engine,
     socket: SocketOptions,
     connect_timeout_ns: u64,
     close_timeout_ns: u64,
@@ -213,8 +215,15 @@ pub const Read = struct {
 /// What ended a wait.
 pub const Wake = enum { ready, timed_out, interrupted };
 
-/// A frame that its owner is writing: where it lies in the send ring, header first.
-pub const Reservation = struct { opcode: ws.Opcode, payload_size: usize, place: []u8 };
+/// A frame that its owner is writing into the send ring.
+pub const Reservation = struct {
+    opcode: ws.Opcode,
+    payload_size: usize,
+    /// The free part of the ring.
+    target: []u8,
+    /// Where the frame lies in it, header first.
+    place: []u8,
+};
 
 /// A pong that found no room.
 pub const Pong = struct {

@@ -17,12 +17,15 @@ const Stamps = core.connection.Stamps;
 pub const Message = struct {
     payload: []const u8,
     opcode: u8,
+    /// Known when the message is kept; found out when asked for before.
     is_last: bool,
     pinned: bool,
     has_stamps: bool,
     /// The memoryview that `data` gives out, if it was asked for. Owned while the message is lent.
     view: ?*py.Object,
     stamps: Stamps,
+    /// Null once the message is kept.
+    lender: ?*const core.Connection,
     /// The connection's while the message is lent, a copy of it afterwards.
     clock: *const Clock,
     clock_copy: Clock,
@@ -41,7 +44,7 @@ pub const Message = struct {
         assert(!message.pinned);
         message.payload = payload;
         message.opcode = opcode;
-        message.is_last = !connection.moreWaiting();
+        message.lender = connection;
         message.ring = connection.receive_ring.?;
         message.has_stamps = connection.options.timestamps != .none;
         if (message.has_stamps) {
@@ -67,6 +70,8 @@ pub const Message = struct {
 
     /// Leaves the message to those who kept it. Takes the caller's reference.
     pub fn keep(message: *Message) void {
+        message.is_last = !message.lender.?.moreWaiting();
+        message.lender = null;
         if (message.payload.len > 0) {
             message.ring.pin(&message.pin, message.payload);
             message.pinned = true;
@@ -109,7 +114,8 @@ pub const Message = struct {
     }
 
     fn isLast(message: *Message) py.Error!*py.Object {
-        return py.boolean(message.is_last);
+        const lender = message.lender orelse return py.boolean(message.is_last);
+        return py.boolean(!lender.moreWaiting());
     }
 
     fn kernelTime(message: *Message) py.Error!*py.Object {

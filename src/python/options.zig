@@ -28,6 +28,7 @@ const Arguments = struct {
     cert_file: [*c]const u8 = null,
     key_file: [*c]const u8 = null,
     verify: c_int = 1,
+    tls: [*c]const u8 = null,
     server_name: [*c]const u8 = null,
     connect_timeout: f64 = 0,
     close_timeout: f64 = 0,
@@ -130,6 +131,9 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
     client.close_told = true;
 }
 
+/// What the option `tls` can be.
+const Tls = enum { auto, direct, openssl };
+
 const BuildError = py.Error || error{OutOfMemory};
 
 fn buildOptions(
@@ -167,6 +171,11 @@ fn buildOptions(
         .headers = try headerList(arena, arguments.headers),
         .subprotocols = try textList(arena, arguments.subprotocols),
         .tls = null,
+        .tls_engine = switch (try choice(Tls, "tls", arguments.tls)) {
+            .auto => null,
+            .direct => .direct,
+            .openssl => .openssl,
+        },
         .socket = try socketOptions(arena, arguments),
         .connect_timeout_ns = try nanoseconds("connect_timeout", arguments.connect_timeout),
         .close_timeout_ns = try nanoseconds("close_timeout", arguments.close_timeout),

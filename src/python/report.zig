@@ -43,13 +43,16 @@ fn setAddress(dict: *py.Object, key: [:0]const u8, address: ?core.os.Address) py
 }
 
 fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
-    const keys = .{ "tls_library", "tls_version", "cipher", "engine", "aead" };
+    const keys = .{ "tls_library", "tls_version", "cipher", "engine", "engine_reason", "aead" };
     const tls = if (connection.tls) |*session| session.info() else {
-        inline for (keys) |key| try py.setItem(dict, key, py.none());
+        inline for (keys ++ .{"tls_resumed"}) |key| try py.setItem(dict, key, py.none());
         return;
     };
-    const values = .{ tls.library, tls.version, tls.cipher, @tagName(tls.engine), tls.aead };
+    const engine = @tagName(tls.engine);
+    const reason = tls.engine_reason;
+    const values = .{ tls.library, tls.version, tls.cipher, engine, reason, tls.aead };
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
+    try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
 }
 
 fn ringInfo(ring: ?*core.ringbuffer.RingBuffer) py.Error!*py.Object {

@@ -10,6 +10,9 @@ const assert = std.debug.assert;
 const constants = @import("../constants.zig");
 const libssl = @import("libssl.zig");
 const ssl = @import("../ssl.zig");
+const direct = @import("direct.zig");
+const key_schedule = @import("key_schedule.zig");
+const Tickets = @import("tickets.zig").Tickets;
 
 const Error = ssl.Error;
 const Failure = ssl.Failure;
@@ -27,11 +30,25 @@ const ciphers_tls1_2 =
 /// More than any record grows by when it is sealed: header, explicit nonce, padding, tag.
 const seal_expansion_max = 512;
 
+/// The Finished of a client in TLS 1.2, sealed with AES-GCM: explicit nonce, 16 bytes, tag.
+const finished_header = [_]u8{ 22, 3, 3, 0, 8 + 16 + 16 };
+const finished_size = finished_header.len + 8 + 16 + 16;
+
+/// The traffic secrets of TLS 1.3, once they have been told.
+const Secrets = struct {
+    client: key_schedule.Secret = @splat(0),
+    server: key_schedule.Secret = @splat(0),
+    client_size: usize = 0,
+    server_size: usize = 0,
+};
+
 /// What all connections of a client share: trusted roots, its own certificate, ciphers.
 pub const Context = struct {
     api: *const libssl.Api,
     handle: *libssl.Context,
     method: *libssl.BioMethod,
+    /// Whether we have a certificate of our own to show.
+    has_certificate: bool,
 
     pub const Options = struct {
         /// PEM file of trusted roots; null: the system's, where the TLS library looks for them.
@@ -67,11 +84,20 @@ pub const Context = struct {
         const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
         api.SSL_CTX_set_verify(handle, verify, null);
         api.SSL_CTX_set_info_callback(handle, &noteAlert);
+        api.SSL_CTX_set_keylog_callback(handle, &noteSecret);
+        api.SSL_CTX_sess_set_new_cb(handle, &keepTicket);
+        const cache = libssl.session_cache_client | libssl.session_cache_no_internal;
+        _ = api.SSL_CTX_ctrl(handle, libssl.control_set_session_cache_mode, cache, null);
         loadFiles(api, handle, options) catch |err| {
             failure.* = takeFailure(api, .oldest);
             return err;
         };
-        return .{ .api = api, .handle = handle, .method = try sharedMethod(api) };
+        return .{
+            .api = api,
+            .handle = handle,
+            .method = try sharedMethod(api),
+            .has_certificate = options.cert_file != null,
+        };
     }
 
     pub fn deinit(context: *Context) void {
@@ -117,6 +143,13 @@ pub const Session = struct {
     transfer: Transfer,
     /// Plaintext of an opened record that found no room waits inside OpenSSL.
     plaintext_pending: bool,
+    /// What the handshake agreed on, until it is used or dropped.
+    secrets: Secrets,
+    /// The end of what the handshake has sent: the Finished of TLS 1.2 is the last of it.
+    sent_tail: [finished_size]u8,
+    has_certificate: bool,
+    /// Where tickets are kept for the next connection. Not owned.
+    tickets: ?*Tickets,
     last_failure: Failure,
 
     pub fn init(
@@ -133,18 +166,26 @@ pub const Session = struct {
             .handle = handle,
             .transfer = .{ .api = api },
             .plaintext_pending = false,
+            .secrets = .{},
+            .sent_tail = @splat(0),
+            .has_certificate = context.has_certificate,
+            .tickets = options.tickets,
             .last_failure = .{ .reason = "" },
         };
         const bio = api.BIO_new(context.method) orelse return error.OutOfMemory;
-        api.BIO_set_data(bio, &session.transfer);
+        api.BIO_set_data(bio, session);
         api.BIO_set_init(bio, 1);
         api.SSL_set_bio(handle, bio, bio); // Owns it now.
         try session.expectServer(options);
         api.SSL_set_connect_state(handle);
+        if (options.tickets) |tickets| tickets.offer(api, handle);
     }
 
     pub fn deinit(session: *Session) void {
+        // Else OpenSSL takes a connection without a goodbye for broken, and its ticket for bad.
+        session.api.SSL_set_shutdown(session.handle, libssl.shutdown_sent_and_received);
         session.api.SSL_free(session.handle);
+        session.dropSecrets();
         session.* = undefined;
     }
 
@@ -173,7 +214,97 @@ pub const Session = struct {
     pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
         session.transfer.begin(received, to_send);
         const result = session.api.SSL_do_handshake(session.handle);
+        session.keepTail(to_send[0..session.transfer.to_send_size]);
         return session.transfer.step(try session.meaningOf(result), 0);
+    }
+
+    fn keepTail(session: *Session, sent: []const u8) void {
+        const tail = &session.sent_tail;
+        const size = @min(sent.len, tail.len);
+        std.mem.copyForwards(u8, tail, tail[size..]);
+        @memcpy(tail[tail.len - size ..], sent[sent.len - size ..]);
+    }
+
+    /// What another engine needs to go on with the records, once the handshake is complete. When
+    /// it cannot, says why. The caller wipes the target.
+    pub fn takeOver(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+        defer session.dropSecrets();
+        const api = session.api;
+        const cipher = api.SSL_get_current_cipher(session.handle).?;
+        const number: u16 = @truncate(api.SSL_CIPHER_get_id(cipher));
+        const suite = key_schedule.Suite.of(number) orelse
+            return "no AEAD that is known seals the records of this cipher suite";
+        if (api.SSL_pending(session.handle) > 0) return "OpenSSL has read data already";
+        takeover.suite = suite;
+        return switch (suite.version) {
+            .tls1_3 => session.takeOverCurrent(takeover),
+            .tls1_2 => session.takeOverLegacy(takeover),
+        };
+    }
+
+    fn takeOverCurrent(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+        const size = takeover.suite.secretSize();
+        const secrets = &session.secrets;
+        if (secrets.client_size != size or secrets.server_size != size) {
+            return "the TLS library does not tell the traffic secrets";
+        }
+        takeover.secrets = .{ .tls1_3 = .{ .client = secrets.client, .server = secrets.server } };
+        return null;
+    }
+
+    fn takeOverLegacy(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+        if (session.has_certificate) {
+            return "in TLS 1.2 a server may ask for the client's certificate by renegotiation";
+        }
+        const api = session.api;
+        var explicit_nonce: u64 = 0;
+        if (takeover.suite.explicitNonceSize() > 0) {
+            // OpenSSL starts its nonces at random and counts on: so do we, and none comes twice.
+            const tail = &session.sent_tail;
+            if (!std.mem.startsWith(u8, tail, &finished_header)) return "no Finished was seen";
+            explicit_nonce = std.mem.readInt(u64, tail[finished_header.len..][0..8], .big) +% 1;
+        }
+        const own = api.SSL_get_session(session.handle) orelse return "there is no session";
+        var master_secret: [key_schedule.master_secret_size]u8 = undefined;
+        defer std.crypto.secureZero(u8, &master_secret);
+        var client_random: [key_schedule.random_size]u8 = undefined;
+        var server_random: [key_schedule.random_size]u8 = undefined;
+        const sizes = [_]usize{
+            api.SSL_SESSION_get_master_key(own, &master_secret, master_secret.len),
+            api.SSL_get_client_random(session.handle, &client_random, client_random.len),
+            api.SSL_get_server_random(session.handle, &server_random, server_random.len),
+        };
+        if (!std.mem.eql(usize, &sizes, &.{ master_secret.len, 32, 32 })) {
+            return "the TLS library does not tell the master secret";
+        }
+        const suite = takeover.suite;
+        takeover.secrets = .{ .tls1_2 = .{
+            .keys = key_schedule.keyBlock(suite, &master_secret, &client_random, &server_random),
+            .explicit_nonce = explicit_nonce,
+        } };
+        return null;
+    }
+
+    pub fn dropSecrets(session: *Session) void {
+        std.crypto.secureZero(u8, &session.secrets.client);
+        std.crypto.secureZero(u8, &session.secrets.server);
+        session.secrets = .{};
+    }
+
+    /// A record that another engine has opened and found to be (a part of) tickets. Nothing may be
+    /// sent: the keys and their nonces are the other's.
+    pub fn giveTicket(session: *Session, received: []const u8) Error!void {
+        var scratch: [1]u8 = undefined;
+        session.transfer.begin(received, &.{});
+        const result = session.api.SSL_read(session.handle, &scratch, scratch.len);
+        switch (try session.meaningOf(result)) {
+            .needs_received => {},
+            .done, .needs_room, .closed => return error.TlsFailed,
+        }
+    }
+
+    pub fn isResumed(session: *const Session) bool {
+        return session.api.SSL_session_reused(session.handle) == 1;
     }
 
     pub inline fn open(
@@ -231,7 +362,9 @@ pub const Session = struct {
             .version = std.mem.span(api.SSL_get_version(session.handle)),
             .cipher = std.mem.span(api.SSL_CIPHER_get_name(cipher)),
             .engine = .openssl,
+            .engine_reason = "",
             .aead = "OpenSSL, in SSL_read and SSL_write",
+            .resumed = session.isResumed(),
         };
     }
 
@@ -308,8 +441,12 @@ fn sharedMethod(api: *const libssl.Api) error{OutOfMemory}!*libssl.BioMethod {
     return method;
 }
 
-fn transferOf(bio: *libssl.Bio) *Transfer {
+fn sessionOf(bio: *libssl.Bio) *Session {
     return @ptrCast(@alignCast(libssl.get().?.BIO_get_data(bio).?));
+}
+
+fn sessionOfHandle(handle: *const libssl.Ssl) *Session {
+    return sessionOf(libssl.get().?.SSL_get_rbio(handle).?);
 }
 
 /// Called during handshakes and for alerts, not for records of data.
@@ -317,11 +454,40 @@ fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c)
     if (place != libssl.info_read_alert) return;
     const description = value & 0xff; // Above it: the level.
     if (description != libssl.alert_close_notify) return;
-    transferOf(libssl.get().?.SSL_get_rbio(handle).?).closed = true;
+    sessionOfHandle(handle).transfer.closed = true;
+}
+
+/// A line of the NSS key log, the only way to the secrets of TLS 1.3: "SERVER_TRAFFIC_SECRET_0",
+/// the client's random, the secret, in hexadecimal.
+fn noteSecret(handle: *const libssl.Ssl, line: [*:0]const u8) callconv(.c) void {
+    const secrets = &sessionOfHandle(handle).secrets;
+    var words = std.mem.splitScalar(u8, std.mem.span(line), ' ');
+    const label = words.first();
+    _ = words.next();
+    const hex = words.next() orelse return;
+    if (std.mem.eql(u8, label, "CLIENT_TRAFFIC_SECRET_0")) {
+        secrets.client_size = decodeSecret(&secrets.client, hex);
+    } else if (std.mem.eql(u8, label, "SERVER_TRAFFIC_SECRET_0")) {
+        secrets.server_size = decodeSecret(&secrets.server, hex);
+    }
+}
+
+fn decodeSecret(target: *key_schedule.Secret, hex: []const u8) usize {
+    if (hex.len > 2 * target.len) return 0;
+    const bytes = std.fmt.hexToBytes(target, hex) catch return 0;
+    return bytes.len;
+}
+
+/// Returns 1 when it keeps the reference.
+fn keepTicket(handle: *libssl.Ssl, ticket: *libssl.Session) callconv(.c) c_int {
+    const session = sessionOfHandle(handle);
+    const tickets = session.tickets orelse return 0;
+    tickets.add(session.api, ticket);
+    return 1;
 }
 
 fn bioRead(bio: *libssl.Bio, target: [*]u8, target_size: c_int) callconv(.c) c_int {
-    const transfer = transferOf(bio);
+    const transfer = &sessionOf(bio).transfer;
     const rest = transfer.received[transfer.received_used..];
     const size = @min(rest.len, @as(usize, @intCast(@max(target_size, 0))));
     if (size == 0) {
@@ -336,7 +502,7 @@ fn bioRead(bio: *libssl.Bio, target: [*]u8, target_size: c_int) callconv(.c) c_i
 }
 
 fn bioWrite(bio: *libssl.Bio, source: [*]const u8, source_size: c_int) callconv(.c) c_int {
-    const transfer = transferOf(bio);
+    const transfer = &sessionOf(bio).transfer;
     const room = transfer.to_send[transfer.to_send_size..];
     const size = @min(room.len, @as(usize, @intCast(@max(source_size, 0))));
     if (size == 0) {

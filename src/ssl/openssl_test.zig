@@ -55,6 +55,7 @@ const Pair = struct {
         try pair.session.init(&pair.context, .{
             .server_name = options.name,
             .server_name_is_address = options.is_address,
+            .engine = .openssl,
         });
     }
 

@@ -31,6 +31,7 @@ pub fn optionsOf(comptime url: []const u8) types.Options {
         .headers = &.{},
         .subprotocols = &.{},
         .tls = null,
+        .tls_engine = null,
         .socket = .{},
         .connect_timeout_ns = 8 * s,
         .close_timeout_ns = 2 * s,

@@ -179,20 +179,33 @@ pub const Server = struct {
         errdefer api.SSL_CTX_free(context);
         try setUp(api, functions, context, options);
 
-        const handle = api.SSL_new(context) orelse return error.OutOfMemory;
-        errdefer api.SSL_free(handle);
-        const incoming = api.BIO_new(functions.BIO_s_mem()) orelse return error.OutOfMemory;
-        const outgoing = api.BIO_new(functions.BIO_s_mem()) orelse return error.OutOfMemory;
-        api.SSL_set_bio(handle, incoming, outgoing);
-        functions.SSL_set_accept_state(handle);
-        return .{
+        var server: Server = .{
             .api = api,
             .functions = functions,
             .context = context,
-            .handle = handle,
-            .incoming = incoming,
-            .outgoing = outgoing,
+            .handle = undefined,
+            .incoming = undefined,
+            .outgoing = undefined,
         };
+        try server.begin();
+        return server;
+    }
+
+    fn begin(server: *Server) Error!void {
+        const api = server.api;
+        const functions = server.functions;
+        server.handle = api.SSL_new(server.context) orelse return error.OutOfMemory;
+        errdefer api.SSL_free(server.handle);
+        server.incoming = api.BIO_new(functions.BIO_s_mem()) orelse return error.OutOfMemory;
+        server.outgoing = api.BIO_new(functions.BIO_s_mem()) orelse return error.OutOfMemory;
+        api.SSL_set_bio(server.handle, server.incoming, server.outgoing);
+        functions.SSL_set_accept_state(server.handle);
+    }
+
+    /// The next connection. The same server: it knows its tickets.
+    pub fn renew(server: *Server) Error!void {
+        server.api.SSL_free(server.handle);
+        try server.begin();
     }
 
     fn setUp(

@@ -1,0 +1,929 @@
+//! Tests of the direct engine. A scripted peer seals whatever a server could send, well-formed or
+//! not; OpenSSL's server in memory is the other judge, of the handover too.
+
+const std = @import("std");
+const constants = @import("../constants.zig");
+const aead = @import("aead.zig");
+const direct = @import("direct.zig");
+const key_schedule = @import("key_schedule.zig");
+const record = @import("record.zig");
+const ssl = @import("../ssl.zig");
+const tls_server = @import("../testing/tls_server.zig");
+
+const testing = std.testing;
+const expect = testing.expect;
+const expectEqual = testing.expectEqual;
+const expectEqualStrings = testing.expectEqualStrings;
+const ContentType = record.ContentType;
+const Server = tls_server.Server;
+const Suite = key_schedule.Suite;
+
+const suite_numbers = [_]u16{ 0x1301, 0x1302, 0x1303, 0xc02f, 0xc030, 0xcca8 };
+const current_numbers = suite_numbers[0..3];
+const legacy_numbers = suite_numbers[3..6];
+const plaintext_size_max = constants.record_plaintext_size_max;
+const room_size = constants.record_size_max;
+
+/// Both ends of a connection without a handshake: the engine, and a peer that follows the script.
+/// The peer is an engine of its own with the keys the other way round.
+const Pair = struct {
+    arena: std.heap.ArenaAllocator,
+    engine: direct.Session,
+    peer: direct.Session,
+    /// What the peer has sent and the engine has not opened.
+    wire: std.ArrayList(u8) = .empty,
+
+    fn init(pair: *Pair, number: u16, seed: u64) !void {
+        const api = try tls_server.clientApi();
+        const suite = Suite.of(number).?;
+        var prng: std.Random.DefaultPrng = .init(seed);
+        var secrets: [2]key_schedule.Secret = @splat(@splat(0));
+        for (&secrets) |*secret| prng.random().bytes(secret[0..suite.secretSize()]);
+        var takeovers: [2]direct.Takeover = undefined;
+        for (&takeovers, [_]usize{ 0, 1 }, [_]usize{ 1, 0 }) |*takeover, own, other| {
+            takeover.* = .{ .suite = suite, .secrets = switch (suite.version) {
+                .tls1_3 => .{ .tls1_3 = .{ .client = secrets[own], .server = secrets[other] } },
+                .tls1_2 => .{ .tls1_2 = .{
+                    .keys = .{
+                        .client = keysOf(&secrets[own]),
+                        .server = keysOf(&secrets[other]),
+                    },
+                    .explicit_nonce = prng.random().int(u64),
+                } },
+            } };
+        }
+        pair.* = .{ .arena = .init(testing.allocator), .engine = undefined, .peer = undefined };
+        pair.engine = try .init(api, null, &takeovers[0]);
+        errdefer pair.engine.deinit();
+        pair.peer = try .init(api, .evp, &takeovers[1]);
+    }
+
+    fn keysOf(secret: *const key_schedule.Secret) key_schedule.Keys {
+        return .{ .key = secret[0..32].*, .iv = secret[0..12].* };
+    }
+
+    fn deinit(pair: *Pair) void {
+        pair.engine.deinit();
+        pair.peer.deinit();
+        pair.arena.deinit();
+    }
+
+    fn isCurrent(pair: *const Pair) bool {
+        return pair.engine.suite.version == .tls1_3;
+    }
+
+    /// The peer seals a record and sends it.
+    fn say(pair: *Pair, content_type: ContentType, content: []const u8) !void {
+        const bytes = try pair.seal(content_type, content);
+        try pair.wire.appendSlice(pair.arena.allocator(), bytes);
+    }
+
+    fn seal(pair: *Pair, content_type: ContentType, content: []const u8) ![]u8 {
+        const prefix_size = pair.peer.prefixSize();
+        const size = prefix_size + content.len + pair.peer.suffixSize();
+        const place = try pair.arena.allocator().alloc(u8, size);
+        @memcpy(place[prefix_size..][0..content.len], content);
+        try pair.peer.sealRecord(place, content_type);
+        return place;
+    }
+
+    /// With zeros behind the type of the content, and any size (RFC 8446, section 5.4).
+    fn sayPadded(
+        pair: *Pair,
+        content_type: u8,
+        content: []const u8,
+        padding_size: usize,
+    ) !void {
+        const gpa = pair.arena.allocator();
+        const inner_size = content.len + 1 + padding_size;
+        const place = try gpa.alloc(u8, 5 + inner_size + aead.tag_size);
+        @memset(place, 0);
+        place[0..3].* = .{ 23, 3, 3 };
+        std.mem.writeInt(u16, place[3..5], @intCast(place.len - 5), .big);
+        @memcpy(place[5..][0..content.len], content);
+        place[5 + content.len] = content_type;
+        const sending = &pair.peer.sending;
+        const nonce = nonceOf(sending.iv, sending.sequence);
+        const tag = place[5 + inner_size ..][0..aead.tag_size];
+        try expect(sending.aead.seal(place[5..][0..inner_size], tag, &nonce, place[0..5]));
+        sending.sequence += 1;
+        try pair.wire.appendSlice(gpa, place);
+    }
+
+    fn nonceOf(iv: [12]u8, sequence: u64) [12]u8 {
+        var nonce = iv;
+        for (nonce[4..], 0..) |*byte, index| {
+            byte.* ^= @truncate(sequence >> @intCast(56 - 8 * index));
+        }
+        return nonce;
+    }
+
+    /// The engine opens all there is. Data, as one.
+    fn openAll(pair: *Pair) ![]const u8 {
+        var plaintext: std.ArrayList(u8) = .empty;
+        const gpa = pair.arena.allocator();
+        const room = try gpa.alloc(u8, room_size);
+        while (true) {
+            const step = try pair.engine.open(pair.wire.items, room);
+            pair.wire.replaceRangeAssumeCapacity(0, step.received_used, "");
+            switch (step.status) {
+                .done => try plaintext.appendSlice(gpa, room[0..step.plaintext_size]),
+                .needs_received => return plaintext.items,
+                .needs_room => return error.TestUnexpectedResult,
+                .closed => return error.Closed,
+            }
+        }
+    }
+
+    fn expectOpened(pair: *Pair, expected: []const u8) !void {
+        try testing.expectEqualSlices(u8, expected, try pair.openAll());
+        try expectEqual(0, pair.wire.items.len);
+    }
+
+    fn expectRefused(pair: *Pair, violation: record.Violation) !void {
+        try testing.expectError(error.TlsFailed, pair.openAll());
+        try expectEqualStrings(violation.describe(), pair.engine.last_failure.reason);
+        try expectEqual(violation.alert(), pair.engine.owed.alert.?);
+        try expectEqual(violation.alert(), try pair.heardAlert());
+    }
+
+    /// The peer opens what the engine owes it: an alert, and whatever comes before that.
+    fn heardAlert(pair: *Pair) !record.Alert {
+        var target: [256]u8 = undefined;
+        const size = try pair.engine.writeOwed(&target);
+        try expect(!pair.engine.owes());
+        var room: [room_size]u8 = undefined;
+        var rest: []u8 = target[0..size];
+        while (rest.len > 0) {
+            const step = pair.peer.open(rest, &room) catch |err| {
+                try expectEqual(error.TlsFailed, err);
+                const reason = pair.peer.last_failure.reason;
+                for (std.enums.values(record.Alert)) |alert| {
+                    if (std.mem.eql(u8, alert.describe(), reason)) return alert;
+                }
+                return error.TestUnexpectedResult;
+            };
+            if (step.status == .closed) return .close_notify;
+            rest = rest[step.received_used..];
+        }
+        return error.NoAlert;
+    }
+
+    /// The engine seals a record of data, and the peer reads it.
+    fn expectHeard(pair: *Pair, content: []const u8) !void {
+        var place: [room_size]u8 = undefined;
+        var room: [room_size]u8 = undefined;
+        const owed_size = try pair.engine.writeOwed(&place);
+        var rest: []u8 = place[0..owed_size];
+        while (rest.len > 0) {
+            const step = try pair.peer.open(rest, &room);
+            try expectEqual(0, step.plaintext_size);
+            rest = rest[step.received_used..];
+        }
+        const prefix_size = pair.engine.prefixSize();
+        @memcpy(place[prefix_size..][0..content.len], content);
+        const sealed = place[0 .. prefix_size + content.len + pair.engine.suffixSize()];
+        try pair.engine.sealRecord(sealed, .application_data);
+        const step = try pair.peer.open(sealed, &room);
+        try expectEqual(.done, step.status);
+        try testing.expectEqualSlices(u8, content, room[0..step.plaintext_size]);
+    }
+};
+
+const key_update = [_]u8{ 24, 0, 0, 1, 0 };
+const key_update_requested = [_]u8{ 24, 0, 0, 1, 1 };
+const ticket = [_]u8{ 4, 0, 0, 3, 'a', 'b', 'c' };
+const fatal = @backingInt(record.AlertLevel.fatal);
+const warning = @backingInt(record.AlertLevel.warning);
+
+fn patternOf(gpa: std.mem.Allocator, size: usize) ![]u8 {
+    const bytes = try gpa.alloc(u8, size);
+    for (bytes, 0..) |*byte, index| byte.* = @truncate(index *% 167 +% index / 256);
+    return bytes;
+}
+
+test "direct: data of every size, both ways, with every suite" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, number);
+        defer pair.deinit();
+        for ([_]usize{ 1, 2, 15, 16, 17, 300, 4096, plaintext_size_max }) |size| {
+            const content = try patternOf(pair.arena.allocator(), size);
+            try pair.say(.application_data, content);
+            try pair.expectOpened(content);
+            try pair.expectHeard(content);
+        }
+    }
+}
+
+test "direct: a record is opened when its last byte is there, and not before" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 1);
+        defer pair.deinit();
+        const content = try patternOf(pair.arena.allocator(), 40);
+        const bytes = try pair.seal(.application_data, content);
+        var room: [room_size]u8 = @splat(0xa5);
+        for (0..bytes.len) |size| {
+            const step = try pair.engine.open(bytes[0..size], &room);
+            try expectEqual(.needs_received, step.status);
+            try expectEqual(0, step.received_used);
+            for (room) |byte| try expectEqual(0xa5, byte);
+        }
+        const step = try pair.engine.open(bytes, &room);
+        try expectEqual(.done, step.status);
+        try expectEqual(bytes.len, step.received_used);
+        try testing.expectEqualSlices(u8, content, room[0..step.plaintext_size]);
+    }
+}
+
+test "direct: a record with any wrong bit is refused, and nothing of it stays" {
+    for (suite_numbers) |number| {
+        var size: usize = 1;
+        var bit: usize = 0;
+        while (bit < 8 * size) : (bit += 1) {
+            var pair: Pair = undefined;
+            try pair.init(number, 2);
+            defer pair.deinit();
+            const bytes = try pair.seal(.application_data, "buy 100 at 42");
+            size = bytes.len;
+            if (bit / 8 == 3 or bit / 8 == 4) continue; // The length: another test's.
+            bytes[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
+            var room: [room_size]u8 = @splat(0);
+            try testing.expectError(error.TlsFailed, pair.engine.open(bytes, &room));
+            for (room) |byte| try expectEqual(0, byte);
+            try expect(pair.engine.owed.alert != null);
+        }
+    }
+}
+
+test "direct: records twice, in another order, or left out are refused" {
+    for (suite_numbers) |number| {
+        for ([_][]const usize{ &.{ 0, 0 }, &.{1}, &.{ 0, 2 }, &.{ 0, 1, 0 } }) |order| {
+            var pair: Pair = undefined;
+            try pair.init(number, 3);
+            defer pair.deinit();
+            var records: [3][]u8 = undefined;
+            for (&records) |*place| place.* = try pair.seal(.application_data, "tick");
+            for (order) |index| {
+                try pair.wire.appendSlice(pair.arena.allocator(), records[index]);
+            }
+            try pair.expectRefused(.bad_record_mac);
+        }
+    }
+}
+
+test "direct: lengths that no record may have" {
+    for (suite_numbers) |number| {
+        for ([_]u16{ 0, 1, 15 }) |size| {
+            var pair: Pair = undefined;
+            try pair.init(number, 4);
+            defer pair.deinit();
+            const header = [_]u8{ 23, 3, 3, 0, @intCast(size) };
+            try pair.wire.appendSlice(pair.arena.allocator(), &header);
+            try pair.wire.appendNTimes(pair.arena.allocator(), 7, size);
+            try pair.expectRefused(.bad_record_mac);
+        }
+        // Too long is refused by the header alone: no reason to wait for the rest.
+        for ([_]u16{ plaintext_size_max + 257, 0xffff }) |size| {
+            var pair: Pair = undefined;
+            try pair.init(number, 4);
+            defer pair.deinit();
+            const header = [_]u8{ 23, 3, 3, @intCast(size >> 8), @truncate(size) };
+            try pair.wire.appendSlice(pair.arena.allocator(), &header);
+            try pair.expectRefused(.record_overflow);
+        }
+        // As a record it is not too long, but as plaintext.
+        var pair: Pair = undefined;
+        try pair.init(number, 4);
+        defer pair.deinit();
+        const content = try patternOf(pair.arena.allocator(), plaintext_size_max + 1);
+        if (pair.isCurrent()) {
+            try pair.sayPadded(23, content, 0);
+        } else {
+            try sayTooLong(&pair, content);
+        }
+        try pair.expectRefused(.record_overflow);
+    }
+}
+
+/// In TLS 1.2; our own sealing would refuse it.
+fn sayTooLong(pair: *Pair, content: []const u8) !void {
+    const explicit_size = pair.peer.suite.explicitNonceSize();
+    const place = try pair.arena.allocator().alloc(u8, 5 + explicit_size + content.len + 16);
+    @memset(place, 0);
+    place[0..3].* = .{ 23, 3, 3 };
+    std.mem.writeInt(u16, place[3..5], @intCast(place.len - 5), .big);
+    @memcpy(place[5 + explicit_size ..][0..content.len], content);
+    const sending = &pair.peer.sending;
+    var nonce = Pair.nonceOf(sending.iv, sending.sequence);
+    if (explicit_size > 0) nonce = sending.iv[0..4].* ++ place[5..13].*;
+    var additional = [_]u8{ 0, 0, 0, 0, 0, 0, 0, 1, 23, 3, 3, 0, 0 };
+    std.mem.writeInt(u16, additional[11..13], @intCast(content.len), .big);
+    const tag = place[place.len - 16 ..][0..16];
+    const bytes = place[5 + explicit_size ..][0..content.len];
+    try expect(sending.aead.seal(bytes, tag, &nonce, &additional));
+    try pair.wire.appendSlice(pair.arena.allocator(), place);
+}
+
+test "direct: padding of any size is taken off" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 5);
+        defer pair.deinit();
+        for ([_]usize{ 0, 1, 2, 255, plaintext_size_max - 4 }) |padding_size| {
+            try pair.sayPadded(23, "tick", padding_size);
+            try pair.expectOpened("tick");
+            try pair.sayPadded(23, "\x00\x00", padding_size);
+            try pair.expectOpened("\x00\x00");
+        }
+        try pair.sayPadded(0, "", 40);
+        try pair.expectRefused(.missing_content_type);
+    }
+}
+
+test "direct: empty records bring nothing, and not without end" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 6);
+        defer pair.deinit();
+        for (0..3) |_| {
+            for (0..constants.empty_records_max) |_| try pair.say(.application_data, "");
+            try pair.say(.application_data, "tick");
+            try pair.expectOpened("tick");
+        }
+        for (0..constants.empty_records_max + 1) |_| try pair.say(.application_data, "");
+        try pair.expectRefused(.too_many_records_without_data);
+    }
+}
+
+test "direct: content of a type that may not come" {
+    for (suite_numbers) |number| {
+        for ([_]u8{ 20, 24, 0x80, 0xff }) |content_type| {
+            var pair: Pair = undefined;
+            try pair.init(number, 7);
+            defer pair.deinit();
+            try pair.say(@fromBackingInt(content_type), "\x01");
+            try pair.expectRefused(.unexpected_content_type);
+        }
+    }
+    // In TLS 1.3 nothing in the open may follow the handshake.
+    for ([_]u8{ 20, 21, 22, 24 }) |content_type| {
+        var pair: Pair = undefined;
+        try pair.init(0x1301, 7);
+        defer pair.deinit();
+        const bytes = [_]u8{ content_type, 3, 3, 0, 1, 1 };
+        try pair.wire.appendSlice(pair.arena.allocator(), &bytes);
+        try pair.expectRefused(.unexpected_content_type);
+    }
+    for (legacy_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 7);
+        defer pair.deinit();
+        const bytes = try pair.seal(.application_data, "x");
+        bytes[2] = 4;
+        try pair.wire.appendSlice(pair.arena.allocator(), bytes);
+        try pair.expectRefused(.wrong_version);
+    }
+}
+
+test "direct: alerts end the connection, with their names" {
+    for (suite_numbers) |number| {
+        for ([_]record.Alert{ .bad_record_mac, .internal_error, .unknown_ca }) |alert| {
+            var pair: Pair = undefined;
+            try pair.init(number, 8);
+            defer pair.deinit();
+            try pair.say(.application_data, "tick");
+            try pair.say(.alert, &.{ fatal, @backingInt(alert) });
+            try testing.expectError(error.TlsFailed, pair.openAll());
+            try expectEqualStrings(alert.describe(), pair.engine.last_failure.reason);
+            try expect(!pair.engine.owes()); // An alert is not answered.
+        }
+        for ([_][]const u8{ "", "\x02", "\x02\x14\x00" }) |content| {
+            var pair: Pair = undefined;
+            try pair.init(number, 8);
+            defer pair.deinit();
+            try pair.say(.alert, content);
+            try pair.expectRefused(.malformed_alert);
+        }
+    }
+}
+
+test "direct: warnings pass, where they are no more than that" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 9);
+        defer pair.deinit();
+        const harmless: record.Alert = if (pair.isCurrent()) .user_canceled else .unrecognized_name;
+        try pair.say(.alert, &.{ warning, @backingInt(harmless) });
+        try pair.say(.application_data, "tick");
+        try pair.expectOpened("tick");
+        for (0..constants.empty_records_max + 1) |_| {
+            try pair.say(.alert, &.{ warning, @backingInt(harmless) });
+        }
+        try pair.expectRefused(.too_many_records_without_data);
+    }
+    var pair: Pair = undefined;
+    try pair.init(0x1301, 9);
+    defer pair.deinit();
+    try pair.say(.alert, &.{ warning, @backingInt(record.Alert.internal_error) });
+    try testing.expectError(error.TlsFailed, pair.openAll()); // Its level says nothing.
+}
+
+test "direct: close_notify is the end, both ways" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 10);
+        defer pair.deinit();
+        try pair.say(.alert, &.{ warning, 0 });
+        try testing.expectError(error.Closed, pair.openAll());
+        pair.engine.shutdown();
+        try expectEqual(.close_notify, try pair.heardAlert());
+    }
+}
+
+test "direct: tickets are passed over, however they are cut and wherever they come" {
+    for (current_numbers) |number| {
+        const stream = ticket ++ ticket;
+        for (1..stream.len) |cut| {
+            var pair: Pair = undefined;
+            try pair.init(number, 11);
+            defer pair.deinit();
+            try pair.say(.handshake, stream[0..cut]);
+            try pair.say(.handshake, stream[cut..]);
+            try pair.say(.application_data, "tick");
+            try pair.expectOpened("tick");
+            try pair.say(.handshake, &ticket);
+            try pair.say(.application_data, "tock");
+            try pair.expectOpened("tock");
+        }
+    }
+}
+
+test "direct: only tickets before the first data are for OpenSSL" {
+    var pair: Pair = undefined;
+    try pair.init(0x1301, 12);
+    defer pair.deinit();
+    try pair.say(.handshake, &ticket);
+    try pair.expectOpened("");
+    try expect(pair.engine.ticket_opened);
+    pair.engine.ticket_opened = false;
+    try pair.say(.application_data, "");
+    try pair.say(.handshake, &ticket);
+    try pair.expectOpened("");
+    // The empty record was not shown to OpenSSL, whose numbers are behind now.
+    try expect(!pair.engine.ticket_opened);
+    try pair.say(.application_data, "tick");
+    try pair.say(.handshake, &ticket);
+    try pair.expectOpened("tick");
+    try expect(!pair.engine.ticket_opened);
+}
+
+test "direct: handshake messages that may not come, or not like that" {
+    const Case = struct { record.Violation, []const []const u8 };
+    const cases = [_]Case{
+        .{ .malformed_handshake, &.{""} },
+        .{ .malformed_handshake, &.{&.{ 24, 0, 0, 2, 0, 0 }} },
+        .{ .malformed_key_update, &.{&.{ 24, 0, 0, 1, 7 }} },
+        .{ .unexpected_handshake, &.{&(key_update ++ key_update)} },
+        .{ .unexpected_handshake, &.{&.{ 1, 0, 0, 1, 0 }} },
+        .{ .unexpected_handshake, &.{&.{ 0, 0, 0, 0 }} },
+    };
+    for (current_numbers) |number| for (cases) |case| {
+        var pair: Pair = undefined;
+        try pair.init(number, 13);
+        defer pair.deinit();
+        for (case[1]) |content| try pair.say(.handshake, content);
+        try pair.expectRefused(case[0]);
+    };
+    for ([_]ContentType{ .application_data, .alert }) |content_type| {
+        var pair: Pair = undefined;
+        try pair.init(0x1301, 13);
+        defer pair.deinit();
+        try pair.say(.handshake, ticket[0..5]);
+        try pair.say(content_type, "\x01\x00");
+        try pair.expectRefused(.interleaved_handshake);
+    }
+}
+
+test "direct: new keys of the peer's, in one record, in two, and behind data" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 14);
+        defer pair.deinit();
+        for (0..key_update.len) |cut| {
+            try pair.say(.application_data, "before");
+            if (cut > 0) try pair.say(.handshake, key_update[0..cut]);
+            try pair.say(.handshake, key_update[cut..]);
+            try pair.peer.sending.update(pair.peer.suite);
+            try pair.say(.application_data, "after");
+            try pair.expectOpened("beforeafter");
+            try expectEqual(1, pair.engine.receiving.sequence);
+            try expect(!pair.engine.owes());
+        }
+        // The old keys are no longer good.
+        try pair.say(.handshake, &key_update);
+        try pair.say(.application_data, "stale");
+        try pair.expectRefused(.bad_record_mac);
+    }
+}
+
+test "direct: new keys are answered when asked for, once, and before anything else" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 15);
+        defer pair.deinit();
+        try pair.expectHeard("old keys");
+        for (0..3) |_| {
+            try pair.say(.handshake, &key_update_requested);
+            try pair.peer.sending.update(pair.peer.suite);
+        }
+        try pair.say(.application_data, "tick");
+        try pair.expectOpened("tick");
+        try expect(pair.engine.owes());
+        var little_room: [20]u8 = undefined;
+        try expectEqual(0, try pair.engine.writeOwed(&little_room));
+        try expect(pair.engine.owes());
+        try pair.expectHeard("new keys");
+        try expectEqual(1, pair.peer.receiving.sequence);
+        try expect(!pair.engine.owes());
+        try pair.expectHeard("and more");
+    }
+}
+
+test "direct: new keys without end are refused" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 16);
+        defer pair.deinit();
+        for (0..constants.key_updates_max) |_| {
+            try pair.say(.handshake, &key_update);
+            try pair.peer.sending.update(pair.peer.suite);
+        }
+        try pair.say(.application_data, "tick");
+        try pair.expectOpened("tick");
+        for (0..constants.key_updates_max + 1) |_| {
+            try pair.say(.handshake, &key_update);
+            try pair.peer.sending.update(pair.peer.suite);
+        }
+        try pair.expectRefused(.too_many_key_updates);
+    }
+}
+
+test "direct: our keys are renewed before they have sealed too much" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 17);
+        defer pair.deinit();
+        pair.engine.records_per_key_max = 3;
+        for (0..10) |index| {
+            try expectEqual(index > 0 and index % 3 == 0, pair.engine.owes());
+            try pair.expectHeard("order");
+        }
+        try expectEqual(1, pair.peer.receiving.sequence);
+    }
+    try expect(constants.records_per_key_max < 23_726_566); // 2^24.5
+}
+
+test "direct: a server of TLS 1.2 that wants to shake hands again is told that we do not" {
+    for (legacy_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 18);
+        defer pair.deinit();
+        try pair.say(.handshake, &.{ 0, 0, 0, 0 });
+        try pair.say(.application_data, "tick");
+        try pair.expectOpened("tick");
+        try expect(pair.engine.owes());
+        try pair.expectHeard("order"); // Behind a warning, which the peer passes over.
+        try pair.say(.handshake, &ticket);
+        try pair.expectRefused(.unexpected_handshake);
+    }
+}
+
+test "direct: explicit nonces count on from where OpenSSL was" {
+    var pair: Pair = undefined;
+    try pair.init(0xc02f, 19);
+    defer pair.deinit();
+    const first = pair.engine.explicit_nonce;
+    for (0..3) |index| {
+        var place: [64]u8 = undefined;
+        try pair.engine.sealRecord(&place, .application_data);
+        try expectEqual(first +% index, std.mem.readInt(u64, place[5..13], .big));
+    }
+}
+
+test "direct: secrets are wiped" {
+    const api = try tls_server.clientApi();
+    var takeover: direct.Takeover = .{
+        .suite = Suite.of(0x1302).?,
+        .secrets = .{ .tls1_3 = .{ .client = @splat(0x5a), .server = @splat(0x5a) } },
+    };
+    var place: [1]direct.Session = .{try .init(api, .evp, &takeover)};
+    takeover.wipe();
+    try expect(std.mem.findScalar(u8, std.mem.asBytes(&takeover.secrets.tls1_3), 0x5a) == null);
+    const ivs = [_][12]u8{ place[0].receiving.iv, place[0].sending.iv };
+    place[0].receiving.wipe();
+    place[0].sending.wipe();
+    const bytes = std.mem.asBytes(&place);
+    for (ivs) |iv| try expect(std.mem.find(u8, bytes, &iv) == null);
+    try expect(std.mem.find(u8, bytes, &@as([8]u8, @splat(0x5a))) == null);
+    place[0].receiving.aead.deinit();
+    place[0].sending.aead.deinit();
+}
+
+// ---- The handover, with OpenSSL's server in memory. --------------------------------------------
+
+/// A client's session over the direct engine, and its server.
+const Shaken = struct {
+    arena: std.heap.ArenaAllocator,
+    context: ssl.Context,
+    session: ssl.Session,
+    server: Server,
+    tickets: ssl.Tickets = .{},
+    received: std.ArrayList(u8) = .empty,
+
+    const Options = struct {
+        server: Server.Options = .{},
+        ciphers: ?[:0]const u8 = null,
+        engine: ?ssl.Engine = .direct,
+        /// Data that the server sends as soon as it may.
+        early: []const u8 = "",
+        /// The largest piece of the stream that the client gets at once; random below it.
+        piece_max: usize = std.math.maxInt(usize),
+        random: ?std.Random = null,
+    };
+
+    fn init(shaken: *Shaken, options: Options) !void {
+        const api = try tls_server.clientApi();
+        shaken.* = .{
+            .arena = .init(testing.allocator),
+            .server = try .init(options.server),
+            .context = undefined,
+            .session = undefined,
+        };
+        errdefer shaken.arena.deinit();
+        errdefer shaken.server.deinit();
+        var failure: ssl.Failure = undefined;
+        shaken.context = try .init(api, .{}, &failure);
+        errdefer shaken.context.deinit();
+        if (options.ciphers) |names| {
+            _ = api.SSL_CTX_set_ciphersuites(shaken.context.handle, names);
+            _ = api.SSL_CTX_set_cipher_list(shaken.context.handle, names);
+        }
+        try tls_server.trust(shaken.context.handle);
+        try shaken.begin(options);
+        errdefer shaken.session.deinit();
+        try shaken.shake(options);
+    }
+
+    fn begin(shaken: *Shaken, options: Options) !void {
+        try shaken.session.init(&shaken.context, .{
+            .server_name = "feed.test",
+            .server_name_is_address = false,
+            .engine = options.engine,
+            .tickets = &shaken.tickets,
+        });
+    }
+
+    /// To the end of the handshake; what the server has sent beyond waits in `received`.
+    fn shake(shaken: *Shaken, options: Options) !void {
+        const gpa = shaken.arena.allocator();
+        var to_send: [16 * 1024]u8 = undefined;
+        var held: std.ArrayList(u8) = .empty;
+        var said = false;
+        for (0..100_000) |_| {
+            const step = try shaken.session.handshake(shaken.received.items, &to_send);
+            shaken.received.replaceRangeAssumeCapacity(0, step.received_used, "");
+            shaken.server.give(to_send[0..step.to_send_size]);
+            const complete = try shaken.server.handshake();
+            if (complete and !said) {
+                said = true;
+                if (options.early.len > 0) try shaken.server.write(options.early);
+            }
+            try held.appendSlice(gpa, try shaken.server.take(gpa));
+            const size = if (options.random) |random|
+                @min(held.items.len, random.uintLessThan(usize, options.piece_max) + 1)
+            else
+                held.items.len;
+            try shaken.received.appendSlice(gpa, held.items[0..size]);
+            held.replaceRangeAssumeCapacity(0, size, "");
+            if (step.status == .done) break;
+        } else return error.TooManyTurns;
+        try shaken.received.appendSlice(gpa, held.items);
+    }
+
+    fn deinit(shaken: *Shaken) void {
+        shaken.session.deinit();
+        shaken.tickets.deinit(shaken.context.api);
+        shaken.context.deinit();
+        shaken.server.deinit();
+        shaken.arena.deinit();
+    }
+
+    fn fetch(shaken: *Shaken) !void {
+        const gpa = shaken.arena.allocator();
+        try shaken.received.appendSlice(gpa, try shaken.server.take(gpa));
+    }
+
+    fn openAll(shaken: *Shaken) ![]const u8 {
+        const gpa = shaken.arena.allocator();
+        var plaintext: std.ArrayList(u8) = .empty;
+        var room: [room_size]u8 = undefined;
+        while (true) {
+            const step = try shaken.session.open(shaken.received.items, &room, &.{});
+            shaken.received.replaceRangeAssumeCapacity(0, step.received_used, "");
+            if (step.status != .done) return plaintext.items;
+            try plaintext.appendSlice(gpa, room[0..step.plaintext_size]);
+        }
+    }
+
+    fn expectOpened(shaken: *Shaken, expected: []const u8) !void {
+        try testing.expectEqualSlices(u8, expected, try shaken.openAll());
+        try expectEqual(0, shaken.received.items.len);
+    }
+
+    /// Seals it, as many records as it takes, and the server reads just that.
+    fn expectHeard(shaken: *Shaken, content: []const u8) !void {
+        const gpa = shaken.arena.allocator();
+        var owed: [256]u8 = undefined;
+        shaken.server.give(owed[0..try shaken.session.writeOwed(&owed)]);
+        const target = try gpa.alloc(u8, shaken.session.sealedSize(content.len));
+        const offset = shaken.session.contentOffset(content.len);
+        @memcpy(target[offset..][0..content.len], content);
+        try shaken.session.sealInPlace(target, content.len);
+        shaken.server.give(target);
+        var read_size: usize = 0;
+        var buffer: [20_000]u8 = undefined;
+        while (try shaken.server.read(&buffer)) |bytes| {
+            try testing.expectEqualSlices(u8, content[read_size..][0..bytes.len], bytes);
+            read_size += bytes.len;
+        }
+        try expectEqual(content.len, read_size);
+    }
+};
+
+const cipher_names = [_]struct { Server.Version, [:0]const u8 }{
+    .{ .tls1_3, "TLS_AES_128_GCM_SHA256" },
+    .{ .tls1_3, "TLS_AES_256_GCM_SHA384" },
+    .{ .tls1_3, "TLS_CHACHA20_POLY1305_SHA256" },
+    .{ .tls1_2, "ECDHE-ECDSA-AES128-GCM-SHA256" },
+    .{ .tls1_2, "ECDHE-ECDSA-AES256-GCM-SHA384" },
+    .{ .tls1_2, "ECDHE-ECDSA-CHACHA20-POLY1305" },
+};
+
+test "direct: takes over from OpenSSL with every suite, and both sides understand each other" {
+    for (cipher_names) |entry| {
+        var shaken: Shaken = undefined;
+        try shaken.init(.{ .server = .{ .version = entry[0], .tickets = 2 }, .ciphers = entry[1] });
+        defer shaken.deinit();
+        const info = shaken.session.info();
+        try expectEqual(.direct, info.engine);
+        try expectEqualStrings(entry[1], info.cipher);
+        try expectEqualStrings("", info.engine_reason);
+        try expect(info.aead.len > 0);
+        const sizes = [_]usize{ 1, 300, plaintext_size_max, plaintext_size_max + 1, 50_000 };
+        for (sizes) |size| {
+            const content = try patternOf(shaken.arena.allocator(), size);
+            try shaken.server.write(content);
+            try shaken.fetch();
+            try shaken.expectOpened(content);
+            try shaken.expectHeard(content);
+        }
+        shaken.server.sayGoodbye();
+        try shaken.fetch();
+        var room: [room_size]u8 = undefined;
+        const step = try shaken.session.open(shaken.received.items, &room, &.{});
+        try expectEqual(.closed, step.status);
+        _ = shaken.session.shutdown(&.{});
+        var goodbye: [64]u8 = undefined;
+        shaken.server.give(goodbye[0..try shaken.session.writeOwed(&goodbye)]);
+        try expectEqual(null, try shaken.server.read(&room));
+        try expect(shaken.server.heardGoodbye());
+    }
+}
+
+test "direct: steps aside for a cipher it does not know, and says why" {
+    for ([_]?ssl.Engine{ null, .direct, .openssl }) |engine| {
+        var shaken: Shaken = undefined;
+        const result = shaken.init(.{
+            .server = .{ .version = .tls1_2 },
+            .ciphers = "ECDHE-ECDSA-AES128-SHA256",
+            .engine = engine,
+        });
+        if (engine == .direct) {
+            try testing.expectError(error.TlsFailed, result);
+            continue;
+        }
+        try result;
+        defer shaken.deinit();
+        const info = shaken.session.info();
+        try expectEqual(.openssl, info.engine);
+        try expectEqual(engine == null, info.engine_reason.len > 0);
+    }
+}
+
+test "direct: the openssl engine is there for whoever names it" {
+    var shaken: Shaken = undefined;
+    try shaken.init(.{ .engine = .openssl });
+    defer shaken.deinit();
+    try expectEqual(.openssl, shaken.session.info().engine);
+    try expectEqualStrings("", shaken.session.info().engine_reason);
+    for (shaken.session.openssl.secrets.server) |byte| try expectEqual(0, byte);
+}
+
+test "direct: follows OpenSSL's new keys, and OpenSSL follows ours" {
+    for (cipher_names[0..3]) |entry| {
+        var shaken: Shaken = undefined;
+        try shaken.init(.{ .ciphers = entry[1] });
+        defer shaken.deinit();
+        for (0..4) |round| {
+            shaken.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
+            try shaken.server.write("tick");
+            try shaken.fetch();
+            try shaken.expectOpened("tick");
+            try expectEqual(round % 2 == 0, shaken.session.owes());
+            try shaken.expectHeard("order");
+        }
+        shaken.session.direct.records_per_key_max = 2;
+        for (0..7) |_| try shaken.expectHeard("order");
+    }
+}
+
+test "direct: a wrong tag is told to OpenSSL's server" {
+    var shaken: Shaken = undefined;
+    try shaken.init(.{});
+    defer shaken.deinit();
+    try shaken.server.write("tick");
+    try shaken.fetch();
+    shaken.received.items[7] ^= 1;
+    try testing.expectError(error.TlsFailed, shaken.openAll());
+    try expectEqualStrings("decryption failed or bad record mac", shaken.session.failure().reason);
+    var alert: [64]u8 = undefined;
+    shaken.server.give(alert[0..try shaken.session.writeOwed(&alert)]);
+    var buffer: [64]u8 = undefined;
+    try testing.expectError(error.TlsServerFailed, shaken.server.read(&buffer));
+}
+
+test "direct: tickets reach OpenSSL, and the next connection resumes" {
+    for (cipher_names) |entry| {
+        var shaken: Shaken = undefined;
+        const options: Shaken.Options = .{
+            .server = .{ .version = entry[0], .tickets = 2 },
+            .ciphers = entry[1],
+        };
+        try shaken.init(options);
+        defer shaken.deinit();
+        try expect(!shaken.session.info().resumed);
+        try shaken.expectHeard("order");
+        try shaken.server.write("tick");
+        try shaken.fetch();
+        try shaken.expectOpened("tick");
+        try expect(shaken.tickets.count > 0);
+
+        for (0..3) |_| {
+            shaken.session.deinit();
+            try shaken.server.renew();
+            try shaken.begin(options);
+            try shaken.shake(options);
+            try expect(shaken.session.info().resumed);
+            try expectEqual(.direct, shaken.session.info().engine);
+            try shaken.expectHeard("order");
+            try shaken.server.write("tick");
+            try shaken.fetch();
+            try shaken.expectOpened("tick");
+        }
+    }
+}
+
+test "direct: the handover is exact, however the handshake went and whatever came right behind" {
+    for (0..200) |seed| {
+        errdefer std.debug.print("seed {d}\n", .{seed});
+        var prng: std.Random.DefaultPrng = .init(seed);
+        const random = prng.random();
+        const entry = cipher_names[random.uintLessThan(usize, cipher_names.len)];
+        var early: [40_000]u8 = undefined;
+        random.bytes(&early);
+        const early_size = if (random.boolean()) random.uintLessThan(usize, early.len) else 0;
+        var shaken: Shaken = undefined;
+        try shaken.init(.{
+            .server = .{ .version = entry[0], .tickets = random.uintLessThan(usize, 6) },
+            .ciphers = entry[1],
+            .early = early[0..early_size],
+            .piece_max = ([_]usize{ 1, 10, 1000, 10_000 })[random.uintLessThan(usize, 4)],
+            .random = random,
+        });
+        defer shaken.deinit();
+        try expectEqual(.direct, shaken.session.engine);
+        try shaken.expectOpened(early[0..early_size]);
+        for (0..random.uintLessThan(usize, 5)) |_| {
+            const size = random.uintLessThan(usize, early.len) + 1;
+            if (random.boolean()) {
+                try shaken.expectHeard(early[0..size]);
+            } else {
+                try shaken.server.write(early[0..size]);
+                try shaken.fetch();
+                try shaken.expectOpened(early[0..size]);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Sessions that the next handshake with the same server can resume (RFC 8446, section 4.6.1; RFC
+//! 5077), so that a reconnect needs no certificate and one round of public-key work less.
+//!
+//! They belong to one server name: a resumed handshake shows no certificate that could be checked.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const constants = @import("../constants.zig");
+const libssl = @import("libssl.zig");
+
+pub const Tickets = struct {
+    /// The newest is the last. Owned.
+    items: [constants.session_tickets_max]*libssl.Session = undefined,
+    count: usize = 0,
+
+    pub fn deinit(tickets: *Tickets, api: *const libssl.Api) void {
+        while (tickets.count > 0) {
+            tickets.count -= 1;
+            api.SSL_SESSION_free(tickets.items[tickets.count]);
+        }
+    }
+
+    /// Takes the reference. The oldest makes room.
+    pub fn add(tickets: *Tickets, api: *const libssl.Api, session: *libssl.Session) void {
+        if (tickets.count == tickets.items.len) {
+            api.SSL_SESSION_free(tickets.items[0]);
+            std.mem.copyForwards(*libssl.Session, &tickets.items, tickets.items[1..]);
+            tickets.count -= 1;
+        }
+        tickets.items[tickets.count] = session;
+        tickets.count += 1;
+        assert(tickets.count <= tickets.items.len);
+    }
+
+    /// Offers the newest in the handshake to come. A ticket of TLS 1.3 is used once: whoever
+    /// watches could tell the connections as one client's (RFC 8446, appendix C.4).
+    pub fn offer(tickets: *Tickets, api: *const libssl.Api, handle: *libssl.Ssl) void {
+        if (tickets.count == 0) return;
+        const session = tickets.items[tickets.count - 1];
+        _ = api.SSL_set_session(handle, session); // It has a reference of its own now.
+        if (api.SSL_SESSION_get_protocol_version(session) <= libssl.tls1_2_version) return;
+        tickets.count -= 1;
+        api.SSL_SESSION_free(session);
+    }
+};
