@@ -224,13 +224,13 @@ pub fn ConnectionType(comptime Os: type) type {
         inline fn openRecord(connection: *Connection) NextError!bool {
             const tls = &connection.tls.?;
             const received = connection.ciphertext_ring.?;
-            if (!tls.recordWaiting(received.readable())) return false;
+            const bytes = received.readable();
+            const needed = tls.roomToOpen(bytes) orelse return false;
             const room = connection.receive_ring.?.writable();
-            const needed = tls.roomToOpen(received.readable());
             if (room.len < needed) return connection.makeRoom(needed);
 
-            const to_send = connection.outbox.?.ciphertext.?.writable();
-            const step = tls.open(received.readable(), room, to_send) catch {
+            const to_send = connection.outbox.?.openTarget(connection.link());
+            const step = tls.open(bytes, room, to_send) catch {
                 if (!connection.close_received) return connection.failTls();
                 connection.peer_ended = true; // Whatever this was, all had been said before.
                 return false;

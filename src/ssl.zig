@@ -186,12 +186,16 @@ pub const Session = struct {
         };
     }
 
-    /// The bytes that `open` wants for the record that `received` begins with.
-    pub inline fn roomToOpen(session: *const Session, received: []const u8) usize {
-        return switch (session.engine) {
-            .openssl => 1,
-            .direct => if (firstRecord(received)) |record| record.len else 0,
-        };
+    /// The bytes that `open` wants for what `received` begins with; null when there is nothing to
+    /// open yet.
+    pub inline fn roomToOpen(session: *const Session, received: []const u8) ?usize {
+        switch (session.engine) {
+            .openssl => return if (session.openssl.recordWaiting(received)) 1 else null,
+            .direct => {
+                const record = firstRecord(received) orelse return null;
+                return record.len;
+            },
+        }
     }
 
     /// Whether the owner lays records out by himself: `contentOffset`, `sealInPlace`. Else `seal`.

@@ -308,6 +308,11 @@ pub fn OutboxType(comptime Os: type) type {
             outbox.sendOwed(link);
         }
 
+        /// Where an engine that does not seal in place may write while it opens records.
+        pub inline fn openTarget(outbox: *Outbox, link: Link) []u8 {
+            return if (link.sealsInPlace()) &.{} else outbox.ciphertext.?.writable();
+        }
+
         /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
         /// the ciphertext ring.
         pub fn sendSealed(outbox: *Outbox, link: Link, size: usize) void {

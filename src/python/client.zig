@@ -207,7 +207,7 @@ pub const Client = struct {
         message.lend(found.payload, @backingInt(found.opcode), &client.connection);
 
         client.in_callback = true;
-        const result = c.PyObject_CallOneArg(on_msg, object);
+        const result = py.callWithOne(on_msg, object);
         client.in_callback = false;
 
         if (message.isUnused()) client.spare = object else message.keep();

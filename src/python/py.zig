@@ -225,6 +225,23 @@ pub fn typeOf(object: *Object) *c.PyTypeObject {
     return object.ob_type;
 }
 
+/// PyObject_CallOneArg, straight through the slot of the vectorcall protocol (PEP 590): what the
+/// C function does around it, the callee does again.
+pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
+    const type_object = typeOf(callable);
+    if (type_object.tp_flags & c.Py_TPFLAGS_HAVE_VECTORCALL != 0) {
+        const offset: usize = @intCast(type_object.tp_vectorcall_offset);
+        const place: *align(1) const c.vectorcallfunc = @ptrFromInt(@intFromPtr(callable) + offset);
+        if (place.*) |function| {
+            // The free place in front of the arguments is for a bound method's object.
+            var arguments = [_]?*Object{ null, argument };
+            const count = 1 | c.PY_VECTORCALL_ARGUMENTS_OFFSET;
+            return function(callable, @ptrCast(arguments[1..]), count, null);
+        }
+    }
+    return c.PyObject_CallOneArg(callable, argument);
+}
+
 /// How many references there are. Up to Python 3.11 this is a field, later a function.
 pub fn referenceCount(object: *Object) c.Py_ssize_t {
     if (comptime @hasField(Object, "ob_refcnt")) return object.ob_refcnt;
