@@ -299,6 +299,9 @@ pub const Session = struct {
         content: []const u8,
         record_size: usize,
     ) Error!Step {
+        if (content_type != .application_data and content.len == 0) {
+            return session.refuse(.unexpected_content_type); // RFC 8446, section 5.4.
+        }
         if (content_type != .handshake) {
             if (session.handshake.inMessage()) return session.refuse(.interleaved_handshake);
             session.wants_tickets = false; // OpenSSL has not seen this record.

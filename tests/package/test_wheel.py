@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,22 +17,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+WHEEL_SIZE_MAX = 3 * 2**20
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     result = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `pip install .` builds it, but with the tools that are installed already."""
-    target = tmp_path_factory.mktemp("wheel")
+def build_wheel(target: Path, **variables: str) -> Path:
+    """As `pip install .` builds it, but with the tools that are installed already."""
     options = ("--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(target))
-    run(sys.executable, "-m", "pip", "wheel", *options, ROOT, cwd=target)
+    run(sys.executable, "-m", "pip", "wheel", *options, ROOT, cwd=target, **variables)
     (path,) = target.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"), HFTWS_BUILD_IPSEC_MB="")
 
 
 def test_the_wheel_has_the_extension_types_data_and_licences(wheel: Path) -> None:
@@ -75,6 +88,33 @@ def test_it_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Pa
         "print(pathlib.Path(hftws.__file__).is_relative_to(sys.prefix))\n"
     )
     assert run(python, "-c", code, cwd=tmp_path).split() == ["True", "True"]
+
+
+ARCHIVE = next(Path("/usr/lib").glob("x86_64-linux-gnu/libIPSec_MB.a"), None)
+
+
+@pytest.mark.skipif(ARCHIVE is None, reason="libipsec-mb's archive is not installed")
+def test_a_wheel_with_libipsec_mb_inside_is_small_and_needs_no_other(tmp_path: Path) -> None:
+    path = build_wheel(tmp_path, HFTWS_BUILD_IPSEC_MB=str(ARCHIVE))
+    assert path.stat().st_size < WHEEL_SIZE_MAX
+    zipfile.ZipFile(path).extractall(tmp_path / "site")
+    code = (
+        "import hftws, hftws.exchange\n"
+        "with hftws.exchange.launch() as exchange:\n"
+        "    with hftws.Client(exchange.url + '/ws', ca_file=exchange.ca_file) as client:\n"
+        "        print(client.info()['engine'], client.info()['aead'], sep='\\n')\n"
+        "print('libIPSec_MB' in open('/proc/self/maps').read())\n"
+    )
+    engine, aead, loaded = run(
+        sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site")
+    ).splitlines()
+    assert engine == "direct"
+    assert aead.startswith("libipsec-mb ")
+    assert loaded == "False"
+    if shutil.which("nm") is not None:
+        (module,) = (tmp_path / "site" / "hftws").glob("*.so")
+        exported = run("nm", "-D", "--defined-only", module, cwd=tmp_path)
+        assert [line.split()[-1] for line in exported.splitlines()] == ["PyInit__core"]
 
 
 def test_the_source_distribution_can_build_itself(tmp_path: Path) -> None:
