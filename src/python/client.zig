@@ -230,8 +230,12 @@ pub const Client = struct {
         const alone = !py.hasOtherThreads();
         if (client.connection.turnSpent()) {
             client.connection.beginTurn();
-        } else if (alone or try client.waitLocked() == .timed_out) {
+        } else if (alone) {
             try client.waitUnlocked(timeout_ns);
+        } else if (try client.waitLocked() == .timed_out) {
+            const before_ns = core.os.Os.monotonicNs();
+            try client.waitUnlocked(timeout_ns);
+            client.noteRelease(before_ns);
         }
         if (!alone) client.yieldLock();
         try client.checkSignals();
@@ -249,10 +253,12 @@ pub const Client = struct {
         const wait_max_ns = core.constants.wait_max_ns;
         const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
         const arguments = .{ &client.connection, limit_ns };
-        const before_ns = core.os.Os.monotonicNs();
         _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
             return exceptions.raiseNext(client, err);
         };
+    }
+
+    fn noteRelease(client: *Client, before_ns: u64) void {
         const after_ns = core.os.Os.monotonicNs();
         if (after_ns -| before_ns >= core.constants.lock_release_ns) client.released_ns = after_ns;
     }
