@@ -166,7 +166,7 @@ pub const Parser = struct {
     /// The next event, or null when it needs more bytes. `bytes` is everything that was received
     /// and not taken; after null it is the same with more at its end. After a close event it is
     /// null for ever; an error is returned for ever. Messages in front of a violation come first.
-    pub fn next(parser: *Parser, bytes: []u8) ParseError!?Event {
+    pub inline fn next(parser: *Parser, bytes: []u8) ParseError!?Event {
         assert(parser.parsed_size <= bytes.len);
         // Nearly all frames: a whole message, all there, of which nothing was looked at before.
         if (parser.stage == .between_messages and parser.checked_size == 0) {
