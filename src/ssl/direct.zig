@@ -135,8 +135,9 @@ pub const Session = struct {
         key_update: bool = false,
         /// A warning of TLS 1.2: we shake hands no more.
         no_renegotiation: bool = false,
-        /// Nothing follows it.
         alert: ?Alert = null,
+        /// An alert has been said, which is the last word (RFC 8446, section 6).
+        nothing_more: bool = false,
     };
 
     pub fn init(
@@ -182,7 +183,10 @@ pub const Session = struct {
             .receiving = receiving,
             .sending = sending,
             .explicit_nonce = explicit_nonce,
-            .records_per_key_max = constants.records_per_key_max,
+            .records_per_key_max = switch (suite.version) {
+                .tls1_3 => constants.records_per_key_max,
+                .tls1_2 => std.math.maxInt(u64), // It has no KeyUpdate.
+            },
             .handshake = .{},
             .empty_records = 0,
             .key_updates = 0,
@@ -442,17 +446,21 @@ pub const Session = struct {
 
     /// Whether `writeOwed` has something to say.
     pub inline fn owes(session: *const Session) bool {
-        return session.owed.key_update or session.owed.no_renegotiation or
-            session.owed.alert != null or
-            session.sending.sequence >= session.records_per_key_max;
+        const owed = &session.owed;
+        if (owed.nothing_more) return false;
+        return owed.key_update or owed.no_renegotiation or owed.alert != null or
+            session.keysAreSpent();
+    }
+
+    inline fn keysAreSpent(session: *const Session) bool {
+        return session.sending.sequence >= session.records_per_key_max;
     }
 
     /// Says what is owed, as far as there is room at the front of `target`, and returns its size.
     pub fn writeOwed(session: *Session, target: []u8) Error!usize {
         var size: usize = 0;
-        const exhausted = session.suite.version == .tls1_3 and
-            session.sending.sequence >= session.records_per_key_max;
-        if (session.owed.key_update or exhausted) {
+        if (session.owed.nothing_more) return 0;
+        if (session.owed.key_update or session.keysAreSpent()) {
             size += try session.writeSmall(target, &record.key_update_message, .handshake);
             if (size == 0) return 0;
             session.owed.key_update = false;
@@ -471,7 +479,7 @@ pub const Session = struct {
             const level: record.AlertLevel = if (alert == .close_notify) .warning else .fatal;
             const content = [_]u8{ @backingInt(level), @backingInt(alert) };
             const written = try session.writeSmall(target[size..], &content, .alert);
-            if (written > 0) session.owed.alert = null;
+            if (written > 0) session.owed = .{ .nothing_more = true };
             size += written;
         }
         return size;
@@ -494,7 +502,7 @@ pub const Session = struct {
 
     /// close_notify: nothing can be sealed behind it.
     pub fn shutdown(session: *Session) void {
-        session.owed = .{ .alert = .close_notify };
+        if (!session.owed.nothing_more) session.owed = .{ .alert = .close_notify };
     }
 };
 

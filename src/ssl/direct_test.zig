@@ -442,6 +442,23 @@ test "direct: close_notify is the end, both ways" {
     }
 }
 
+test "direct: nothing follows an alert, whatever the peer still asks for" {
+    for (current_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 20);
+        defer pair.deinit();
+        pair.engine.shutdown();
+        try expectEqual(.close_notify, try pair.heardAlert());
+        try pair.say(.handshake, &key_update_requested);
+        try pair.expectOpened("");
+        try expect(!pair.engine.owes());
+        pair.engine.shutdown();
+        try expect(!pair.engine.owes());
+        var target: [256]u8 = undefined;
+        try expectEqual(0, try pair.engine.writeOwed(&target));
+    }
+}
+
 test "direct: tickets are passed over, however they are cut and wherever they come" {
     for (current_numbers) |number| {
         const stream = ticket ++ ticket;
