@@ -1,0 +1,89 @@
+"""hftws."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import hftws
+from bench.clients.base import Client
+from bench.consumers import Form
+
+
+class Stopped(Exception):
+    """Raised by the callback: the way out of ``run()`` that leaves the connection open."""
+
+
+class Adapter(Client):
+    form = Form.MESSAGE
+    imports = "import hftws"
+    sends: ClassVar[Mapping[str, str]] = {
+        "text": "send(text)",
+        "data": "send(data)",
+        "buffer": "with reserve(100, text=True) as buffer: buffer[:] = data",
+    }
+    small_options: ClassVar[Mapping[str, Any]] = {
+        "ring_size": 1 << 20,
+        "send_ring_size": 1 << 18,
+        "max_message_size": 1 << 19,
+    }
+
+    def __init__(self, url: str, ca_file: str, **options: Any) -> None:
+        super().__init__(url, ca_file)
+        self._options = options
+        self._poller: select.epoll | None = None
+
+    def connect(self) -> None:
+        self._client = hftws.Client(
+            self.url, self.consumer.callback, ca_file=self.ca_file, **self._options
+        )
+        self._client.connect()
+
+    def send(self, text: str) -> None:
+        self._client.send(text)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        poll = self._client.poll
+        while not done():
+            poll()
+
+    def run(self) -> None:
+        try:
+            self._client.run()
+        except Stopped:
+            return
+        raise ConnectionError("the connection has ended")
+
+    def stop(self) -> None:
+        raise Stopped
+
+    def run_group(self, group: Sequence[Client]) -> None:
+        if self._poller is None:
+            self._poller = select.epoll()
+            self._polls = {}
+            for client in group:
+                assert isinstance(client, Adapter)
+                self._poller.register(client._client.fileno(), select.EPOLLIN)
+                self._polls[client._client.fileno()] = client._client.poll
+        wait, polls = self._poller.poll, self._polls
+        try:
+            while True:
+                for descriptor, _ in wait():
+                    polls[descriptor]()
+        except Stopped:
+            return
+
+    def names(self) -> dict[str, Any]:
+        return {"send": self._client.send, "reserve": self._client.reserve}
+
+    def stages(self) -> dict[str, Any]:
+        return self._client.stats()["latency"] or {}
+
+    def close(self) -> None:
+        self._client.close()
+
+    def info(self) -> dict[str, Any]:
+        wanted = ("engine", "aead", "tls_version", "cipher", "cipher_suite", "tls_library")
+        info = self._client.info()
+        return {key: info[key] for key in wanted if key in info}

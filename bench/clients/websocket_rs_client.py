@@ -1,0 +1,35 @@
+"""websocket-rs: the client that runs in asyncio's own loop, the fastest of its three."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import websocket_rs
+from websocket_rs.native_client import NativeClient
+
+from bench.clients.base import AsyncioClient
+from bench.consumers import Form
+
+
+class Adapter(AsyncioClient[NativeClient]):
+    form = Form.BUFFER
+    imports = "import asyncio, ssl, uvloop, websocket_rs"
+    sends: ClassVar[Mapping[str, str]] = {"text": "send(text)", "data": "send(data)"}
+
+    async def open(self) -> NativeClient:
+        return await websocket_rs.connect(
+            self.url, ssl_context=self.tls_context, on_message=self.consumer.callback
+        )
+
+    async def write(self, connection: NativeClient, text: str) -> None:
+        connection.send(text)
+
+    def names(self) -> dict[str, Any]:
+        return {"send": self.connection.send}
+
+    async def shut(self) -> None:
+        self.connection.close()
+
+    def info(self) -> dict[str, Any]:
+        return {"client": type(self.connection).__name__}

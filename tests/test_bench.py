@@ -1,0 +1,251 @@
+"""The benchmarks work, notice wrong data, and write what can be read. The numbers do not matter."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.skipif(not (ROOT / "bench").is_dir(), reason="only a checkout has the benchmarks"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks ask Linux what has arrived"),
+]
+
+sys.path.append(str(ROOT))  # Last, so that an installed hftws is still the one that is tested.
+
+FLOORS = ["C read", "C SSL_read"] if importlib.util.find_spec("ziglang") else []
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a tiny run has written."""
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "bench", "--tiny", "--output", str(folder)]
+    clients = ",".join(["hftws", *FLOORS])
+    done = subprocess.run(
+        [*command, "--only", "drain,replay,burst", "--clients", clients],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def document(output: Path) -> Any:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+def test_json_is_complete(document: Any) -> None:
+    assert set(document) == {
+        "machine",
+        "targets",
+        "summary",
+        "left_out",
+        "failures",
+        "processes",
+    }
+    assert set(document["machine"]) >= {"date", "commit", "cpu", "kernel", "python", "openssl"}
+    assert document["failures"] == []
+    assert document["left_out"] == {}
+    assert {line["benchmark"] for line in document["summary"]} == {"drain", "replay", "burst"}
+
+
+def test_every_client_is_measured(document: Any) -> None:
+    figures = {(s["client"], s["benchmark"], s["figure"]) for s in document["summary"]}
+    for client in ["hftws", *FLOORS]:
+        assert (client, "drain", "count") in figures
+        if client != "C read":  # It has no TLS.
+            assert (client, "replay", "p99") in figures
+            assert (client, "burst", "first_queued") in figures
+    assert ("hftws", "drain", "parse") in figures
+    assert all(line["median"] > 0 for line in document["summary"] if "late" not in line["figure"])
+
+
+def test_everyone_has_the_same_cipher_suite(document: Any) -> None:
+    ciphers = {
+        process["info"]["cipher"]
+        for process in document["processes"]
+        if process["client"] == "hftws" and process["case"] != "plain"
+    }
+    assert ciphers == {"TLS_AES_128_GCM_SHA256"}
+
+
+def test_markdown_tables_are_whole(output: Path) -> None:
+    lines = (output / "results.md").read_text(encoding="utf-8").splitlines()
+    columns = 0
+    tables = 0
+    for line in lines:
+        if not line.startswith("|"):
+            columns = 0
+            continue
+        tables += columns == 0
+        columns = columns or line.count("|")
+        assert line.count("|") == columns, line
+    assert tables >= 5
+    for name in re.findall(r"!\[.*\]\((.*)\)", "\n".join(lines)):
+        assert (output / name).is_file()
+
+
+def test_charts_are_svg(output: Path) -> None:
+    charts = sorted(output.glob("*.svg"))
+    assert charts
+    for chart in charts:
+        root = ElementTree.parse(chart).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert "hftws" in texts
+
+
+def test_wrong_data_ends_the_run() -> None:
+    """A byte that differs from what should have been sent: nothing may be reported."""
+    from bench import clients, runner
+    from bench.benchmarks import drain
+    from bench.case import SCALES
+
+    scale = SCALES["tiny"]
+    cases = [case for case in drain.cases(scale) if case.transport == "plain"]
+    plan = runner.Plan([clients.SPECS["hftws"]], cases, scale, rounds=1, more={"corrupt": 1})
+    with pytest.raises(runner.ChecksumMismatch, match="hftws"):
+        runner.run(plan, lambda line: None)
+
+
+def test_rounds_are_interleaved() -> None:
+    from bench import clients, runner
+    from bench.case import SCALES, Case
+
+    specs = [clients.SPECS["hftws"], clients.SPECS["C read"]]
+    cases = [Case("drain", "plain"), Case("drain", "aes128")]
+    plan = runner.Plan(specs, cases, SCALES["tiny"], rounds=2)
+    order = [(number, case.transport, spec.name) for number, case, spec in plan.steps()]
+    a_round = [("plain", "hftws"), ("plain", "C read"), ("aes128", "hftws")]
+    assert order == [(number, *step) for number in (1, 2) for step in a_round]
+
+
+def test_ratios_are_made_within_a_round() -> None:
+    """Were they made of medians, a slow minute of the machine would be in them."""
+    from bench import report, runner
+    from bench.case import Case, Cell
+
+    case = Case("drain", "plain")
+    outcomes = [
+        runner.Outcome(case, client, number, {"count": value}, {})
+        for client, values in (("hftws", (10.0, 100.0, 10.0)), ("picows", (20.0, 200.0, 20.0)))
+        for number, value in enumerate(values)
+    ]
+    results = report.Results(outcomes)
+    ours, theirs = (Cell(name, "drain", "plain", "count") for name in ("hftws", "picows"))
+    assert results.ratios(ours, theirs) == [0.5, 0.5, 0.5]
+
+
+def test_messages_have_their_size_and_differ() -> None:
+    from bench import wire
+
+    messages = wire.market_messages(100, 300)
+    assert {len(message) for message in messages} == {300}
+    assert len(set(messages)) == 100
+    assert all(json.loads(message)["s"] == "BTCUSDT" for message in messages)
+    assert messages == wire.market_messages(100, 300)
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], float]:
+    """What the benchmarks after the first three say of hftws: benchmark, case and figure."""
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "bench", "--tiny", "--output", str(folder)]
+    only = "latency,echo,connections,memory" + (",send" if FLOORS else "")
+    done = subprocess.run(
+        [*command, "--only", only, "--clients", "hftws,hftws (stages)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert document["failures"] == []
+    return {(s["benchmark"], s["case"], s["figure"]): s["median"] for s in document["summary"]}
+
+
+AES128 = "TLS, AES-128-GCM"
+
+
+def test_latency_is_told_by_stage(further: dict[tuple[str, str, str], float]) -> None:
+    assert 0 < further["latency", AES128, "p50"] <= further["latency", AES128, "p999"]
+    assert further["latency", AES128, "kernel_p50"] > 0
+    assert further["latency", AES128, "decrypt_p50"] > 0
+
+
+@pytest.mark.parametrize("case", ["plain", AES128])
+def test_echo_makes_round_trips(further: dict[tuple[str, str, str], float], case: str) -> None:
+    assert 0 < further["echo", case, "p50"] <= further["echo", case, "p99"]
+
+
+@pytest.mark.skipif(not FLOORS, reason="nothing to compile the shim with")
+def test_send_is_cheaper_without_the_system_call(
+    further: dict[tuple[str, str, str], float],
+) -> None:
+    """And nothing got lost: a frame and a record for each order, in one write."""
+    assert 0 < further["send", AES128, "data_user"] < further["send", AES128, "data"]
+    assert further["send", "plain", "written"] == 106
+    assert further["send", AES128, "written"] == 128
+    assert further["send", AES128, "writes"] == 1
+
+
+def test_many_connections_are_driven_together(
+    further: dict[tuple[str, str, str], float],
+) -> None:
+    for case in (f"{AES128}, 1 connection", f"{AES128}, 4 connections"):
+        assert further["connections", case, "waiting"] > 0
+        assert further["connections", case, "single"] > 0
+
+
+def test_a_small_connection_is_smaller(further: dict[tuple[str, str, str], float]) -> None:
+    assert further["memory", AES128, "import_memory"] > 0
+    sizes = [further["memory", AES128, name] for name in ("small_connection", "connection")]
+    assert 0 < sizes[0] < sizes[1] / 2
+
+
+def test_instructions_are_counted() -> None:
+    """Also that the sender waits for each sleep: else a message would take less than a wake-up."""
+    from bench import clients, runner
+    from bench.benchmarks import instructions
+    from bench.case import SCALES
+
+    if not FLOORS or instructions.missing():
+        pytest.skip("neither valgrind nor a compiler, or only one of them")
+    scale = SCALES["tiny"]
+    cases = [case for case in instructions.cases(scale) if case.transport == "aes128"]
+    plan = runner.Plan([clients.SPECS["hftws"]], cases, scale, rounds=2)
+    (outcome,) = runner.run(plan, lambda line: None)
+    assert outcome.failure == ""
+    assert 1000 < outcome.figures["wake_up"] < 20_000
+
+
+def test_a_sleeper_is_seen_asleep_once_for_each_sleep() -> None:
+    from bench.benchmarks.instructions import Sleeper
+
+    code = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        sleeper = Sleeper(process.pid)
+        sleeper.settle()
+        for _ in range(3):
+            process.stdin.write("wake up\n")
+            sleeper.wait()
+            assert process.stdout.readline() == "wake up\n"
