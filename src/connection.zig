@@ -851,6 +851,10 @@ pub fn ConnectionType(comptime Os: type) type {
         /// The stream ends here. What that means depends on how far the connection has come.
         fn endOfStream(connection: *Connection, cause: types.StreamEnd) NextError!bool {
             connection.peer_ended = true;
+            switch (cause) {
+                .close_notify => connection.answerGoodbye(),
+                .eof, .receive => {},
+            }
             switch (connection.state) {
                 .closing => return false,
                 .reading_body => {
@@ -877,6 +881,12 @@ pub fn ConnectionType(comptime Os: type) type {
                 },
                 .idle, .closed => unreachable, // There is no stream.
             }
+        }
+
+        /// Each side says close_notify before it closes its own direction (RFC 8446, section 6.1).
+        fn answerGoodbye(connection: *Connection) void {
+            if (connection.send_side_shut) return; // Ours went out before.
+            connection.outbox.?.sendGoodbye(connection.link());
         }
 
         fn endBody(connection: *Connection, cause: types.StreamEnd) http.body.FinishError!void {

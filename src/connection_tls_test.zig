@@ -334,6 +334,8 @@ test "connection over tls: the end of the stream" {
             try tls.bed.expectSeen(&.{.text("last")});
             const reason = if (says_goodbye) close_notify_reason else bed_module.eof_reason;
             try tls.bed.expectFailure(lost(reason));
+            _ = try tls.listen();
+            try expectEqual(says_goodbye, tls.server.heardGoodbye());
         }
     }
 }

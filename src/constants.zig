@@ -38,7 +38,10 @@ pub const spins_per_clock_read = 64;
 /// RFC 8446, section 5.1 and 5.2: the largest plaintext and the largest expansion of a record.
 pub const record_plaintext_size_max = 16 * kib;
 pub const record_header_size = 5;
-pub const record_size_max = record_header_size + record_plaintext_size_max + 256;
+pub const record_expansion_max = 256;
+
+/// RFC 5246, section 6.2.3: TLS 1.2 lets a record grow by more, which padding before AEADs needed.
+pub const record_size_max = record_header_size + record_plaintext_size_max + 2048;
 
 /// Header, explicit nonce of TLS 1.2, content type of TLS 1.3, tag: what the direct engine puts
 /// around the content of a record, at most.
@@ -105,6 +108,7 @@ pub const addresses_max = 16;
 const kib = 1024;
 
 comptime {
+    assert(record_expansion_max <= 2048);
     assert(ciphertext_ring_capacity >= read_size_max + record_size_max);
     assert(ring_capacity_default > message_size_max_default + frame_header_size_max);
     assert(ring_capacity_min > request_size_max);

@@ -792,7 +792,8 @@ const doc = struct {
         \\A context manager that gives the place of a message of n bytes in the send ring.
         \\
         \\The message is masked and sent at the end of the block, without a copy; after an exception
-        \\it is dropped. Nothing else can be sent in between.
+        \\it is dropped. Nothing else can be sent in between. The block itself takes some 400 ns: it
+        \\pays for messages of many KiB, or where it saves you a buffer of your own.
     ;
     const fileno =
         \\fileno($self, /)

@@ -30,7 +30,7 @@ const tag_size = aead.tag_size;
 const legacy_version = [2]u8{ 3, 3 }; // RFC 8446, section 5.1; TLS 1.2 by itself.
 
 /// The largest fragment: a whole plaintext and what sealing may add (RFC 8446, section 5.2).
-const fragment_size_max = constants.record_size_max - header_size;
+const fragment_size_max = constants.record_plaintext_size_max + constants.record_expansion_max;
 
 /// One direction: its keys, and how many records have been sealed with them.
 const Half = struct {

@@ -791,6 +791,20 @@ test "openssl: a length that no record may have is refused by its header alone" 
     }
 }
 
+test "openssl: a record as long as TLS 1.2 allows is waited for" {
+    for ([_]u16{ constants.record_plaintext_size_max + 257, 18_432 }) |length| {
+        var pair: Pair = undefined;
+        try pair.initShaken(.{ .server = .{ .version = .tls1_2 } });
+        defer pair.deinit();
+        const record = try patternOf(pair.allocator(), 5 + @as(usize, length));
+        record[0..5].* = .{ 23, 3, 3, @truncate(length >> 8), @truncate(length) };
+        try pair.received.appendSlice(pair.allocator(), record[0 .. record.len - 1]);
+        try testing.expectEqualStrings("", try pair.openAll(64));
+        try pair.received.append(pair.allocator(), record[record.len - 1]);
+        try pair.expectRefused(null); // Its tag is wrong.
+    }
+}
+
 test "openssl: a header that makes no sense is refused" {
     for (versions) |version| {
         for ([_][]const u8{
