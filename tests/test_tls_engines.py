@@ -352,6 +352,10 @@ def test_a_hello_request_is_declined(bed: Bed, suite: Suite) -> None:
         times = at_every_cut(
             conversation, lambda payload: stack.fragments(hello_request) + data(stack, payload)
         )
+        for cuts in ((1,), (2,), (3,), (1, 2, 3)):
+            records = stack.fragments(hello_request, cuts)
+            conversation.exchange(records + data(stack, b"tick"), messages=[b"tick"])
+            times += 1
         conversation.hear(b"all the same")
         assert stack.alerts == ["no_renegotiation"] * times
 

@@ -368,14 +368,13 @@ pub const Session = struct {
 
     /// The server would like another handshake. Who needs that takes the openssl engine.
     fn acceptHelloRequest(session: *Session, content: []const u8) Error!void {
-        if (!std.mem.eql(u8, content, &record.hello_request_message)) {
+        const found = session.handshake.readHelloRequests(content) orelse
             return session.refuseOnly(.unexpected_handshake);
-        }
         session.empty_records += 1;
         if (session.empty_records > constants.empty_records_max) {
             return session.refuseOnly(.too_many_records_without_data);
         }
-        session.owed.no_renegotiation = true;
+        if (found > 0) session.owed.no_renegotiation = true;
     }
 
     fn refuse(session: *Session, violation: record.Violation) Error!Step {

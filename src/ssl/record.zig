@@ -173,6 +173,16 @@ pub const HandshakeReader = struct {
         return found;
     }
 
+    /// TLS 1.2: how many of the one message that may come end here, in whatever records they are;
+    /// null for any other. It is a header of zeros (RFC 5246, section 7.4.1.1).
+    pub fn readHelloRequests(reader: *HandshakeReader, content: []const u8) ?usize {
+        comptime assert(@backingInt(HandshakeType.hello_request) == 0);
+        for (content) |byte| if (byte != 0) return null;
+        const size = reader.header_filled + content.len;
+        reader.header_filled = @intCast(size % header_size);
+        return size / header_size;
+    }
+
     fn kind(reader: *const HandshakeReader) HandshakeType {
         return @fromBackingInt(reader.header[0]);
     }
@@ -201,9 +211,6 @@ pub const HandshakeReader = struct {
 
 /// A KeyUpdate of ours (RFC 8446, section 4.6.3): no answer is asked for.
 pub const key_update_message = [_]u8{ @backingInt(HandshakeType.key_update), 0, 0, 1, 0 };
-
-/// All there is in a HelloRequest of TLS 1.2 (RFC 5246, section 7.4.1.1).
-pub const hello_request_message = [_]u8{ @backingInt(HandshakeType.hello_request), 0, 0, 0 };
 
 const testing = std.testing;
 
@@ -262,6 +269,18 @@ test "record: handshake messages that may not come" {
         .{ .unexpected_handshake, &.{&.{ 0, 0, 0, 0 }} },
     };
     for (cases) |case| try testing.expectEqual(case[0], try violationOf(case[1]));
+}
+
+test "record: requests of TLS 1.2 to shake hands again, however they are cut" {
+    var reader: HandshakeReader = .{};
+    const zeros: [12]u8 = @splat(0);
+    for ([_]usize{ 4, 8, 1, 3, 2, 6, 3, 5 }, [_]usize{ 1, 2, 0, 1, 0, 2, 0, 2 }) |size, count| {
+        try testing.expectEqual(count, reader.readHelloRequests(zeros[0..size]).?);
+    }
+    try testing.expect(!reader.inMessage());
+    try testing.expectEqual(0, reader.readHelloRequests(zeros[0..3]).?);
+    try testing.expect(reader.inMessage());
+    try testing.expectEqual(null, reader.readHelloRequests("\x01"));
 }
 
 test "record: every alert has its name, also those without" {
