@@ -248,7 +248,7 @@ pub fn ConnectionType(comptime Os: type) type {
             switch (step.status) {
                 .done => {
                     connection.receive_ring.?.produce(step.plaintext_size);
-                    connection.counters.records += 1;
+                    connection.counters.records += @intFromBool(step.plaintext_size > 0);
                     if (connection.options.timestamps != .none) {
                         connection.stamps.decrypted_cycles = Os.cycles();
                     }

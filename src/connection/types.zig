@@ -263,7 +263,7 @@ pub const Counters = struct {
     messages_dropped: u64 = 0,
     /// Reads of the socket that gave something.
     reads: u64 = 0,
-    /// TLS records opened.
+    /// TLS records opened that had data in them.
     records: u64 = 0,
     /// Pings and pongs received.
     pings: u64 = 0,
