@@ -120,7 +120,8 @@ def show_connection(client: Client) -> None:
     """What was negotiated."""
     info = client.info()
     print(f"connected to {info['peer_address']}: {info['tls_version']}, {info['cipher']},")
-    print(f"{info['tls_library']}, kernel stamps: {info['kernel_stamp_source']}")
+    print(f"{info['tls_library']}; records: {info['engine']} engine, {info['aead']};")
+    print(f"kernel stamps: {info['kernel_stamp_source']}")
     print()
 
 
