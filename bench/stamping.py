@@ -14,12 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench import kernel, wire
-from bench.case import Case
+from bench.case import Case, Figure
 from bench.consumers import Kind
 
 if TYPE_CHECKING:
     from bench.clients.base import Client
     from bench.server import Connection
+
+#: The columns that they all have, and which share of the samples each stands for.
+FIGURES = (
+    Figure("p50", "p50", "µs", plot=True),
+    Figure("p99", "p99", "µs", plot=True),
+    Figure("p999", "p99.9", "µs"),
+)
+SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 #: Seconds for a client to be asleep again before it is sent something.
 SETTLE_TIME = 0.003
@@ -100,6 +108,11 @@ def floor_arguments(case: Case, *, messages: int, bursts: int, queued_size: int 
     if queued_size:
         queued_size += wire.wire_size([LAST_UNIT], secure=case.secure)
     return ["stamp", str(messages), str(bursts), str(queued_size)]
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """For each of `FIGURES`, in the unit of the samples."""
+    return {name: percentile(samples, share) for name, share in SHARES.items()}
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

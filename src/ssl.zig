@@ -80,8 +80,6 @@ pub const SessionOptions = struct {
     server_name_is_address: bool,
     /// Null: `direct` if it can, else `openssl`. That `direct` cannot is an error if it was named.
     engine: ?Engine = null,
-    /// Null: the fastest that is here.
-    aead_provider: ?aead.Provider = null,
     /// Of earlier connections to the same server name. Has to outlive the session.
     tickets: ?*Tickets = null,
 };
@@ -94,7 +92,6 @@ pub const Session = struct {
     direct: direct.Session,
     engine_wanted: ?Engine,
     engine_reason: [:0]const u8,
-    aead_provider: ?aead.Provider,
 
     /// `session` must not move afterwards. The context has to outlive it.
     pub fn init(session: *Session, context: *const Context, options: SessionOptions) Error!void {
@@ -104,7 +101,6 @@ pub const Session = struct {
             .direct = undefined,
             .engine_wanted = options.engine,
             .engine_reason = "",
-            .aead_provider = options.aead_provider,
         };
         try session.openssl.init(context, options);
     }
@@ -146,11 +142,10 @@ pub const Session = struct {
         if (session.openssl.takeOver(&takeover)) |reason| return reason;
         defer takeover.wipe();
         const api = session.openssl.api;
-        session.direct = direct.Session.init(api, session.aead_provider, &takeover) catch |err|
-            switch (err) {
-                error.OutOfMemory => return error.OutOfMemory,
-                error.TlsFailed => return "the TLS library lacks the AEAD",
-            };
+        session.direct = direct.Session.init(api, null, &takeover) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            error.TlsFailed => return "the TLS library lacks the AEAD",
+        };
         session.engine = .direct;
         return null;
     }
@@ -293,10 +288,7 @@ pub const Session = struct {
 
     /// Whether a further message could be opened without new ciphertext.
     pub inline fn recordWaiting(session: *const Session, received: []const u8) bool {
-        return switch (session.engine) {
-            .openssl => session.openssl.recordWaiting(received),
-            .direct => firstRecord(received) != null,
-        };
+        return session.roomToOpen(received) != null;
     }
 
     pub fn info(session: *const Session) Info {

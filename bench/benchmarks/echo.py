@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench import orders, stamping, wire
-from bench.case import Case, Figure, Scale
+from bench.case import Case, Scale
 from bench.consumers import Kind
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ DESCRIPTION = (
     "and its part is the same for everyone."
 )
 
-FIGURES = (
-    Figure("p50", "p50", "µs", plot=True),
-    Figure("p99", "p99", "µs", plot=True),
-    Figure("p999", "p99.9", "µs"),
-)
+FIGURES = stamping.FIGURES
 
 TARGETS = ()
 
@@ -68,5 +64,4 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
 def figures(raw: Mapping[str, Any], case: Case) -> dict[str, float]:
     stamps = raw["stamps"]
     times = [echoed - sent for sent, echoed in zip(stamps[0::2], stamps[1::2], strict=True)]
-    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-    return {name: stamping.percentile(times, share) / 1000 for name, share in shares.items()}
+    return {name: value / 1000 for name, value in stamping.percentiles(times).items()}

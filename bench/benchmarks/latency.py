@@ -29,9 +29,7 @@ SPACING_NS = 1_000_000
 STAGES = {"kernel": "kernel → received", "decrypt": "→ decrypted", "deliver": "→ delivered"}
 
 FIGURES = (
-    Figure("p50", "p50", "µs", plot=True),
-    Figure("p99", "p99", "µs", plot=True),
-    Figure("p999", "p99.9", "µs"),
+    *stamping.FIGURES,
     Figure("cpu", "CPU per message", "µs", plot=True),
     *(Figure(f"{stage}_p50", f"{title}, p50", "µs") for stage, title in STAGES.items()),
     *(Figure(f"{stage}_p99", f"{title}, p99", "µs") for stage, title in STAGES.items()),
@@ -82,9 +80,7 @@ def figures(raw: Mapping[str, Any], case: Case) -> dict[str, float]:
     (burst,) = raw["bursts"]
     delays = [stamp - sent for stamp, sent in zip(burst["stamps"], burst["sent"], strict=True)]
     found = {
-        "p50": stamping.percentile(delays, 0.5),
-        "p99": stamping.percentile(delays, 0.99),
-        "p999": stamping.percentile(delays, 0.999),
+        **stamping.percentiles(delays),
         "cpu": burst["cpu_ns"] / len(delays),
     }
     for stage, histogram in raw.get("stages", {}).items():

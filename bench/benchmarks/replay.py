@@ -25,9 +25,7 @@ DESCRIPTION = (
 )
 
 FIGURES = (
-    Figure("p50", "p50", "µs", plot=True),
-    Figure("p99", "p99", "µs", plot=True),
-    Figure("p999", "p99.9", "µs"),
+    *stamping.FIGURES,
     Figure("cpu", "CPU per message", "µs", plot=True),
     Figure("sender_late_p99", "sender behind schedule, p99", "µs"),
 )
@@ -96,9 +94,7 @@ def figures(raw: Mapping[str, Any], case: Case) -> dict[str, float]:
     offsets_ns, _ = recording(case.parameters["messages"])
     late = [moment - sent[0] - due for moment, due in zip(sent, offsets_ns, strict=True)]
     found = {
-        "p50": stamping.percentile(delays, 0.5),
-        "p99": stamping.percentile(delays, 0.99),
-        "p999": stamping.percentile(delays, 0.999),
+        **stamping.percentiles(delays),
         "cpu": replayed["cpu_ns"] / len(delays),
         "sender_late_p99": stamping.percentile(late, 0.99),
     }

@@ -312,12 +312,7 @@ pub const Session = struct {
         }
         var step: Step = .{ .status = .done, .received_used = record_size, .to_send_size = 0 };
         switch (content_type) {
-            .application_data => {
-                session.empty_records += 1;
-                if (session.empty_records > constants.empty_records_max) {
-                    return session.refuse(.too_many_records_without_data);
-                }
-            },
+            .application_data => try session.countEmpty(),
             .alert => step.status = try session.acceptAlert(content),
             .handshake => switch (session.suite.version) {
                 .tls1_3 => try session.acceptHandshake(content),
@@ -329,7 +324,7 @@ pub const Session = struct {
     }
 
     fn acceptAlert(session: *Session, content: []const u8) Error!Step.Status {
-        if (content.len != Alert.size) return session.refuseOnly(.malformed_alert);
+        if (content.len != Alert.size) return session.refuse(.malformed_alert);
         const level: record.AlertLevel = @fromBackingInt(content[0]);
         const alert: Alert = @fromBackingInt(content[1]);
         if (alert == .close_notify) return .closed;
@@ -339,9 +334,8 @@ pub const Session = struct {
             .tls1_2 => level == .warning,
         };
         if (harmless) {
-            session.empty_records += 1;
-            if (session.empty_records <= constants.empty_records_max) return .done;
-            return session.refuseOnly(.too_many_records_without_data);
+            try session.countEmpty();
+            return .done;
         }
         session.last_failure = .{ .reason = alert.describe() };
         return error.TlsFailed;
@@ -350,7 +344,7 @@ pub const Session = struct {
     fn acceptHandshake(session: *Session, content: []const u8) Error!void {
         var violation: record.Violation = undefined;
         const found = session.handshake.read(content, &violation) orelse
-            return session.refuseOnly(violation);
+            return session.refuse(violation);
         switch (found) {
             .tickets => session.ticket_opened = session.wants_tickets,
             .key_update, .key_update_requested => {
@@ -358,7 +352,7 @@ pub const Session = struct {
                 session.wants_tickets = false;
                 session.key_updates += 1;
                 if (session.key_updates > constants.key_updates_max) {
-                    return session.refuseOnly(.too_many_key_updates);
+                    return session.refuse(.too_many_key_updates);
                 }
                 try session.receiving.update(session.suite);
                 if (found == .key_update_requested) session.owed.key_update = true;
@@ -369,20 +363,20 @@ pub const Session = struct {
     /// The server would like another handshake. Who needs that takes the openssl engine.
     fn acceptHelloRequest(session: *Session, content: []const u8) Error!void {
         const found = session.handshake.readHelloRequests(content) orelse
-            return session.refuseOnly(.unexpected_handshake);
-        session.empty_records += 1;
-        if (session.empty_records > constants.empty_records_max) {
-            return session.refuseOnly(.too_many_records_without_data);
-        }
+            return session.refuse(.unexpected_handshake);
+        try session.countEmpty();
         if (found > 0) session.owed.no_renegotiation = true;
     }
 
-    fn refuse(session: *Session, violation: record.Violation) Error!Step {
-        @branchHint(.cold);
-        return session.refuseOnly(violation);
+    /// A record that brings nothing: allowed, but not without end.
+    fn countEmpty(session: *Session) error{TlsFailed}!void {
+        session.empty_records += 1;
+        if (session.empty_records <= constants.empty_records_max) return;
+        return session.refuse(.too_many_records_without_data);
     }
 
-    fn refuseOnly(session: *Session, violation: record.Violation) error{TlsFailed} {
+    fn refuse(session: *Session, violation: record.Violation) error{TlsFailed} {
+        @branchHint(.cold);
         session.last_failure = .{ .reason = violation.describe() };
         session.owed.alert = violation.alert();
         return error.TlsFailed;
@@ -466,22 +460,27 @@ pub const Session = struct {
             try session.sending.update(session.suite);
         }
         if (session.owed.no_renegotiation) {
-            const content = [_]u8{
-                @backingInt(record.AlertLevel.warning),
-                @backingInt(Alert.no_renegotiation),
-            };
-            const written = try session.writeSmall(target[size..], &content, .alert);
+            const written = try session.writeAlert(target[size..], .warning, .no_renegotiation);
             if (written > 0) session.owed.no_renegotiation = false;
             size += written;
         }
         if (session.owed.alert) |alert| {
             const level: record.AlertLevel = if (alert == .close_notify) .warning else .fatal;
-            const content = [_]u8{ @backingInt(level), @backingInt(alert) };
-            const written = try session.writeSmall(target[size..], &content, .alert);
+            const written = try session.writeAlert(target[size..], level, alert);
             if (written > 0) session.owed = .{ .nothing_more = true };
             size += written;
         }
         return size;
+    }
+
+    fn writeAlert(
+        session: *Session,
+        target: []u8,
+        level: record.AlertLevel,
+        alert: Alert,
+    ) Error!usize {
+        const content = [Alert.size]u8{ @backingInt(level), @backingInt(alert) };
+        return session.writeSmall(target, &content, .alert);
     }
 
     /// One record of a few bytes; 0 when there is no room for it.
