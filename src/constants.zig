@@ -65,6 +65,10 @@ pub const session_tickets_max = 4;
 /// RFC 6455, section 5.2: a server's header without mask, a client's header with mask.
 pub const frame_header_size_max = 14;
 
+/// zlib's own bounds, and its default: 128 KiB for matches and 128 KiB of symbols.
+pub const deflate_level_max = 9;
+pub const deflate_memory_level = 8;
+
 /// RFC 6455, section 5.5.
 pub const control_payload_size_max = 125;
 

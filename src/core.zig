@@ -2,6 +2,7 @@
 
 pub const connection = @import("connection.zig");
 pub const constants = @import("constants.zig");
+pub const deflate = @import("deflate.zig");
 pub const histogram = @import("histogram.zig");
 pub const http = @import("http.zig");
 pub const notifier = @import("notifier.zig");
@@ -20,6 +21,7 @@ test {
     @import("std").testing.refAllDecls(Connection);
     _ = connection;
     _ = constants;
+    _ = deflate;
     _ = histogram;
     _ = http;
     _ = notifier;

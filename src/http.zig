@@ -23,6 +23,8 @@ pub const Scheme = url.Scheme;
 pub const Header = header.Header;
 /// See `header.ListIterator`.
 pub const ListIterator = header.ListIterator;
+/// See `header.trim`.
+pub const trim = header.trim;
 /// See `header.isToken`.
 pub const isToken = header.isToken;
 /// See `header.validateHeader`.

@@ -1,13 +1,15 @@
 //! WebSocket frames and messages, RFC 6455: bytes in, values out.
 //!
 //! No I/O, no allocation, no clock, no Python. `Parser` reads what a server sends, in place;
-//! `builder` writes what a client sends, in place; `handshake` is the upgrade before either.
+//! `builder` writes what a client sends, in place; `handshake` is the upgrade before either, and
+//! `permessage_deflate` what it says about compression.
 
 pub const builder = @import("ws/builder.zig");
 pub const frame = @import("ws/frame.zig");
 pub const handshake = @import("ws/handshake.zig");
 pub const mask = @import("ws/mask.zig");
 pub const parser = @import("ws/parser.zig");
+pub const permessage_deflate = @import("ws/permessage_deflate.zig");
 pub const utf8 = @import("ws/utf8.zig");
 
 pub const CloseCode = frame.CloseCode;
@@ -24,5 +26,6 @@ test {
     _ = mask;
     _ = parser;
     _ = @import("ws/parser_fuzz.zig");
+    _ = permessage_deflate;
     _ = utf8;
 }

@@ -28,6 +28,7 @@ ALLOWED_IMPORTS = [
     ("src/ws", {"constants", "http", "ws", "ws/*"}),
     ("src/http", {"constants", "http", "http/*"}),
     ("src/ssl", {"constants", "cpu", "ssl", "ssl/*"}),
+    ("src/deflate", {"constants", "deflate", "deflate/*"}),
     ("src/cpu.zig", set()),
     ("src/ringbuffer.zig", {"constants", "os"}),
     ("src/histogram.zig", {"constants"}),

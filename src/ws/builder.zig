@@ -15,6 +15,8 @@ const Opcode = frame.Opcode;
 pub const HeaderInfo = struct {
     opcode: Opcode,
     fin: bool,
+    /// The message is compressed: RSV1 (RFC 7692, section 6).
+    compressed: bool = false,
     payload_size: usize,
     mask_key: [4]u8,
 };
@@ -37,6 +39,7 @@ pub fn writeHeader(target: []u8, info: HeaderInfo) usize {
     assert(size <= constants.frame_header_size_max);
     if (info.opcode.isControl()) {
         assert(info.fin);
+        assert(!info.compressed);
         assert(info.payload_size <= constants.control_payload_size_max);
     }
     const length: frame.Length = switch (size) {
@@ -46,6 +49,7 @@ pub fn writeHeader(target: []u8, info: HeaderInfo) usize {
     };
     const header: frame.Header = .{
         .opcode = info.opcode,
+        .reserved = if (info.compressed) frame.reserved_1 else 0,
         .fin = info.fin,
         .length = length,
         .masked = true,

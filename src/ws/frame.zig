@@ -50,6 +50,10 @@ pub const Header = packed struct(u16) {
     }
 };
 
+/// RSV1 among the reserved bits: with permessage-deflate, a compressed message (RFC 7692, section
+/// 6).
+pub const reserved_1: u3 = 0b100;
+
 /// Why a connection was closed. RFC 6455, section 7.4.1, and the IANA registry of close codes.
 pub const CloseCode = enum(u16) {
     normal = 1000,

@@ -10,6 +10,7 @@
 const std = @import("std");
 const constants = @import("../constants.zig");
 const http = @import("../http.zig");
+const permessage_deflate = @import("permessage_deflate.zig");
 
 const assert = std.debug.assert;
 const Writer = std.Io.Writer;
@@ -38,10 +39,9 @@ pub const ResponseError = error{
     MissingAccept,
     RepeatedAccept,
     WrongAccept,
-    UnexpectedExtension,
     UnexpectedSubprotocol,
     SeveralSubprotocols,
-};
+} || permessage_deflate.ResponseError;
 
 /// Everything that can be wrong with a handshake.
 pub const Error = RequestError || ResponseError;
@@ -55,6 +55,15 @@ pub const RequestOptions = struct {
     headers: []const http.Header = &.{},
     /// Offered in this order of preference: different tokens. None: the header is left out.
     subprotocols: []const []const u8 = &.{},
+    /// Null: the header is left out.
+    compression: ?permessage_deflate.Offer = null,
+};
+
+/// What the two sides have agreed on, beyond the protocol itself.
+pub const Agreement = struct {
+    /// The slice of what was offered.
+    subprotocol: ?[]const u8,
+    compression: ?permessage_deflate.Agreement,
 };
 
 /// The key that these random bytes make. A key is used once (RFC 6455, section 4.1, item 7).
@@ -92,23 +101,20 @@ pub fn writeRequest(target: []u8, options: RequestOptions) RequestError!usize {
     return writer.end;
 }
 
-/// Checks the answer to the request with `key` and `offered` subprotocols, and returns the one that
-/// the server chose (the slice of `offered`), or null when it chose none. Asserts that the status
-/// is 101.
-pub fn checkResponse(
-    head: *const http.Head,
-    key: *const Key,
-    offered: []const []const u8,
-) ResponseError!?[]const u8 {
+/// Checks the answer to the request with these options, and returns what it agrees to. Asserts that
+/// the status is 101.
+pub fn checkResponse(head: *const http.Head, request: RequestOptions) ResponseError!Agreement {
     assert(head.status == 101);
     // The Upgrade header means nothing there (RFC 9110, section 7.8).
     if (head.version_minor == 0) return error.UpgradeInHttp10;
 
     try checkUpgrade(head);
     if (!head.hasToken("Connection", "upgrade")) return error.MissingConnection;
-    try checkAccept(head, key);
-    if (head.headerCount("Sec-WebSocket-Extensions") > 0) return error.UnexpectedExtension;
-    return chosenSubprotocol(head, offered);
+    try checkAccept(head, request.key);
+    return .{
+        .compression = try agreedCompression(head, request.compression),
+        .subprotocol = try chosenSubprotocol(head, request.subprotocols),
+    };
 }
 
 /// One plain sentence for the user.
@@ -132,6 +138,10 @@ pub fn describe(err: Error) [:0]const u8 {
         error.WrongAccept => "the server's Sec-WebSocket-Accept does not match the key of " ++
             "the request",
         error.UnexpectedExtension => "the server chose an extension that was not offered",
+        error.MalformedExtension => "the server's Sec-WebSocket-Extensions is malformed",
+        error.RepeatedExtension => "the server chose permessage-deflate more than once",
+        error.InvalidExtensionParameter => "the server's parameters of permessage-deflate do not " ++
+            "answer those that were offered",
         error.UnexpectedSubprotocol => "the server chose a subprotocol that was not offered",
         error.SeveralSubprotocols => "the server chose more than one subprotocol",
     };
@@ -152,6 +162,12 @@ fn writeAll(writer: *Writer, options: RequestOptions) Writer.Error!void {
         try writer.writeAll(subprotocol);
     }
     if (options.subprotocols.len > 0) try writer.writeAll("\r\n");
+
+    if (options.compression) |offer| {
+        try writer.writeAll("Sec-WebSocket-Extensions: ");
+        try permessage_deflate.writeOffer(writer, offer);
+        try writer.writeAll("\r\n");
+    }
     try http.request.writeHeaders(writer, options.headers);
 }
 
@@ -201,6 +217,15 @@ fn checkAccept(head: *const http.Head, key: *const Key) ResponseError!void {
     const expected = acceptValue(key);
     const value = head.header("Sec-WebSocket-Accept").?;
     if (!std.mem.eql(u8, value, &expected)) return error.WrongAccept;
+}
+
+fn agreedCompression(
+    head: *const http.Head,
+    offered: ?permessage_deflate.Offer,
+) ResponseError!?permessage_deflate.Agreement {
+    if (offered) |offer| return permessage_deflate.parseResponse(head, offer);
+    if (head.headerCount("Sec-WebSocket-Extensions") > 0) return error.UnexpectedExtension;
+    return null;
 }
 
 /// At most one header, whose trimmed value is one of those offered, to the letter.
@@ -427,6 +452,38 @@ test "handshake: an answer that opens no connection is refused by cause" {
     try std.testing.expectError(error.UnexpectedSubprotocol, testCheck("1.1", chosen, &.{}));
 }
 
+test "handshake: compression is offered, and agreed on or left" {
+    const url = try http.Url.parse("ws://a");
+    const options: RequestOptions = .{
+        .url = &url,
+        .key = &test_key,
+        .compression = .{ .server_max_window_bits = 10 },
+    };
+    var target: [512]u8 = undefined;
+    const request = target[0..try writeRequest(&target, options)];
+    try std.testing.expect(std.mem.find(u8, request, "\r\nSec-WebSocket-Extensions: " ++
+        "permessage-deflate; client_max_window_bits; server_max_window_bits=10\r\n") != null);
+
+    const good = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" ++
+        "Sec-WebSocket-Accept: " ++ test_accept ++ "\r\n";
+    var searched: usize = 0;
+    const without = (try http.response.parseHead(good ++ "\r\n", &searched)).?;
+    try std.testing.expectEqual(null, (try checkResponse(&without, options)).compression);
+
+    const line = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n";
+    searched = 0;
+    const with = (try http.response.parseHead(good ++ line ++ "\r\n", &searched)).?;
+    const agreement = (try checkResponse(&with, options)).compression.?;
+    try std.testing.expectEqual(9, agreement.server_max_window_bits);
+
+    const errors = [_]permessage_deflate.ResponseError{
+        error.MalformedExtension,
+        error.RepeatedExtension,
+        error.InvalidExtensionParameter,
+    };
+    for (errors) |err| try std.testing.expect(describe(err).len > 0);
+}
+
 test "handshake: no other accept value is taken, wherever one byte differs" {
     for (0..test_accept.len) |place| {
         for (0..256) |code| {
@@ -479,7 +536,7 @@ fn testCheck(
     version: []const u8,
     fields: []const u8,
     offered: []const []const u8,
-) (ResponseError || error{NotAHead})!?[]const u8 {
+) !?[]const u8 {
     var buffer: [512]u8 = undefined;
     var writer: Writer = .fixed(&buffer);
     writer.print("HTTP/{s} 101 Switching Protocols\r\n{s}\r\n", .{ version, fields }) catch
@@ -488,5 +545,12 @@ fn testCheck(
     const result = http.response.parseHead(writer.buffered(), &searched) catch
         return error.NotAHead;
     const head = result orelse return error.NotAHead;
-    return checkResponse(&head, &test_key, offered);
+    const url = http.Url.parse("ws://a") catch unreachable;
+    const agreement = try checkResponse(&head, .{
+        .url = &url,
+        .key = &test_key,
+        .subprotocols = offered,
+    });
+    try std.testing.expectEqual(null, agreement.compression);
+    return agreement.subprotocol;
 }

@@ -15,6 +15,9 @@
 //! Each payload byte moves at most once, when its frame is complete. All places are offsets, so
 //! the bytes may be at another address in the next call.
 //!
+//! With permessage-deflate (RFC 7692), a compressed message is an event of its own: it is joined
+//! and measured here, and its owner inflates it, and judges the text then.
+//!
 //! Invariant: message_offset + message_size <= parsed_size <= bytes.len
 
 const std = @import("std");
@@ -42,6 +45,7 @@ pub const ParseError = error{
     InvalidCloseCode,
     InvalidClosePayload,
     InvalidCloseReason,
+    InvalidCompression,
     MessageTooBig,
 };
 
@@ -60,7 +64,10 @@ pub fn closeCode(parse_error: ParseError) u16 {
         error.InvalidCloseCode,
         error.InvalidClosePayload,
         => .protocol_error,
-        error.InvalidUtf8, error.InvalidCloseReason => .invalid_payload,
+        error.InvalidUtf8,
+        error.InvalidCloseReason,
+        error.InvalidCompression,
+        => .invalid_payload,
         error.MessageTooBig => .message_too_big,
     };
     return @backingInt(code);
@@ -69,8 +76,8 @@ pub fn closeCode(parse_error: ParseError) u16 {
 /// One plain sentence for people.
 pub fn describe(parse_error: ParseError) [:0]const u8 {
     return switch (parse_error) {
-        error.ReservedBits => "the server set reserved bits in a frame, " ++
-            "but no extension was negotiated",
+        error.ReservedBits => "the server set reserved bits in a frame " ++
+            "that no negotiated extension gives a meaning",
         error.ReservedOpcode => "the server sent a frame with a reserved opcode",
         error.FragmentedControlFrame => "the server sent a control frame in fragments",
         error.ControlFrameTooLong => "the server sent a control frame of more than 125 bytes",
@@ -88,6 +95,8 @@ pub fn describe(parse_error: ParseError) [:0]const u8 {
         error.InvalidClosePayload => "the server sent a close frame with half a code",
         error.InvalidCloseReason => "the server sent a close frame whose reason " ++
             "is not valid UTF-8",
+        error.InvalidCompression => "the server sent a compressed message " ++
+            "that cannot be decompressed",
         error.MessageTooBig => "the server sent a message larger than the maximum message size",
     };
 }
@@ -98,6 +107,7 @@ pub fn describe(parse_error: ParseError) [:0]const u8 {
 pub const Parser = struct {
     message_size_max: u64,
     validate_utf8: bool,
+    allows_compression: bool,
 
     stage: Stage = .between_messages,
     /// Bytes at the front that have been parsed: all whole frames up to here.
@@ -106,8 +116,10 @@ pub const Parser = struct {
     checked_size: usize = 0,
     /// Judges the text message that is incomplete, over all its fragments.
     validator: utf8.Validator = .{},
-    /// The message that is being joined, in `Stage.within_message`.
+    /// The message that is being joined, in `Stage.within_message`, or is to be given again.
     message_opcode: Opcode = .continuation,
+    message_compressed: bool = false,
+    message_fragmented: bool = false,
     message_offset: usize = 0,
     message_size: usize = 0,
     /// Set in `Stage.failed`.
@@ -122,12 +134,17 @@ pub const Parser = struct {
         message_size_max: usize,
         /// Whether text is judged. The reason in a close frame always is.
         validate_utf8: bool,
+        /// permessage-deflate was negotiated: RSV1 has a meaning.
+        allows_compression: bool = false,
     };
 
     /// Slices borrow from the bytes that were handed to `next`, until the bytes are dropped after
     /// `take`; those of a control frame between fragments only until the next call of `next`.
     pub const Event = union(enum) {
         message: Message,
+        /// The payload is what permessage-deflate made of the message's, without its last four
+        /// bytes; `validate_utf8` did not apply to it.
+        compressed: Message,
         ping: []const u8,
         pong: []const u8,
         close: Close,
@@ -151,6 +168,8 @@ pub const Parser = struct {
         between_messages,
         /// There was a first fragment, and there has to be another.
         within_message,
+        /// The owner has asked for the last message once more.
+        repeating,
         /// There was a close frame: RFC 6455, section 5.5.1, nothing may follow.
         closed,
         failed,
@@ -160,6 +179,7 @@ pub const Parser = struct {
         return .{
             .message_size_max = options.message_size_max,
             .validate_utf8 = options.validate_utf8,
+            .allows_compression = options.allows_compression,
         };
     }
 
@@ -183,12 +203,25 @@ pub const Parser = struct {
     /// were handled: the next `bytes` begins behind them.
     pub fn take(parser: *Parser) usize {
         const size = switch (parser.stage) {
-            .within_message => parser.message_offset,
+            .within_message, .repeating => parser.message_offset,
             .between_messages, .closed, .failed => parser.parsed_size,
         };
         parser.parsed_size -= size;
         parser.message_offset = 0;
         return size;
+    }
+
+    /// For a caller who could not deal with the compressed message that `next` has just given: it
+    /// stays where it is through `take`, and `next` gives it again. `bytes` are those of `next`.
+    pub fn repeat(parser: *Parser, bytes: []const u8, message: Message) void {
+        assert(parser.stage == .between_messages);
+        parser.message_opcode = message.opcode;
+        parser.message_compressed = true;
+        parser.message_fragmented = message.fragmented;
+        parser.message_offset = message.payload.ptr - bytes.ptr;
+        parser.message_size = message.payload.len;
+        parser.stage = .repeating;
+        parser.invariants(bytes);
     }
 
     /// For a caller who has no room for more bytes, while a message in fragments is incomplete:
@@ -213,6 +246,7 @@ pub const Parser = struct {
         var rest = bytes[parser.parsed_size..];
         var before = switch (parser.stage) {
             .between_messages, .within_message => parser.predecessors(),
+            .repeating => return true,
             .closed, .failed => return false,
         };
         while (true) {
@@ -247,6 +281,7 @@ pub const Parser = struct {
     noinline fn nextOfAnyKind(parser: *Parser, bytes: []u8) ParseError!?Event {
         switch (parser.stage) {
             .between_messages, .within_message => {},
+            .repeating => return parser.finishMessage(bytes),
             .closed => return null,
             .failed => return parser.failure.?,
         }
@@ -281,8 +316,8 @@ pub const Parser = struct {
             .close => .{ .close = try parseClose(payload) },
             else => {
                 parser.parsed_size = payload_offset + payload.len;
-                const message = parser.join(header, bytes, payload_offset, payload.len);
-                return if (message) |value| .{ .event = .{ .message = value } } else .fragment;
+                parser.join(header, bytes, payload_offset, payload.len);
+                return if (header.fin) .{ .event = parser.finishMessage(bytes) } else .fragment;
             },
         };
         parser.parsed_size = payload_offset + payload.len;
@@ -296,11 +331,11 @@ pub const Parser = struct {
     /// Judges what arrived of a data frame and was not judged before: RFC 6455, section 8.1.
     fn checkText(parser: *Parser, header: Header, arrived: []const u8) ParseError!void {
         if (!parser.validate_utf8) return;
-        const opcode = switch (header.opcode) {
-            .continuation => parser.message_opcode,
-            else => header.opcode,
+        const opcode, const compressed = switch (header.opcode) {
+            .continuation => .{ parser.message_opcode, parser.message_compressed },
+            else => .{ header.opcode, header.compressed },
         };
-        if (opcode != .text) return;
+        if (opcode != .text or compressed) return;
         const complete = header.payload_size <= arrived.len;
         const size: usize = if (complete) @intCast(header.payload_size) else arrived.len;
         try parser.validator.update(arrived[parser.checked_size..size]);
@@ -308,33 +343,39 @@ pub const Parser = struct {
         if (complete and header.fin) try parser.validator.finish();
     }
 
-    /// Adds a complete data frame to its message, and returns that when it is complete too.
-    fn join(parser: *Parser, header: Header, bytes: []u8, offset: usize, size: usize) ?Message {
+    /// Adds a complete data frame to its message.
+    fn join(parser: *Parser, header: Header, bytes: []u8, offset: usize, size: usize) void {
+        parser.stage = .within_message;
         if (header.opcode != .continuation) {
             parser.message_opcode = header.opcode;
+            parser.message_compressed = header.compressed;
+            parser.message_fragmented = false;
             parser.message_offset = offset;
             parser.message_size = size;
         } else {
             const target = bytes[parser.message_offset + parser.message_size ..][0..size];
             @memmove(target, bytes[offset..][0..size]);
             parser.message_size += size;
+            parser.message_fragmented = true;
         }
-        if (!header.fin) {
-            parser.stage = .within_message;
-            return null;
-        }
+    }
+
+    fn finishMessage(parser: *Parser, bytes: []u8) Event {
         const message: Message = .{
             .opcode = parser.message_opcode,
             .payload = bytes[parser.message_offset..][0..parser.message_size],
-            .fragmented = header.opcode == .continuation,
+            .fragmented = parser.message_fragmented,
         };
+        const compressed = parser.message_compressed;
         parser.forgetMessage();
         parser.stage = .between_messages;
-        return message;
+        return if (compressed) .{ .compressed = message } else .{ .message = message };
     }
 
     fn forgetMessage(parser: *Parser) void {
         parser.message_opcode = .continuation;
+        parser.message_compressed = false;
+        parser.message_fragmented = false;
         parser.message_offset = 0;
         parser.message_size = 0;
     }
@@ -351,6 +392,7 @@ pub const Parser = struct {
     fn predecessors(parser: *const Parser) Header.Predecessors {
         return .{
             .within_message = parser.stage == .within_message,
+            .allows_compression = parser.allows_compression,
             .size_left = parser.message_size_max - parser.message_size,
         };
     }
@@ -362,6 +404,7 @@ pub const Parser = struct {
         assert(parser.message_offset + parser.message_size <= parser.parsed_size);
         switch (parser.stage) {
             .within_message => assert(parser.message_opcode != .continuation),
+            .repeating => assert(parser.message_compressed),
             .between_messages, .closed, .failed => {
                 assert(parser.message_opcode == .continuation);
                 assert(parser.message_size == 0);
@@ -369,6 +412,7 @@ pub const Parser = struct {
         }
         assert((parser.stage == .failed) == (parser.failure != null));
         if (!parser.validate_utf8) assert(parser.checked_size == 0);
+        if (!parser.allows_compression) assert(!parser.message_compressed);
     }
 };
 
@@ -376,6 +420,8 @@ pub const Parser = struct {
 const Header = struct {
     opcode: Opcode,
     fin: bool,
+    /// RFC 7692, section 6: said by the first frame of a message.
+    compressed: bool,
     /// Of the header itself.
     size: usize,
     payload_size: u64,
@@ -383,6 +429,7 @@ const Header = struct {
     /// What earlier frames mean for this one.
     const Predecessors = struct {
         within_message: bool,
+        allows_compression: bool,
         /// What the payload of the message may still grow by.
         size_left: u64,
     };
@@ -394,6 +441,7 @@ const Header = struct {
         if (bytes.len == 0) return null;
         const second = if (bytes.len > 1) bytes[1] else 0;
         const head: frame.Header = .decode(.{ bytes[0], second });
+        try checkReserved(head, before.allows_compression);
         try checkOpcode(head, before.within_message);
         if (bytes.len < 2) return null;
 
@@ -425,13 +473,20 @@ const Header = struct {
         return .{
             .opcode = head.opcode,
             .fin = head.fin,
+            .compressed = head.reserved != 0,
             .size = size,
             .payload_size = payload_size,
         };
     }
 
+    fn checkReserved(head: frame.Header, allows_compression: bool) ParseError!void {
+        if (head.reserved == 0) return;
+        const starts_message = head.opcode == .text or head.opcode == .binary;
+        if (head.reserved == frame.reserved_1 and allows_compression and starts_message) return;
+        return error.ReservedBits;
+    }
+
     fn checkOpcode(head: frame.Header, within_message: bool) ParseError!void {
-        if (head.reserved != 0) return error.ReservedBits;
         switch (head.opcode) {
             .continuation => if (!within_message) return error.UnexpectedContinuation,
             .text, .binary => if (within_message) return error.ExpectedContinuation,
@@ -520,6 +575,52 @@ fn expectFailure(options: Parser.Options, wire: []const u8, expected: ParseError
     try followed.appendSlice(gpa, wire);
     try followed.appendSlice(gpa, "\x81\x05hello\x88\x00");
     try expectLog(options, followed.items, feeder.log.items);
+}
+
+test "parser: a compressed message is an event of its own, whose text is not judged" {
+    const options: Parser.Options = .{
+        .message_size_max = 4,
+        .validate_utf8 = true,
+        .allows_compression = true,
+    };
+    try expectLog(options, "\xc1\x02\xff\x00", "compressed text:\xff\x00\n");
+    try expectLog(options, "\xc2\x00\x82\x01a", "compressed binary:\nbinary:a\n");
+    try expectLog(
+        options,
+        "\x41\x01\xff\x00\x00\x89\x01p\x80\x01\xfe\x81\x01b",
+        "ping:p\ncompressed text+:\xff\xfe\ntext:b\n",
+    );
+    try expectFailure(options, "\x41\x00\xc0", error.ReservedBits); // Said once, at the front.
+    try expectFailure(options, "\xc9", error.ReservedBits);
+    try expectFailure(options, "\xa1", error.ReservedBits);
+    try expectFailure(options, "\xd1", error.ReservedBits);
+    try expectFailure(options, "\xc3", error.ReservedBits);
+    try expectFailure(options, "\xc1\x05", error.MessageTooBig);
+    try expectFailure(options, "\x41\x00\x81", error.ExpectedContinuation);
+    try expectFailure(options, "\xc1\x01x\x81\x01\xff", error.InvalidUtf8);
+}
+
+test "parser: a compressed message is given again as often as its owner asks" {
+    var parser: Parser = .init(.{
+        .message_size_max = 100,
+        .validate_utf8 = true,
+        .allows_compression = true,
+    });
+    var wire = "\x81\x01a\x41\x01x\x80\x01y\x81\x01b".*;
+    try testing.expectEqualStrings("a", (try parser.next(&wire)).?.message.payload);
+    var bytes: []u8 = wire[parser.take()..];
+    for (0..3) |_| {
+        const message = (try parser.next(bytes)).?.compressed;
+        try testing.expectEqualStrings("xy", message.payload);
+        try testing.expect(message.fragmented);
+        parser.repeat(bytes, message);
+        try testing.expect(parser.completeFrameWaiting(bytes));
+        bytes = bytes[parser.take()..];
+        parser.compact(bytes);
+    }
+    _ = (try parser.next(bytes)).?.compressed;
+    try testing.expectEqualStrings("b", (try parser.next(bytes)).?.message.payload);
+    try testing.expectEqual(bytes.len, parser.take());
 }
 
 test "parser: every kind of frame" {

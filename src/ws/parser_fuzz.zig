@@ -42,9 +42,10 @@ pub fn appendFrame(gpa: Gpa, wire: *Bytes, fin: bool, opcode: Opcode, payload: [
 /// A line of the log: `text:payload`, `text+:payload` when it came in fragments, `close:1000:why`.
 fn logEvent(gpa: Gpa, log: *Bytes, event: Parser.Event) !void {
     switch (event) {
-        .message => |message| {
-            const mark = if (message.fragmented) "+" else "";
-            try log.print(gpa, "{t}{s}:{s}\n", .{ message.opcode, mark, message.payload });
+        .message => |message| try logMessage(gpa, log, message),
+        .compressed => |message| {
+            try log.print(gpa, "compressed ", .{});
+            try logMessage(gpa, log, message);
         },
         .ping => |payload| try log.print(gpa, "ping:{s}\n", .{payload}),
         .pong => |payload| try log.print(gpa, "pong:{s}\n", .{payload}),
@@ -52,11 +53,17 @@ fn logEvent(gpa: Gpa, log: *Bytes, event: Parser.Event) !void {
     }
 }
 
+fn logMessage(gpa: Gpa, log: *Bytes, message: Parser.Message) !void {
+    const mark = if (message.fragmented) "+" else "";
+    try log.print(gpa, "{t}{s}:{s}\n", .{ message.opcode, mark, message.payload });
+}
+
 /// Feeds a parser piece by piece and writes the log of what comes out.
 pub const Feeder = struct {
     gpa: Gpa,
     parser: Parser,
-    /// Makes the caller irregular: events without `take`, `take` without events, `compact`.
+    /// Makes the caller irregular: events without `take`, `take` without events, `compact`, and
+    /// compressed messages taken at the second time.
     random: ?std.Random,
     log: Bytes = .empty,
     /// The bytes not taken, at the front of one side. With every piece they change sides.
@@ -104,6 +111,7 @@ pub const Feeder = struct {
             };
             try std.testing.expect(!feeder.failed);
             const event = result orelse break;
+            if (feeder.postpones(event)) continue;
             try logEvent(feeder.gpa, &feeder.log, event);
             const irregular = if (feeder.random) |random| random.boolean() else false;
             if (irregular) try feeder.expectWaitingAgrees(event);
@@ -115,10 +123,23 @@ pub const Feeder = struct {
         if (random.boolean()) feeder.take();
     }
 
+    fn postpones(feeder: *Feeder, event: Parser.Event) bool {
+        const random = feeder.random orelse return false;
+        switch (event) {
+            .compressed => |message| {
+                if (random.boolean()) return false;
+                feeder.parser.repeat(feeder.span(), message);
+                if (random.boolean()) feeder.take();
+                return true;
+            },
+            .message, .ping, .pong, .close => return false,
+        }
+    }
+
     /// `completeFrameWaiting` after a message: does the reference find one in what is left?
     fn expectWaitingAgrees(feeder: *Feeder, event: Parser.Event) !void {
         switch (event) {
-            .message => {},
+            .message, .compressed => {},
             .ping, .pong, .close => return,
         }
         const span_left = feeder.span();
@@ -128,6 +149,7 @@ pub const Feeder = struct {
         const options: Parser.Options = .{
             .message_size_max = @intCast(feeder.parser.message_size_max),
             .validate_utf8 = false,
+            .allows_compression = feeder.parser.allows_compression,
         };
         const span_unparsed = span_left[feeder.parser.parsed_size..];
         const messages = try reference(feeder.gpa, options, span_unparsed, &log);
@@ -141,10 +163,12 @@ pub fn reference(gpa: Gpa, options: Parser.Options, input: []const u8, log: *Byt
     var message: Bytes = .empty;
     defer message.deinit(gpa);
     var message_opcode: u8 = 0;
+    var compressed = false;
     var rest = input;
     while (true) {
         const size_left = options.message_size_max - message.items.len;
-        const header = switch (referenceHeader(rest, message_opcode != 0, size_left)) {
+        const within_message = message_opcode != 0;
+        const header = switch (referenceHeader(options, rest, within_message, size_left)) {
             .header => |header| header,
             .incomplete => return messages,
             .failure => |name| {
@@ -161,8 +185,9 @@ pub fn reference(gpa: Gpa, options: Parser.Options, input: []const u8, log: *Byt
         } else {
             const fragmented = header.opcode == 0;
             if (!fragmented) message_opcode = header.opcode;
+            if (!fragmented) compressed = rest[0] & 0x40 != 0;
             try message.appendSlice(gpa, payload);
-            if (options.validate_utf8 and message_opcode == 1) {
+            if (options.validate_utf8 and message_opcode == 1 and !compressed) {
                 const whole = complete and header.fin;
                 const valid = if (whole)
                     std.unicode.utf8ValidateSlice(message.items)
@@ -175,11 +200,12 @@ pub fn reference(gpa: Gpa, options: Parser.Options, input: []const u8, log: *Byt
             }
             if (!complete) return messages;
             if (header.fin) {
-                try logEvent(gpa, log, .{ .message = .{
+                if (compressed) try log.print(gpa, "compressed ", .{});
+                try logMessage(gpa, log, .{
                     .opcode = if (message_opcode == 1) .text else .binary,
                     .payload = message.items,
                     .fragmented = fragmented,
-                } });
+                });
                 message.clearRetainingCapacity();
                 message_opcode = 0;
                 messages += 1;
@@ -195,11 +221,18 @@ const ReferenceHeader = union(enum) {
     failure: []const u8,
 };
 
-fn referenceHeader(bytes: []const u8, within_message: bool, size_left: usize) ReferenceHeader {
+fn referenceHeader(
+    options: Parser.Options,
+    bytes: []const u8,
+    within_message: bool,
+    size_left: usize,
+) ReferenceHeader {
     if (bytes.len < 1) return .incomplete;
     const fin = bytes[0] & 0x80 != 0;
     const opcode = bytes[0] & 0x0f;
-    if (bytes[0] & 0x70 != 0) return .{ .failure = "ReservedBits" };
+    const starts_message = opcode == 1 or opcode == 2;
+    const known: u8 = if (options.allows_compression and starts_message) 0x40 else 0;
+    if (bytes[0] & 0x70 & ~known != 0) return .{ .failure = "ReservedBits" };
     if (opcode >= 3 and opcode <= 7) return .{ .failure = "ReservedOpcode" };
     if (opcode >= 11) return .{ .failure = "ReservedOpcode" };
     if (opcode >= 8 and !fin) return .{ .failure = "FragmentedControlFrame" };
@@ -274,6 +307,8 @@ fn textCanBeginWith(gpa: Gpa, message: *Bytes) !bool {
 const Conversation = struct {
     gpa: Gpa,
     random: std.Random,
+    /// Whether some of the messages say that they are compressed.
+    compresses: bool = false,
     wire: Bytes = .empty,
     log: Bytes = .empty,
     /// Where frames begin: the best places to break something.
@@ -317,6 +352,7 @@ const Conversation = struct {
             }
         }
         const opcode: Opcode = if (is_text) .text else .binary;
+        const compressed = conversation.compresses and random.boolean();
         const fragments = if (random.boolean()) 1 else random.intRangeAtMost(usize, 1, 6);
         var rest: []const u8 = payload.items;
         for (0..fragments) |index| {
@@ -324,14 +360,18 @@ const Conversation = struct {
             const size = if (last) rest.len else random.uintAtMost(usize, rest.len);
             if (index > 0 and random.uintLessThan(usize, 4) == 0) try conversation.control();
             const fragment_opcode = if (index == 0) opcode else .continuation;
+            const offset = conversation.wire.items.len;
             try conversation.frameOf(last, fragment_opcode, rest[0..size]);
+            if (index == 0 and compressed) conversation.wire.items[offset] |= 0x40;
             rest = rest[size..];
         }
-        try logEvent(gpa, &conversation.log, .{ .message = .{
+        const sent: Parser.Message = .{
             .opcode = opcode,
             .payload = payload.items,
             .fragmented = fragments > 1,
-        } });
+        };
+        const event: Parser.Event = if (compressed) .{ .compressed = sent } else .{ .message = sent };
+        try logEvent(gpa, &conversation.log, event);
     }
 
     fn control(conversation: *Conversation) !void {
@@ -445,12 +485,18 @@ test "parser fuzz: what a server says is heard, however it is cut into pieces" {
         errdefer std.debug.print("seed {d}\n", .{seed});
         var prng: std.Random.DefaultPrng = .init(seed);
         const random = prng.random();
-        var conversation: Conversation = .{ .gpa = gpa, .random = random };
+        const compresses = random.boolean();
+        var conversation: Conversation = .{
+            .gpa = gpa,
+            .random = random,
+            .compresses = compresses,
+        };
         defer conversation.deinit();
         try conversation.write();
         const options: Parser.Options = .{
             .message_size_max = 70_000,
             .validate_utf8 = random.boolean(),
+            .allows_compression = compresses,
         };
         var log: Bytes = .empty;
         defer log.deinit(gpa);
@@ -467,7 +513,11 @@ test "parser fuzz: broken input is judged as by the reference" {
         errdefer std.debug.print("seed {d}\n", .{seed});
         var prng: std.Random.DefaultPrng = .init(seed);
         const random = prng.random();
-        var conversation: Conversation = .{ .gpa = gpa, .random = random };
+        var conversation: Conversation = .{
+            .gpa = gpa,
+            .random = random,
+            .compresses = random.uintLessThan(usize, 4) == 0,
+        };
         defer conversation.deinit();
         try conversation.write();
         try conversation.mutate();
@@ -478,6 +528,7 @@ test "parser fuzz: broken input is judged as by the reference" {
                 else => 70_000,
             },
             .validate_utf8 = random.uintLessThan(usize, 4) > 0,
+            .allows_compression = random.boolean(),
         };
         var log: Bytes = .empty;
         defer log.deinit(gpa);
@@ -493,7 +544,7 @@ test "parser fuzz: random bytes are judged as by the reference" {
     const gpa = testing.allocator;
     var prng: std.Random.DefaultPrng = .init(0);
     const random = prng.random();
-    const first_bytes = [_]u8{ 0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a };
+    const first_bytes = [_]u8{ 0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0x41, 0xc2 };
     for (0..10_000) |_| {
         var wire: [24]u8 = undefined;
         random.bytes(&wire);
@@ -506,6 +557,7 @@ test "parser fuzz: random bytes are judged as by the reference" {
         const options: Parser.Options = .{
             .message_size_max = random.uintLessThan(usize, 20),
             .validate_utf8 = random.boolean(),
+            .allows_compression = random.boolean(),
         };
         var log: Bytes = .empty;
         defer log.deinit(gpa);
@@ -525,6 +577,7 @@ fn judgeFuzzed(_: void, smith: *testing.Smith) anyerror!void {
     const options: Parser.Options = .{
         .message_size_max = smith.value(u10),
         .validate_utf8 = smith.value(bool),
+        .allows_compression = smith.value(bool),
     };
     var prng: std.Random.DefaultPrng = .init(smith.value(u64));
     var log: Bytes = .empty;

@@ -1,0 +1,154 @@
+//! The functions of zlib that hftws calls, looked up when the program runs.
+//!
+//! Every Linux and macOS has the library, because their package managers need it, and Python's own
+//! `zlib` module has it loaded as a rule: so nothing has to be installed or bundled, and it is the
+//! distribution that keeps it patched. zlib-ng and others that speak zlib's names serve as well:
+//! `HFTWS_ZLIB` names the file. The declarations are written by hand after the manual
+//! (https://zlib.net/manual.html); the ABI has been the same since 1.2.6.
+
+const std = @import("std");
+const builtin = @import("builtin");
+
+/// z_stream. zlib keeps a pointer to it: it must not move while it is in use.
+pub const Stream = extern struct {
+    next_in: ?[*]const u8 = null,
+    avail_in: c_uint = 0,
+    total_in: c_ulong = 0,
+    next_out: ?[*]u8 = null,
+    avail_out: c_uint = 0,
+    total_out: c_ulong = 0,
+    msg: ?[*:0]const u8 = null,
+    state: ?*anyopaque = null,
+    zalloc: ?*anyopaque = null,
+    zfree: ?*anyopaque = null,
+    @"opaque": ?*anyopaque = null,
+    data_type: c_int = 0,
+    adler: c_ulong = 0,
+    reserved: c_ulong = 0,
+};
+
+/// One field a function, named as in C, so that a call reads like the manual.
+pub const Api = struct {
+    zlibVersion: *const fn () callconv(.c) [*:0]const u8,
+
+    inflateInit2_: *const fn (*Stream, c_int, [*:0]const u8, c_int) callconv(.c) c_int,
+    inflate: *const fn (*Stream, c_int) callconv(.c) c_int,
+    inflateReset: *const fn (*Stream) callconv(.c) c_int,
+    /// Not in the manual, but exported since 1.2.6: resets and keeps the window.
+    inflateResetKeep: *const fn (*Stream) callconv(.c) c_int,
+    inflateEnd: *const fn (*Stream) callconv(.c) c_int,
+
+    deflateInit2_: *const fn (
+        *Stream,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        c_int,
+        [*:0]const u8,
+        c_int,
+    ) callconv(.c) c_int,
+    deflate: *const fn (*Stream, c_int) callconv(.c) c_int,
+    deflateBound: *const fn (*Stream, c_ulong) callconv(.c) c_ulong,
+    deflateReset: *const fn (*Stream) callconv(.c) c_int,
+    deflateEnd: *const fn (*Stream) callconv(.c) c_int,
+};
+
+/// Values from zlib.h.
+pub const sync_flush = 2; // Z_SYNC_FLUSH
+pub const ok = 0; // Z_OK
+pub const stream_end = 1; // Z_STREAM_END
+pub const data_error = -3; // Z_DATA_ERROR
+pub const memory_error = -4; // Z_MEM_ERROR
+pub const buffer_error = -5; // Z_BUF_ERROR: no progress was possible
+pub const deflated = 8; // Z_DEFLATED
+pub const default_strategy = 0; // Z_DEFAULT_STRATEGY
+/// In `data_type` after inflate: it stands between two blocks; and the bits of the last byte that
+/// are not used yet.
+pub const between_blocks = 128;
+pub const unused_bits_mask = 7;
+
+pub const LoadError = error{
+    /// No file of the list could be loaded.
+    LibraryNotFound,
+    /// A library was found, and it lacks a function that is needed.
+    SymbolMissing,
+};
+
+/// Where to look after the files that the caller names.
+const system_names: []const [:0]const u8 = switch (builtin.os.tag) {
+    .linux => &.{ "libz.so.1", "libz.so" },
+    .macos => &.{ "/usr/lib/libz.1.dylib", "libz.1.dylib" },
+    else => @compileError("hftws supports Linux and macOS"),
+};
+
+const Library = struct { api: Api, version: [:0]const u8 };
+
+var loaded: ?Library = null;
+
+/// The functions of the library that was loaded first. It stays loaded as long as the process.
+/// The file that `HFTWS_ZLIB` names is the only one to be tried; without it `files`, each a library
+/// or anything that is linked against one, such as Python's `zlib` module, and then the system's.
+pub fn load(files: []const [:0]const u8) LoadError!*const Api {
+    if (loaded == null) {
+        const named = std.c.getenv("HFTWS_ZLIB");
+        const api = if (named) |file|
+            try lookUp(std.mem.span(file))
+        else
+            try lookUpFirst(files);
+        loaded = .{ .api = api, .version = std.mem.span(api.zlibVersion()) };
+    }
+    return &loaded.?.api;
+}
+
+/// Such as "1.2.13" or "1.3.1.zlib-ng". Null before `load` has succeeded.
+pub fn version() ?[:0]const u8 {
+    return if (loaded) |*library| library.version else null;
+}
+
+fn lookUpFirst(files: []const [:0]const u8) LoadError!Api {
+    var last_error: LoadError = error.LibraryNotFound;
+    for ([_][]const [:0]const u8{ files, system_names }) |names| {
+        for (names) |name| {
+            if (lookUp(name)) |api| return api else |err| switch (err) {
+                error.LibraryNotFound => {},
+                error.SymbolMissing => last_error = error.SymbolMissing,
+            }
+        }
+    }
+    return last_error;
+}
+
+/// A handle also finds the symbols of the libraries that the file depends on (dlsym(3)).
+fn lookUp(name: [:0]const u8) LoadError!Api {
+    const handle = std.c.dlopen(name.ptr, .{ .NOW = true }) orelse return error.LibraryNotFound;
+    var api: Api = undefined;
+    inline for (
+        @typeInfo(Api).@"struct".field_names,
+        @typeInfo(Api).@"struct".field_types,
+    ) |field_name, Field| {
+        const symbol = std.c.dlsym(handle, field_name) orelse {
+            _ = std.c.dlclose(handle);
+            return error.SymbolMissing;
+        };
+        @field(api, field_name) = @as(Field, @ptrCast(@alignCast(symbol)));
+    }
+    return api;
+}
+
+test "zlib: the system's library has every function" {
+    const api = load(&.{}) catch |err| switch (err) {
+        error.LibraryNotFound => return error.SkipZigTest, // Nobody is obliged to have it.
+        error.SymbolMissing => return err,
+    };
+    try std.testing.expectEqual(api, try load(&.{"not looked at any more"}));
+    try std.testing.expect(version().?.len > 0);
+}
+
+test "zlib: a file that is no zlib is passed over" {
+    try std.testing.expectError(error.LibraryNotFound, lookUp("no-such-library.so"));
+    try std.testing.expectError(error.SymbolMissing, lookUp(switch (builtin.os.tag) {
+        .linux => "libc.so.6",
+        else => "libSystem.B.dylib",
+    }));
+}

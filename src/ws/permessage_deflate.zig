@@ -1,0 +1,310 @@
+//! The negotiation of permessage-deflate, the compression of WebSocket messages: RFC 7692.
+//!
+//! The client offers it once, in the upgrade request, and the server takes it with parameters of
+//! its own, or leaves it. What it may answer depends on the offer: the answer is checked to the
+//! letter, because both sides have to agree on every bit of what follows.
+
+const std = @import("std");
+const http = @import("../http.zig");
+
+const assert = std.debug.assert;
+const Writer = std.Io.Writer;
+
+/// The token of the extension.
+pub const name = "permessage-deflate";
+
+/// RFC 7692, section 7.1.2: the base-2 logarithm of the size of the LZ77 window.
+pub const window_bits_min = 8;
+pub const window_bits_max = 15;
+
+/// What the client asks for. RFC 7692, section 7.1.
+pub const Offer = struct {
+    /// The server has to forget its window after each message.
+    server_no_context_takeover: bool = false,
+    /// The client is going to; a hint, so that the server need not keep one.
+    client_no_context_takeover: bool = false,
+    /// The server may use a window no larger than this.
+    server_max_window_bits: ?u8 = null,
+    /// The client is going to use a window no larger than this. Null: as the server likes it.
+    client_max_window_bits: ?u8 = null,
+
+    pub fn invariants(offer: *const Offer) void {
+        for ([_]?u8{ offer.server_max_window_bits, offer.client_max_window_bits }) |bits| {
+            assert(isWindow(bits orelse continue));
+        }
+    }
+};
+
+/// What both sides are bound to.
+pub const Agreement = struct {
+    server_no_context_takeover: bool,
+    client_no_context_takeover: bool,
+    server_max_window_bits: u8,
+    client_max_window_bits: u8,
+};
+
+/// Why the server's answer is none to the offer.
+pub const ResponseError = error{
+    MalformedExtension,
+    UnexpectedExtension,
+    RepeatedExtension,
+    InvalidExtensionParameter,
+};
+
+/// Writes the value of the request's Sec-WebSocket-Extensions.
+pub fn writeOffer(writer: *Writer, offer: Offer) Writer.Error!void {
+    offer.invariants();
+    try writer.writeAll(name);
+    // Without it, the server may not limit our window (RFC 7692, section 7.1.2.2).
+    try writer.writeAll("; client_max_window_bits");
+    if (offer.client_max_window_bits) |bits| try writer.print("={d}", .{bits});
+    if (offer.server_max_window_bits) |bits| {
+        try writer.print("; server_max_window_bits={d}", .{bits});
+    }
+    if (offer.server_no_context_takeover) try writer.writeAll("; server_no_context_takeover");
+    if (offer.client_no_context_takeover) try writer.writeAll("; client_no_context_takeover");
+}
+
+/// What the head of the server's answer agrees to; null when the server leaves the offer.
+pub fn parseResponse(head: *const http.Head, offer: Offer) ResponseError!?Agreement {
+    offer.invariants();
+    var agreement: ?Agreement = null;
+    var values = head.headersNamed("Sec-WebSocket-Extensions");
+    while (values.next()) |value| {
+        var extensions: http.ListIterator = .init(value);
+        while (extensions.next()) |extension| {
+            const accepted = try Parameters.parse(extension);
+            if (agreement != null) return error.RepeatedExtension;
+            agreement = try accepted.agree(&offer);
+        }
+    }
+    return agreement;
+}
+
+/// The parameters of a response, as they stand in it.
+const Parameters = struct {
+    server_no_context_takeover: bool = false,
+    client_no_context_takeover: bool = false,
+    server_max_window_bits: ?u8 = null,
+    client_max_window_bits: ?u8 = null,
+
+    /// RFC 6455, section 9.1: a token, and parameters behind semicolons.
+    fn parse(extension: []const u8) ResponseError!Parameters {
+        var parts = std.mem.splitScalar(u8, extension, ';');
+        const token = http.trim(parts.first());
+        if (!http.isToken(token)) return error.MalformedExtension;
+        if (!std.mem.eql(u8, token, name)) return error.UnexpectedExtension;
+
+        var parameters: Parameters = .{};
+        while (parts.next()) |part| {
+            const key, const value = std.mem.cutScalar(u8, part, '=') orelse .{ part, null };
+            try parameters.set(http.trim(key), if (value) |text| http.trim(text) else null);
+        }
+        return parameters;
+    }
+
+    /// RFC 7692, section 7.1: unknown, repeated or invalid parameters fail the negotiation.
+    fn set(parameters: *Parameters, key: []const u8, value: ?[]const u8) ResponseError!void {
+        if (!http.isToken(key)) return error.MalformedExtension;
+        inline for (.{ "server_no_context_takeover", "client_no_context_takeover" }) |flag| {
+            if (std.mem.eql(u8, key, flag)) {
+                if (value != null) return error.InvalidExtensionParameter;
+                if (@field(parameters, flag)) return error.InvalidExtensionParameter;
+                @field(parameters, flag) = true;
+                return;
+            }
+        }
+        inline for (.{ "server_max_window_bits", "client_max_window_bits" }) |bits| {
+            if (std.mem.eql(u8, key, bits)) {
+                if (@field(parameters, bits) != null) return error.InvalidExtensionParameter;
+                @field(parameters, bits) = try parseWindow(value);
+                return;
+            }
+        }
+        return error.InvalidExtensionParameter;
+    }
+
+    fn agree(parameters: *const Parameters, offer: *const Offer) ResponseError!Agreement {
+        // What we asked of the server, it accepts by saying so (sections 7.1.1.1 and 7.1.2.1).
+        if (offer.server_no_context_takeover and !parameters.server_no_context_takeover) {
+            return error.InvalidExtensionParameter;
+        }
+        const server_bits_max = offer.server_max_window_bits orelse window_bits_max;
+        if (offer.server_max_window_bits != null and parameters.server_max_window_bits == null) {
+            return error.InvalidExtensionParameter;
+        }
+        const server_bits = parameters.server_max_window_bits orelse window_bits_max;
+        if (server_bits > server_bits_max) return error.InvalidExtensionParameter;
+
+        const client_bits_max = offer.client_max_window_bits orelse window_bits_max;
+        const client_bits = parameters.client_max_window_bits orelse client_bits_max;
+        if (client_bits > client_bits_max) return error.InvalidExtensionParameter;
+        return .{
+            .server_no_context_takeover = parameters.server_no_context_takeover,
+            .client_no_context_takeover = parameters.client_no_context_takeover or
+                offer.client_no_context_takeover,
+            .server_max_window_bits = server_bits,
+            .client_max_window_bits = client_bits,
+        };
+    }
+};
+
+/// A decimal number without leading zeroes (section 7.1.2), perhaps in quotes (RFC 6455, section
+/// 9.1).
+fn parseWindow(value: ?[]const u8) ResponseError!u8 {
+    const text = value orelse return error.InvalidExtensionParameter;
+    const quoted = text.len >= 2 and text[0] == '"' and text[text.len - 1] == '"';
+    const digits = if (quoted) text[1 .. text.len - 1] else text;
+    for (window_bits_min..window_bits_max + 1) |bits| {
+        var buffer: [2]u8 = undefined;
+        const expected = std.fmt.bufPrint(&buffer, "{d}", .{bits}) catch unreachable;
+        if (std.mem.eql(u8, digits, expected)) return @intCast(bits);
+    }
+    return error.InvalidExtensionParameter;
+}
+
+pub fn isWindow(bits: u8) bool {
+    return window_bits_min <= bits and bits <= window_bits_max;
+}
+
+const testing = std.testing;
+
+fn expectOffer(expected: []const u8, offer: Offer) !void {
+    var buffer: [256]u8 = undefined;
+    var writer: Writer = .fixed(&buffer);
+    try writeOffer(&writer, offer);
+    try testing.expectEqualStrings(expected, writer.buffered());
+}
+
+test "permessage_deflate: the offer names what was asked for" {
+    try expectOffer("permessage-deflate; client_max_window_bits", .{});
+    try expectOffer("permessage-deflate; client_max_window_bits=9; server_max_window_bits=10; " ++
+        "server_no_context_takeover; client_no_context_takeover", .{
+        .server_no_context_takeover = true,
+        .client_no_context_takeover = true,
+        .server_max_window_bits = 10,
+        .client_max_window_bits = 9,
+    });
+}
+
+/// The answer of a server with these extension header lines.
+fn respond(offer: Offer, lines: []const u8) !?Agreement {
+    var buffer: [512]u8 = undefined;
+    const response = try std.fmt.bufPrint(&buffer, "HTTP/1.1 101 x\r\n{s}\r\n", .{lines});
+    var searched: usize = 0;
+    const head = (try http.response.parseHead(response, &searched)).?;
+    return parseResponse(&head, offer);
+}
+
+const Case = struct { []const u8, ResponseError!?Agreement };
+
+fn expectCase(offer: Offer, case: Case) !void {
+    const value, const expected = case;
+    var buffer: [256]u8 = undefined;
+    const line = try std.fmt.bufPrint(&buffer, "Sec-WebSocket-Extensions: {s}\r\n", .{value});
+    if (expected) |agreement| {
+        try testing.expectEqualDeep(agreement, try respond(offer, line));
+    } else |err| {
+        try testing.expectError(err, respond(offer, line));
+    }
+}
+
+const full: Agreement = .{
+    .server_no_context_takeover = false,
+    .client_no_context_takeover = false,
+    .server_max_window_bits = 15,
+    .client_max_window_bits = 15,
+};
+
+test "permessage_deflate: every parameter of the answer is understood" {
+    try testing.expectEqual(null, try respond(.{}, ""));
+    try testing.expectEqual(null, try respond(.{}, "Sec-WebSocket-Extensions:\r\n"));
+    const cases = [_]Case{
+        .{ "permessage-deflate", full },
+        .{ " permessage-deflate ,, ", full },
+        .{ "permessage-deflate; client_max_window_bits=15;server_max_window_bits = \"15\"", full },
+        .{ "permessage-deflate; server_no_context_takeover; client_no_context_takeover; " ++
+            "server_max_window_bits=8; client_max_window_bits=\"11\"", .{
+            .server_no_context_takeover = true,
+            .client_no_context_takeover = true,
+            .server_max_window_bits = 8,
+            .client_max_window_bits = 11,
+        } },
+    };
+    for (cases) |case| try expectCase(.{}, case);
+}
+
+test "permessage_deflate: an answer that is none to the offer is refused" {
+    const cases = [_]Case{
+        .{ "permessage-bzip2", error.UnexpectedExtension },
+        .{ "Permessage-Deflate", error.UnexpectedExtension },
+        .{ "permessage-deflate, permessage-deflate", error.RepeatedExtension },
+        .{ "permessage-deflate, x", error.UnexpectedExtension },
+        .{ "permessage deflate", error.MalformedExtension },
+        .{ "; client_max_window_bits=9", error.MalformedExtension },
+        .{ "permessage-deflate;", error.MalformedExtension },
+        .{ "permessage-deflate; =9", error.MalformedExtension },
+    };
+    for (cases) |case| try expectCase(.{}, case);
+    const parameters = [_][]const u8{
+        "unknown",
+        "server_no_context_takeover=1",
+        "server_no_context_takeover; server_no_context_takeover",
+        "server_max_window_bits=9; server_max_window_bits=9",
+        "server_max_window_bits",
+        "client_max_window_bits",
+        "server_max_window_bits=7",
+        "server_max_window_bits=16",
+        "server_max_window_bits=09",
+        "server_max_window_bits=+9",
+        "server_max_window_bits=",
+        "server_max_window_bits=\"\"",
+        "server_max_window_bits=\"",
+    };
+    inline for (parameters) |text| {
+        try expectCase(.{}, .{ name ++ "; " ++ text, error.InvalidExtensionParameter });
+    }
+    try testing.expectError(error.RepeatedExtension, respond(
+        .{},
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n" ++
+            "sec-websocket-extensions: permessage-deflate\r\n",
+    ));
+}
+
+test "permessage_deflate: what was asked of the server has to be granted" {
+    const offer: Offer = .{ .server_no_context_takeover = true, .server_max_window_bits = 10 };
+    const granted = "permessage-deflate; server_no_context_takeover; server_max_window_bits=";
+    const cases = [_]Case{
+        .{ "permessage-deflate", error.InvalidExtensionParameter },
+        .{ "permessage-deflate; server_no_context_takeover", error.InvalidExtensionParameter },
+        .{ "permessage-deflate; server_max_window_bits=10", error.InvalidExtensionParameter },
+        .{ granted ++ "11", error.InvalidExtensionParameter },
+        .{ granted ++ "9", .{
+            .server_no_context_takeover = true,
+            .client_no_context_takeover = false,
+            .server_max_window_bits = 9,
+            .client_max_window_bits = 15,
+        } },
+    };
+    for (cases) |case| try expectCase(offer, case);
+}
+
+test "permessage_deflate: our own limits hold, whether the server repeats them or not" {
+    const offer: Offer = .{ .client_no_context_takeover = true, .client_max_window_bits = 10 };
+    const cases = [_]Case{
+        .{ "permessage-deflate; client_max_window_bits=11", error.InvalidExtensionParameter },
+        .{ "permessage-deflate", .{
+            .server_no_context_takeover = false,
+            .client_no_context_takeover = true,
+            .server_max_window_bits = 15,
+            .client_max_window_bits = 10,
+        } },
+        .{ "permessage-deflate; client_max_window_bits=8", .{
+            .server_no_context_takeover = false,
+            .client_no_context_takeover = true,
+            .server_max_window_bits = 15,
+            .client_max_window_bits = 8,
+        } },
+    };
+    for (cases) |case| try expectCase(offer, case);
+}
