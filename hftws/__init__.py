@@ -16,7 +16,7 @@ from hftws._core import (
     pin_thread,
     set_realtime_priority,
 )
-from hftws.client import Client
+from hftws.client import Client, Deflate
 from hftws.exceptions import (
     ConnectError,
     ConnectionClosed,
@@ -35,6 +35,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionClosed",
+    "Deflate",
     "Error",
     "HandshakeError",
     "InvalidURL",

@@ -55,6 +55,8 @@ class Connection:
         on_close: Callable[[Any, int, str], object] | None = None,
         headers: Sequence[str] = (),
         subprotocols: Sequence[str] = (),
+        deflate: tuple[bool, bool, int, int, int, int] | None = None,
+        zlib_libraries: Sequence[str] = (),
         ca_file: str | None = None,
         cert_file: str | None = None,
         key_file: str | None = None,

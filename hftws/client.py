@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -11,13 +12,36 @@ from typing import Any, Literal
 from hftws import _core
 from hftws._core import Message
 
-__all__ = ["Client"]
+__all__ = ["Client", "Deflate"]
 
 MIB = 1024 * 1024
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 StrPath = str | os.PathLike[str]
 Timestamps = Literal["none", "software", "hardware"]
+
+
+@dataclass(frozen=True)
+class Deflate:
+    """How messages are compressed: permessage-deflate (RFC 7692).
+
+    The first four are offered to the server, which may refuse compression, but not change them;
+    :meth:`Client.info` tells what was agreed on.
+    """
+
+    #: The server forgets its window after each message: each can be inflated by itself.
+    server_no_context_takeover: bool = False
+    #: The client does.
+    client_no_context_takeover: bool = False
+    #: The server's window has at most 2 to the power of this many bytes: 8 to 15, None for any.
+    server_max_window_bits: int | None = None
+    #: The client's. Below 9 messages go out as they are, because zlib has no such window.
+    client_max_window_bits: int | None = None
+    #: zlib's level for messages that are sent: 0 (none), 1 (fastest) to 9 (smallest).
+    level: int = 1
+    #: Messages of fewer bytes are sent as they are: to compress an order takes longer than to
+    #: send it. What :meth:`Client.reserve` gives is never compressed.
+    threshold: int = 1024
 
 
 class Client(_core.Connection):
@@ -33,6 +57,11 @@ class Client(_core.Connection):
         connection has ended.
     :param headers: sent with the upgrade request, as a mapping or as pairs.
     :param subprotocols: offered to the server, the preferred one first.
+    :param compression: ``"deflate"``, or :class:`Deflate` with parameters, offers
+        permessage-deflate (RFC 7692) to the server. That saves bytes, not time: to inflate a
+        message takes longer than all the rest of its way. Needs zlib, which every Linux and macOS
+        has; ``HFTWS_ZLIB`` names another library with its functions, such as zlib-ng's.
+        Compressed messages have a ring of their own, of ``ring_size``.
     :param ca_file: PEM file of trusted roots instead of the system's.
     :param cert_file: PEM file of our own certificate chain, for servers that ask for one.
     :param key_file: PEM file of its key, if it is not in ``cert_file``; not encrypted.
@@ -46,7 +75,8 @@ class Client(_core.Connection):
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake.
-    :param max_message_size: a larger message fails with close code 1009.
+    :param max_message_size: a larger message fails with close code 1009; so does one that is
+        larger when it is inflated.
     :param ring_size: bytes of the receive ring, rounded up to a power of two. It has to have room
         for a message of the largest size and one TLS record.
     :param send_ring_size: bytes of the send ring, rounded up to a power of two.
@@ -80,6 +110,7 @@ class Client(_core.Connection):
         on_close: Callable[[Any, int, str], object] | None = None,
         headers: Headers | None = None,
         subprotocols: Sequence[str] = (),
+        compression: Literal["deflate"] | Deflate | None = None,
         ca_file: StrPath | None = None,
         cert_file: StrPath | None = None,
         key_file: StrPath | None = None,
@@ -116,6 +147,8 @@ class Client(_core.Connection):
             on_close=on_close,
             headers=flatten_headers(headers),
             subprotocols=check_names(subprotocols),
+            deflate=deflate_options(compression),
+            zlib_libraries=zlib_libraries(),
             ca_file=find_roots(ca_file, verify=verify, url=url),
             cert_file=file_text(cert_file),
             key_file=file_text(key_file),
@@ -206,6 +239,35 @@ def check_names(subprotocols: Sequence[str]) -> tuple[str, ...]:
     return tuple(subprotocols)
 
 
+def deflate_options(
+    compression: Literal["deflate"] | Deflate | None,
+) -> tuple[bool, bool, int, int, int, int] | None:
+    """The fields of :class:`Deflate`, as the core takes them: 0 for None."""
+    if compression is None:
+        return None
+    if compression == "deflate":
+        compression = Deflate()
+    if not isinstance(compression, Deflate):
+        raise ValueError(f"compression has to be 'deflate', a Deflate or None, not {compression!r}")
+    return (
+        compression.server_no_context_takeover,
+        compression.client_no_context_takeover,
+        window_bits(compression.server_max_window_bits),
+        window_bits(compression.client_max_window_bits),
+        compression.level,
+        compression.threshold,
+    )
+
+
+def window_bits(bits: int | None) -> int:
+    """0 for None, which no window may be by itself."""
+    if bits is None:
+        return 0
+    if bits == 0:
+        raise ValueError("a window has 8 to 15 bits, not 0")
+    return bits
+
+
 def flatten_headers(headers: Headers | None) -> tuple[str, ...]:
     """Name, value, name, value …, as the core takes them."""
     if headers is None:
@@ -226,6 +288,16 @@ def tls_libraries() -> tuple[str, ...]:
     except ImportError:  # A Python without TLS. The system may still have a library.
         return ()
     file = getattr(_ssl, "__file__", None)
+    return () if file is None else (file,)
+
+
+def zlib_libraries() -> tuple[str, ...]:
+    """Where to look for zlib first: in the one that Python itself uses."""
+    try:
+        import zlib
+    except ImportError:  # A Python without it. The system may still have one.
+        return ()
+    file = getattr(zlib, "__file__", None)  # None where it is part of the interpreter.
     return () if file is None else (file,)
 
 

@@ -16,6 +16,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
+const deflate = @import("deflate.zig");
 const os = @import("os.zig");
 const http = @import("http.zig");
 const ssl = @import("ssl.zig");
@@ -25,10 +26,12 @@ const NotifierType = @import("notifier.zig").NotifierType;
 const SocketType = @import("socket.zig").SocketType;
 const RingBuffer = @import("ringbuffer.zig").RingBuffer;
 const types = @import("connection/types.zig");
+const Compression = @import("connection/compression.zig").Compression;
 const DialerType = @import("connection/dialer.zig").DialerType;
 const OutboxType = @import("connection/outbox.zig").OutboxType;
 pub const Latency = @import("connection/latency.zig").Latency;
 pub const Options = types.Options;
+pub const CompressionOptions = types.CompressionOptions;
 pub const State = types.State;
 pub const Stage = types.Stage;
 pub const Failure = types.Failure;
@@ -72,6 +75,11 @@ pub fn ConnectionType(comptime Os: type) type {
         /// The sending half. Null before the first `start`.
         outbox: ?Outbox = null,
 
+        /// permessage-deflate, if the server agreed to it.
+        compression: ?Compression = null,
+        /// What compressed messages become. Null unless the owner asked for compression.
+        inflated_ring: ?*RingBuffer = null,
+
         parser: ws.Parser,
         handshake_key: ws.handshake.Key = undefined,
         /// The one that the server chose of those in the options.
@@ -110,7 +118,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 .options = options,
                 .notifier = try Notifier.init(),
                 .clock = Clock.init(),
-                .parser = newParser(&options),
+                .parser = newParser(&options, false),
             };
         }
 
@@ -119,6 +127,7 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.dropTransport();
             if (connection.receive_ring) |ring| ring.retire();
             if (connection.ciphertext_ring) |ring| ring.retire();
+            if (connection.inflated_ring) |ring| ring.retire();
             if (connection.outbox) |*outbox| {
                 outbox.ring.retire();
                 if (outbox.ciphertext) |ring| ring.retire();
@@ -290,6 +299,7 @@ pub fn ConnectionType(comptime Os: type) type {
                         connection.counters.bytes += message.payload.len;
                         return .{ .message = message };
                     },
+                    .compressed => |message| return connection.inflate(message),
                     else => |control| {
                         connection.handleControl(control);
                         connection.takeBackLent();
@@ -299,9 +309,48 @@ pub fn ConnectionType(comptime Os: type) type {
             }
         }
 
+        /// The message that a compressed one stands for: RFC 7692, section 7.2.2.
+        fn inflate(connection: *Connection, compressed: ws.Parser.Message) NextError!?Event {
+            const options = &connection.options;
+            const compression = &connection.compression.?;
+            const inflated = compression.inflate(compressed.payload, options.message_size_max);
+            const payload = inflated catch |err| switch (err) {
+                error.NoRoom => {
+                    const bytes = connection.receive_ring.?.readable();
+                    connection.parser.repeat(bytes, compressed);
+                    return error.ReceiveRingPinned;
+                },
+                error.OutOfMemory => return error.OutOfMemory,
+                error.MessageTooBig,
+                error.InvalidCompression,
+                => |cause| return connection.failProtocol(cause),
+            };
+            const judged = compressed.opcode == .text and options.validate_utf8;
+            if (judged and !ws.utf8.validate(payload)) {
+                return connection.failProtocol(error.InvalidUtf8);
+            }
+            connection.counters.messages += 1;
+            connection.counters.bytes += payload.len;
+            connection.counters.messages_inflated += 1;
+            connection.counters.bytes_before_inflation += compressed.payload.len;
+            return .{ .message = .{
+                .opcode = compressed.opcode,
+                .payload = payload,
+                .fragmented = compressed.fragmented,
+            } };
+        }
+
+        /// Where the payload of a message lies that is lent.
+        pub fn ringOf(connection: *const Connection, payload: []const u8) *RingBuffer {
+            if (connection.inflated_ring) |ring| {
+                if (ring.contains(payload)) return ring;
+            }
+            return connection.receive_ring.?;
+        }
+
         fn handleControl(connection: *Connection, control: ws.Parser.Event) void {
             switch (control) {
-                .message => unreachable,
+                .message, .compressed => unreachable,
                 .ping => |payload| {
                     connection.counters.pings += 1;
                     if (connection.close_sent == null) {
@@ -376,6 +425,9 @@ pub fn ConnectionType(comptime Os: type) type {
             var send_ciphertext = if (connection.outbox) |*outbox| outbox.ciphertext else null;
             try renewRing(&connection.receive_ring, options.receive_ring_capacity, options);
             try renewRing(&send_ring, options.send_ring_capacity, options);
+            if (options.compression != null) {
+                try renewRing(&connection.inflated_ring, options.receive_ring_capacity, options);
+            }
             if (secure) try renewRing(&connection.ciphertext_ring, capacity, options);
             if (secure) try renewRing(&send_ciphertext, capacity, options);
             connection.clock.calibrate();
@@ -383,12 +435,13 @@ pub fn ConnectionType(comptime Os: type) type {
                 .options = options.*,
                 .notifier = connection.notifier,
                 .clock = connection.clock,
-                .parser = newParser(options),
+                .parser = newParser(options, false),
                 .latency = connection.latency,
                 .counters = connection.counters,
                 .tickets = connection.tickets,
                 .receive_ring = connection.receive_ring,
                 .ciphertext_ring = connection.ciphertext_ring,
+                .inflated_ring = connection.inflated_ring,
                 .outbox = .{
                     .ring = send_ring.?,
                     .ciphertext = send_ciphertext,
@@ -398,10 +451,11 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.* = fresh;
         }
 
-        fn newParser(options: *const Options) ws.Parser {
+        fn newParser(options: *const Options, allows_compression: bool) ws.Parser {
             return .init(.{
                 .message_size_max = options.message_size_max,
                 .validate_utf8 = options.validate_utf8,
+                .allows_compression = allows_compression,
             });
         }
 
@@ -478,18 +532,17 @@ pub fn ConnectionType(comptime Os: type) type {
                     var nonce: [ws.handshake.key_random_size]u8 = undefined;
                     Os.random(&nonce);
                     connection.handshake_key = ws.handshake.keyFrom(&nonce);
-                    return ws.handshake.writeRequest(target, .{
-                        .url = &options.url,
-                        .key = &connection.handshake_key,
-                        .headers = options.headers,
-                        .subprotocols = options.subprotocols,
-                    });
+                    return ws.handshake.writeRequest(target, connection.upgradeRequest());
                 },
                 .get => return http.request.write(target, .{
                     .url = &options.url,
                     .headers = options.headers,
                 }),
             }
+        }
+
+        fn upgradeRequest(connection: *const Connection) ws.handshake.RequestOptions {
+            return connection.options.upgradeRequest(&connection.handshake_key);
         }
 
         fn awaitResponse(connection: *Connection) NextError!?Event {
@@ -503,11 +556,12 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.lent_size = head.size;
             const is_websocket = connection.options.purpose == .websocket;
             if (is_websocket and head.status == 101) {
-                connection.subprotocol = ws.handshake.checkResponse(
+                const agreement = ws.handshake.checkResponse(
                     &head,
-                    &connection.handshake_key,
-                    connection.options.subprotocols,
+                    connection.upgradeRequest(),
                 ) catch |err| return connection.fail(.{ .upgrade = err });
+                connection.subprotocol = agreement.subprotocol;
+                if (agreement.compression) |parameters| try connection.beginCompression(parameters);
                 connection.deadline_ns = null;
                 connection.state = .open;
                 return .{ .opened = head };
@@ -520,6 +574,23 @@ pub fn ConnectionType(comptime Os: type) type {
                 };
             connection.state = .reading_body;
             return .{ .response = head };
+        }
+
+        fn beginCompression(
+            connection: *Connection,
+            agreement: ws.permessage_deflate.Agreement,
+        ) NextError!void {
+            const options = &connection.options;
+            connection.compression = @as(Compression, undefined);
+            connection.compression.?.init(
+                &options.compression.?,
+                agreement,
+                connection.inflated_ring.?,
+            ) catch |err| {
+                connection.compression = null;
+                return err;
+            };
+            connection.parser = newParser(options, true);
         }
 
         /// 1xx announces the real response (RFC 9110, section 15.2).
@@ -671,9 +742,28 @@ pub fn ConnectionType(comptime Os: type) type {
             payload: []const u8,
         ) SendError!void {
             if (connection.state != .open) return error.NotOpen;
+            if (connection.compression) |*compression| {
+                if (compression.deflaterFor(payload.len)) |deflater| {
+                    return connection.sendDeflated(deflater, opcode, payload);
+                }
+            }
             try connection.outbox.?.send(connection.link(), opcode, payload);
             connection.counters.messages_sent += 1;
             connection.counters.bytes_sent += payload.len;
+        }
+
+        fn sendDeflated(
+            connection: *Connection,
+            deflater: *deflate.Deflater,
+            opcode: ws.Opcode,
+            payload: []const u8,
+        ) SendError!void {
+            const outbox = &connection.outbox.?;
+            const size = try outbox.sendDeflated(connection.link(), deflater, opcode, payload);
+            connection.counters.messages_sent += 1;
+            connection.counters.bytes_sent += payload.len;
+            connection.counters.messages_deflated += 1;
+            connection.counters.bytes_after_deflation += size;
         }
 
         /// The place in the send ring where the payload of a frame belongs. To be followed by
@@ -810,7 +900,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 return true; // Nothing more to wait for: the caller hangs up.
             };
             switch (found orelse return false) {
-                .message => connection.counters.messages_dropped += 1,
+                .message, .compressed => connection.counters.messages_dropped += 1,
                 else => |control| connection.handleControl(control),
             }
             return true;
@@ -943,6 +1033,8 @@ pub fn ConnectionType(comptime Os: type) type {
         fn dropTransport(connection: *Connection) void {
             if (connection.tls) |*tls| tls.deinit();
             connection.tls = null;
+            if (connection.compression) |*compression| compression.deinit();
+            connection.compression = null;
             if (connection.dialer.socket) |socket| {
                 connection.notifier.unwatch(socket.descriptor);
                 connection.dialer.deinit();

@@ -205,6 +205,12 @@ pub const RingBuffer = struct {
         return ring.pins_count > 0;
     }
 
+    /// Whether `bytes` lie in the memory of this ring.
+    pub fn contains(ring: *const RingBuffer, bytes: []const u8) bool {
+        const distance = @intFromPtr(bytes.ptr) -% @intFromPtr(ring.mapping.memory);
+        return distance < 2 * ring.capacity;
+    }
+
     /// Offset of the first of `bytes`, which must be of this ring and not yet be released: asserted
     /// as for `pin`. Offsets compare by age, until the ring starts over.
     pub fn offsetOf(ring: *const RingBuffer, bytes: []const u8) u64 {

@@ -11,6 +11,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("../constants.zig");
+const deflate = @import("../deflate.zig");
 const os = @import("../os.zig");
 const ssl = @import("../ssl.zig");
 const types = @import("types.zig");
@@ -72,6 +73,61 @@ pub fn OutboxType(comptime Os: type) type {
             outbox.writeFrame(link, target, opcode, payload);
             outbox.flush(link);
             if (outbox.failure != null) return error.Disconnected;
+        }
+
+        /// One frame with what the deflater makes of the payload, or with the payload as it is
+        /// where there might be no room to deflate it. Gives the size of what the frame holds.
+        pub fn sendDeflated(
+            outbox: *Outbox,
+            link: Link,
+            deflater: *deflate.Deflater,
+            opcode: ws.Opcode,
+            payload: []const u8,
+        ) SendError!usize {
+            const bound = deflater.bound(payload.len);
+            const target = outbox.roomFor(link, bound) catch |err| switch (err) {
+                error.SendRingFull => {
+                    try outbox.send(link, opcode, payload);
+                    return payload.len;
+                },
+                else => |cause| return cause,
+            };
+            // Behind the largest header; then it moves to where its own header ends.
+            const frame_size_max = ws.builder.headerSize(bound) + bound;
+            const offset = link.contentOffset(frame_size_max) + ws.builder.headerSize(bound);
+            const place = target[offset..][0..bound];
+            const size = deflater.message(payload, place) orelse {
+                try outbox.send(link, opcode, payload);
+                return payload.len;
+            };
+            outbox.writeDeflated(link, target, opcode, place[0..size]);
+            outbox.flush(link);
+            if (outbox.failure != null) return error.Disconnected;
+            return size;
+        }
+
+        /// `deflated` lies in `target`, behind its place.
+        fn writeDeflated(
+            outbox: *Outbox,
+            link: Link,
+            target: []u8,
+            opcode: ws.Opcode,
+            deflated: []const u8,
+        ) void {
+            const header_size = ws.builder.headerSize(deflated.len);
+            const frame = target[link.contentOffset(header_size + deflated.len)..];
+            const payload = frame[header_size..][0..deflated.len];
+            @memmove(payload, deflated);
+            const key = outbox.nextMask();
+            _ = ws.builder.writeHeader(frame, .{
+                .opcode = opcode,
+                .fin = true,
+                .compressed = true,
+                .payload_size = payload.len,
+                .mask_key = key,
+            });
+            ws.mask.apply(payload, key);
+            outbox.produce(link, target, header_size + payload.len);
         }
 
         inline fn writeFrame(

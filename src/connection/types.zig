@@ -22,6 +22,8 @@ pub const Options = struct {
     headers: []const http.Header,
     /// Offered in this order.
     subprotocols: []const []const u8,
+    /// permessage-deflate. Null: not offered.
+    compression: ?CompressionOptions = null,
     /// Null for `ws://` and `http://`.
     tls: ?*const ssl.Context,
     /// Null: the best one that the cipher allows.
@@ -39,6 +41,20 @@ pub const Options = struct {
     busy_poll: bool,
     timestamps: os.TimestampMode,
 
+    /// What the upgrade request says, and its answer is checked against.
+    pub fn upgradeRequest(
+        options: *const Options,
+        key: *const ws.handshake.Key,
+    ) ws.handshake.RequestOptions {
+        return .{
+            .url = &options.url,
+            .key = key,
+            .headers = options.headers,
+            .subprotocols = options.subprotocols,
+            .compression = if (options.compression) |wanted| wanted.offer else null,
+        };
+    }
+
     pub const Purpose = enum { websocket, get };
     /// `zero` saves a few nanoseconds and gives up what masks are for: bytes on the wire that an
     /// attacker who chooses the payload cannot choose (RFC 6455, section 10.3).
@@ -46,6 +62,7 @@ pub const Options = struct {
 };
 
 pub const SocketOptions = socket.Options;
+pub const CompressionOptions = @import("compression.zig").Options;
 
 pub const State = enum {
     /// Never started.
@@ -259,6 +276,9 @@ pub const Counters = struct {
     /// Messages delivered, and their payload bytes.
     messages: u64 = 0,
     bytes: u64 = 0,
+    /// Of these messages, the ones that came compressed, and their bytes on the wire.
+    messages_inflated: u64 = 0,
+    bytes_before_inflation: u64 = 0,
     /// Messages that arrived after `close` had been called.
     messages_dropped: u64 = 0,
     /// Reads of the socket that gave something.
@@ -270,6 +290,9 @@ pub const Counters = struct {
     pongs: u64 = 0,
     messages_sent: u64 = 0,
     bytes_sent: u64 = 0,
+    /// Of these messages, the ones that went out compressed, and their bytes on the wire.
+    messages_deflated: u64 = 0,
+    bytes_after_deflation: u64 = 0,
     pings_sent: u64 = 0,
 };
 

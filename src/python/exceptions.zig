@@ -68,6 +68,14 @@ pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
     }});
 }
 
+pub fn raiseZlib(err: core.deflate.zlib.LoadError) py.Error {
+    return py.raise(c.PyExc_OSError, switch (err) {
+        error.LibraryNotFound => "no zlib found, which compression needs: libz.so.1, or the file " ++
+            "that HFTWS_ZLIB names",
+        error.SymbolMissing => "the zlib found is too old: 1.2.6 or later is needed",
+    });
+}
+
 pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) py.Error {
     const file = switch (err) {
         error.OutOfMemory => return noMemory(),

@@ -29,6 +29,7 @@ pub const Message = struct {
     /// The connection's while the message is lent, a copy of it afterwards.
     clock: *const Clock,
     clock_copy: Clock,
+    /// Set while the message is pinned.
     ring: *RingBuffer,
     pin: core.ringbuffer.Pin,
 
@@ -45,7 +46,6 @@ pub const Message = struct {
         message.payload = payload;
         message.opcode = opcode;
         message.lender = connection;
-        message.ring = connection.receive_ring.?;
         message.has_stamps = connection.options.timestamps != .none;
         if (message.has_stamps) {
             message.stamps = connection.stamps;
@@ -71,11 +71,12 @@ pub const Message = struct {
     /// Leaves the message to those who kept it. Takes the caller's reference.
     pub fn keep(message: *Message) void {
         message.is_last = !message.lender.?.moreWaiting();
-        message.lender = null;
         if (message.payload.len > 0) {
+            message.ring = message.lender.?.ringOf(message.payload);
             message.ring.pin(&message.pin, message.payload);
             message.pinned = true;
         }
+        message.lender = null;
         if (message.has_stamps) {
             message.clock_copy = message.clock.*;
             message.clock = &message.clock_copy;

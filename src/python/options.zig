@@ -24,6 +24,8 @@ const Arguments = struct {
     on_close: ?*py.Object = null,
     headers: ?*py.Object = null,
     subprotocols: ?*py.Object = null,
+    deflate: ?*py.Object = null,
+    zlib_libraries: ?*py.Object = null,
     ca_file: [*c]const u8 = null,
     cert_file: [*c]const u8 = null,
     key_file: [*c]const u8 = null,
@@ -170,6 +172,7 @@ fn buildOptions(
         .server_name_is_address = core.os.Address.parse(server_name, 0) != null,
         .headers = try headerList(arena, arguments.headers),
         .subprotocols = try textList(arena, arguments.subprotocols),
+        .compression = try compressionOptions(arena, arguments),
         .tls = null,
         .tls_engine = switch (try choice(Tls, "tls", arguments.tls)) {
             .auto => null,
@@ -200,17 +203,62 @@ fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Er
     const target = arena.alloc(u8, constants.request_size_max) catch return noMemory();
     defer arena.free(target);
     const written: core.ws.handshake.RequestError!usize = switch (options.purpose) {
-        .websocket => core.ws.handshake.writeRequest(target, .{
-            .url = &options.url,
-            .key = &core.ws.handshake.keyFrom(&@splat(0)),
-            .headers = options.headers,
-            .subprotocols = options.subprotocols,
-        }),
+        .websocket => core.ws.handshake.writeRequest(
+            target,
+            options.upgradeRequest(&core.ws.handshake.keyFrom(&@splat(0))),
+        ),
         .get => http.request.write(target, .{ .url = &options.url, .headers = options.headers }),
     };
     _ = written catch |err| {
         return py.raiseFormat(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
     };
+}
+
+/// The fields of `hftws.Deflate` as a tuple, in their order; None stands for 0.
+fn compressionOptions(
+    arena: Allocator,
+    arguments: *const Arguments,
+) BuildError!?core.connection.CompressionOptions {
+    const tuple = arguments.deflate orelse return null;
+    if (py.isNone(tuple)) return null;
+    var server_no_context_takeover: c_int = 0;
+    var client_no_context_takeover: c_int = 0;
+    var server_bits: c.Py_ssize_t = 0;
+    var client_bits: c.Py_ssize_t = 0;
+    var level: c.Py_ssize_t = 0;
+    var threshold: c.Py_ssize_t = 0;
+    try py.checkStatus(c.PyArg_ParseTuple(
+        tuple,
+        "ppnnnn",
+        &server_no_context_takeover,
+        &client_no_context_takeover,
+        &server_bits,
+        &client_bits,
+        &level,
+        &threshold,
+    ) - 1);
+    const level_max = constants.deflate_level_max;
+    const size_max = constants.ring_capacity_max;
+    return .{
+        .api = core.deflate.zlib.load(try textList(arena, arguments.zlib_libraries)) catch |err| {
+            return exceptions.raiseZlib(err);
+        },
+        .offer = .{
+            .server_no_context_takeover = server_no_context_takeover != 0,
+            .client_no_context_takeover = client_no_context_takeover != 0,
+            .server_max_window_bits = try windowBits("server_max_window_bits", server_bits),
+            .client_max_window_bits = try windowBits("client_max_window_bits", client_bits),
+        },
+        .level = @intCast(try sizeBetween("level", level, 0, level_max)),
+        .size_min = try sizeBetween("threshold", threshold, 0, size_max),
+    };
+}
+
+fn windowBits(name: []const u8, bits: c.Py_ssize_t) py.Error!?u8 {
+    if (bits == 0) return null;
+    const min = core.ws.permessage_deflate.window_bits_min;
+    const max = core.ws.permessage_deflate.window_bits_max;
+    return @intCast(try sizeBetween(name, bits, min, max));
 }
 
 fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.socket.Options {

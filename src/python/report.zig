@@ -18,6 +18,7 @@ pub fn info(client: *Client) py.Error!*py.Object {
     try setAddress(dict, "peer_address", if (connection.socket) |s| s.peerAddress() else null);
     try setAddress(dict, "local_address", if (connection.socket) |s| s.localAddress() else null);
     try setTls(dict, connection);
+    try py.setItem(dict, "compression", compressionInfo(connection));
     const source = if (connection.options.timestamps == .none)
         .none
     else
@@ -31,6 +32,7 @@ pub fn info(client: *Client) py.Error!*py.Object {
     try py.setItem(dict, "receive_ring", ringInfo(connection.receive_ring));
     const send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
     try py.setItem(dict, "send_ring", ringInfo(send_ring));
+    try py.setItem(dict, "inflated_ring", ringInfo(connection.inflated_ring));
     try py.setItem(dict, "socket_options", socketInfo(connection));
     try py.setItem(dict, "busy_poll", py.boolean(connection.options.busy_poll));
     return dict;
@@ -53,6 +55,20 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const values = .{ tls.library, tls.version, tls.cipher, engine, reason, tls.aead };
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
+}
+
+fn compressionInfo(connection: *const core.Connection) py.Error!*py.Object {
+    const agreement = if (connection.compression) |*found| found.agreement else return py.none();
+    const dict = try py.check(c.PyDict_New());
+    errdefer c.Py_DECREF(dict);
+    inline for (.{ "server_no_context_takeover", "client_no_context_takeover" }) |name| {
+        try py.setItem(dict, name, py.boolean(@field(agreement, name)));
+    }
+    inline for (.{ "server_max_window_bits", "client_max_window_bits" }) |name| {
+        try py.setItem(dict, name, py.integer(@field(agreement, name)));
+    }
+    try py.setItem(dict, "zlib_version", py.string(core.deflate.zlib.version().?));
+    return dict;
 }
 
 fn ringInfo(ring: ?*core.ringbuffer.RingBuffer) py.Error!*py.Object {

@@ -943,7 +943,7 @@ test "parser: 65,536 fragments, each with a ping behind it, in linear time" {
             switch (event) {
                 .ping => |payload| try testing.expectEqualStrings("ping", payload),
                 .message => |message| break :received message,
-                .pong, .close => return error.TestUnexpectedResult,
+                .compressed, .pong, .close => return error.TestUnexpectedResult,
             }
             pings += 1;
         }
@@ -981,7 +981,8 @@ test "parser: every error has a close code and a sentence of its own" {
         const expected: u16 = if (std.mem.eql(u8, name, "MessageTooBig"))
             1009
         else if (std.mem.eql(u8, name, "InvalidUtf8") or
-            std.mem.eql(u8, name, "InvalidCloseReason"))
+            std.mem.eql(u8, name, "InvalidCloseReason") or
+            std.mem.eql(u8, name, "InvalidCompression"))
             1007
         else
             1002;
