@@ -31,6 +31,7 @@ test {
     _ = socket;
     _ = ssl;
     _ = ws;
+    _ = @import("connection/compression.zig");
     _ = @import("connection/dialer.zig");
     _ = @import("connection/outbox.zig");
     _ = @import("connection/types.zig");

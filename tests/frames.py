@@ -71,13 +71,17 @@ class Inbox:
 
 @contextmanager
 def connected(
-    serve: Serve, on_msg: OnMsg | None = None, **options: Any
+    serve: Serve, on_msg: OnMsg | None = None, *, extensions: str | None = None, **options: Any
 ) -> Iterator[tuple[hftws.Client, Peer]]:
-    """A client with an open connection, and its peer, which does what the test tells it."""
+    """A client with an open connection, and its peer, which does what the test tells it.
+
+    ``extensions`` is what the peer answers in Sec-WebSocket-Extensions.
+    """
+    headers = [] if extensions is None else [("Sec-WebSocket-Extensions", extensions)]
     peers: queue.SimpleQueue[Peer] = queue.SimpleQueue()
 
     def script(peer: Peer) -> None:
-        peer.accept_upgrade()
+        peer.accept_upgrade(headers=headers)
         peers.put(peer)
         peer.server.stopping.wait()
 

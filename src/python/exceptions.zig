@@ -70,8 +70,8 @@ pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
 
 pub fn raiseZlib(err: core.deflate.zlib.LoadError) py.Error {
     return py.raise(c.PyExc_OSError, switch (err) {
-        error.LibraryNotFound => "no zlib found, which compression needs: libz.so.1, or the file " ++
-            "that HFTWS_ZLIB names",
+        error.LibraryNotFound => "compression needs zlib, and none was found: " ++
+            "libz.so.1, or the file that HFTWS_ZLIB names",
         error.SymbolMissing => "the zlib found is too old: 1.2.6 or later is needed",
     });
 }

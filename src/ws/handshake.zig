@@ -140,8 +140,8 @@ pub fn describe(err: Error) [:0]const u8 {
         error.UnexpectedExtension => "the server chose an extension that was not offered",
         error.MalformedExtension => "the server's Sec-WebSocket-Extensions is malformed",
         error.RepeatedExtension => "the server chose permessage-deflate more than once",
-        error.InvalidExtensionParameter => "the server's parameters of permessage-deflate do not " ++
-            "answer those that were offered",
+        error.InvalidExtensionParameter => "the server's parameters of permessage-deflate " ++
+            "do not answer those that were offered",
         error.UnexpectedSubprotocol => "the server chose a subprotocol that was not offered",
         error.SeveralSubprotocols => "the server chose more than one subprotocol",
     };

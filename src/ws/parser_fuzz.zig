@@ -370,8 +370,8 @@ const Conversation = struct {
             .payload = payload.items,
             .fragmented = fragments > 1,
         };
-        const event: Parser.Event = if (compressed) .{ .compressed = sent } else .{ .message = sent };
-        try logEvent(gpa, &conversation.log, event);
+        if (compressed) try conversation.log.print(gpa, "compressed ", .{});
+        try logMessage(gpa, &conversation.log, sent);
     }
 
     fn control(conversation: *Conversation) !void {
