@@ -1,15 +1,17 @@
 //! One connection, from the socket to the message: the only file that joins the modules.
 //!
-//!     kernel ─▶ receive ─▶ open (TLS) ─▶ receive ring ─▶ parse ─▶ next() gives a message
+//!     kernel ─▶ receive ─▶ open (TLS) ─▶ receive ring ─▶ parse ─▶ nextMessage()
 //!     send() ─▶ frame in the send ring ─▶ flush: seal (TLS) ─▶ kernel
 //!
-//! The owner pulls: `next` does all that can be done without waiting and gives one event; on
-//! `blocked` the owner calls `wait`, the only function that sleeps, and goes on. One record is
-//! opened, parsed and delivered before the next is opened, so that the first message of a burst
-//! does not wait for the last. For `ws://` the socket is read straight into the receive ring.
+//! The owner pulls: `nextMessage` gives the next message; when it has none, `next` does all else
+//! that can be done without waiting and gives one event; on `blocked` the owner calls `wait`, the
+//! only function that sleeps, and goes on. One record is opened, parsed and delivered before the
+//! next is opened, so that the first message of a burst does not wait for the last. For `ws://` the
+//! socket is read straight into the receive ring.
 //!
-//! A message stays in the receive ring until the next call of `next`, and longer if its bytes are
-//! pinned. Nothing here allocates once `start` has returned.
+//! A message stays in the receive ring until the next call, and longer if its bytes are pinned; one
+//! that came compressed, in the ring that it was inflated into. Nothing here allocates once the
+//! connection is open.
 //!
 //! The kernel is a parameter (`Os`), so that the tests can drive a connection with a scripted one.
 
@@ -139,15 +141,30 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Receiving: read this from top to bottom. ------------------------------------------
 
-        /// Does what can be done without waiting, and gives the next event. Bytes of an event are
-        /// borrowed until the next call. Inlined: else an event goes through memory twice.
-        pub inline fn next(connection: *Connection) NextError!Event {
-            if (connection.state == .open) return connection.nextInOpen();
-            return connection.nextOutsideOpen();
+        /// The hot path: the next message, where it is a whole frame that has arrived. Null for
+        /// whatever else is next, which `next` tells. Its bytes are borrowed until the next call of
+        /// either. Inlined, and apart from `next`: else a message goes through memory twice.
+        pub inline fn nextMessage(connection: *Connection) ?ws.Parser.Message {
+            if (connection.state != .open) return null;
+            connection.takeBackLent();
+            const waiting = connection.receive_ring.?.readable();
+            if (waiting.len > 0) return connection.wholeMessage(waiting);
+            const filled = connection.fill() catch return null; // `next` fails the same way.
+            if (!filled) return null;
+            return connection.wholeMessage(connection.receive_ring.?.readable());
         }
 
-        /// The hot path.
-        inline fn nextInOpen(connection: *Connection) NextError!Event {
+        inline fn wholeMessage(connection: *Connection, bytes: []u8) ?ws.Parser.Message {
+            const message = connection.parser.nextWhole(bytes) orelse return null;
+            connection.counters.messages += 1;
+            connection.counters.bytes += message.payload.len;
+            return message;
+        }
+
+        /// Does what can be done without waiting, and gives the next event, of whatever kind. Bytes
+        /// of an event are borrowed until the next call.
+        pub fn next(connection: *Connection) NextError!Event {
+            if (connection.state != .open) return connection.nextOutsideOpen();
             connection.takeBackLent();
             while (true) {
                 if (try connection.parse()) |event| return event;
@@ -287,19 +304,24 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// Finds the next message in the receive ring, and deals with control frames on the way.
-        inline fn parse(connection: *Connection) NextError!?Event {
+        fn parse(connection: *Connection) NextError!?Event {
             while (true) {
                 const bytes = connection.receive_ring.?.readable();
                 if (bytes.len == 0) return null;
-                const found = connection.parser.next(bytes) catch |err|
-                    return connection.failProtocol(err);
+                const found = connection.parser.next(bytes) catch |err| {
+                    connection.failProtocol(err);
+                    return null;
+                };
                 switch (found orelse return null) {
                     .message => |message| {
                         connection.counters.messages += 1;
                         connection.counters.bytes += message.payload.len;
                         return .{ .message = message };
                     },
-                    .compressed => |message| return connection.inflate(message),
+                    .compressed => |compressed| {
+                        const message = try connection.inflate(compressed);
+                        return .{ .message = message orelse return null };
+                    },
                     else => |control| {
                         connection.handleControl(control);
                         connection.takeBackLent();
@@ -310,7 +332,10 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// The message that a compressed one stands for: RFC 7692, section 7.2.2.
-        fn inflate(connection: *Connection, compressed: ws.Parser.Message) NextError!?Event {
+        fn inflate(
+            connection: *Connection,
+            compressed: ws.Parser.Message,
+        ) NextError!?ws.Parser.Message {
             const options = &connection.options;
             const compression = &connection.compression.?;
             const inflated = compression.inflate(compressed.payload, options.message_size_max);
@@ -323,21 +348,25 @@ pub fn ConnectionType(comptime Os: type) type {
                 error.OutOfMemory => return error.OutOfMemory,
                 error.MessageTooBig,
                 error.InvalidCompression,
-                => |cause| return connection.failProtocol(cause),
+                => |cause| {
+                    connection.failProtocol(cause);
+                    return null;
+                },
             };
             const judged = compressed.opcode == .text and options.validate_utf8;
             if (judged and !ws.utf8.validate(payload)) {
-                return connection.failProtocol(error.InvalidUtf8);
+                connection.failProtocol(error.InvalidUtf8);
+                return null;
             }
             connection.counters.messages += 1;
             connection.counters.bytes += payload.len;
             connection.counters.messages_inflated += 1;
             connection.counters.bytes_before_inflation += compressed.payload.len;
-            return .{ .message = .{
+            return .{
                 .opcode = compressed.opcode,
                 .payload = payload,
                 .fragmented = compressed.fragmented,
-            } };
+            };
         }
 
         /// Where the payload of a message lies that is lent.
@@ -1007,11 +1036,10 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Fails the WebSocket connection (RFC 6455, section 7.1.7): CLOSE with the code that
         /// fits, then the failure is told once the peer has hung up or the time is over.
-        fn failProtocol(connection: *Connection, cause: ws.ParseError) NextError!?Event {
+        fn failProtocol(connection: *Connection, cause: ws.ParseError) void {
             const code = ws.closeCode(cause);
             connection.failure = .{ .protocol = .{ .cause = cause, .code = code } };
             connection.beginClosing(code, "");
-            return null;
         }
 
         fn fail(connection: *Connection, failure: Failure) error{Failed} {

@@ -264,12 +264,16 @@ def test_histograms_count_what_a_callback_got_although_it_raised(serve_both: Ser
 ZERO = {
     "messages": 0,
     "bytes": 0,
+    "messages_inflated": 0,
+    "bytes_before_inflation": 0,
     "messages_dropped": 0,
     "records": 0,
     "pings": 0,
     "pongs": 0,
     "messages_sent": 0,
     "bytes_sent": 0,
+    "messages_deflated": 0,
+    "bytes_after_deflation": 0,
     "pings_sent": 0,
 }
 

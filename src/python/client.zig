@@ -172,6 +172,10 @@ pub const Client = struct {
     /// Events until there is nothing more to do without waiting. Calls back for each message.
     fn turn(client: *Client) py.Error!Outcome {
         while (true) {
+            if (client.connection.nextMessage()) |message| {
+                try client.deliver(message);
+                continue;
+            }
             const event = client.connection.next() catch |err| {
                 return exceptions.raiseNext(client, err);
             };

@@ -89,6 +89,8 @@ pub const Bed = struct {
     connection: Connection,
     seen: std.ArrayList(Seen) = .empty,
     failed: bool = false,
+    /// Whether `nextMessage` is asked before `next`: at every second time.
+    asks_for_message: bool = false,
     /// How much of the client's bytes has been looked at.
     checked_size: usize = 0,
 
@@ -127,6 +129,13 @@ pub const Bed = struct {
     /// All that can be done without waiting.
     pub fn pump(bed: *Bed) !void {
         while (!bed.isOver()) {
+            bed.asks_for_message = !bed.asks_for_message;
+            if (bed.asks_for_message) {
+                if (bed.connection.nextMessage()) |message| {
+                    try bed.seen.append(bed.arena(), .of(.{ .message = message }));
+                    continue;
+                }
+            }
             const event = bed.connection.next() catch |err| switch (err) {
                 error.Failed => {
                     bed.failed = true;

@@ -186,17 +186,24 @@ pub const Parser = struct {
     /// The next event, or null when it needs more bytes. `bytes` is everything that was received
     /// and not taken; after null it is the same with more at its end. After a close event it is
     /// null for ever; an error is returned for ever. Messages in front of a violation come first.
-    pub inline fn next(parser: *Parser, bytes: []u8) ParseError!?Event {
-        assert(parser.parsed_size <= bytes.len);
-        // Nearly all frames: a whole message, all there, of which nothing was looked at before.
-        if (parser.stage == .between_messages and parser.checked_size == 0) {
-            if (wholeMessage(bytes[parser.parsed_size..])) |whole| {
-                if (whole.payload_size <= parser.message_size_max) {
-                    return try parser.acceptWhole(whole, bytes);
-                }
-            }
-        }
+    pub fn next(parser: *Parser, bytes: []u8) ParseError!?Event {
+        if (parser.nextWhole(bytes)) |message| return .{ .message = message };
         return parser.nextOfAnyKind(bytes);
+    }
+
+    /// The next event, if it is what nearly all are: a valid message in one frame, all there, of
+    /// which nothing was looked at before. Else null, and `next` tells.
+    pub inline fn nextWhole(parser: *Parser, bytes: []u8) ?Message {
+        assert(parser.parsed_size <= bytes.len);
+        if (parser.stage != .between_messages or parser.checked_size > 0) return null;
+        const whole = wholeMessage(bytes[parser.parsed_size..]) orelse return null;
+        if (whole.payload_size > parser.message_size_max) return null;
+
+        const payload = bytes[parser.parsed_size + whole.header_size ..][0..whole.payload_size];
+        const judged = whole.opcode == .text and parser.validate_utf8;
+        if (judged and !utf8.validate(payload)) return null;
+        parser.parsed_size += whole.header_size + whole.payload_size;
+        return .{ .opcode = whole.opcode, .payload = payload, .fragmented = false };
     }
 
     /// How many bytes at the front no later event needs. The caller drops them after the events
@@ -265,20 +272,7 @@ pub const Parser = struct {
         }
     }
 
-    inline fn acceptWhole(parser: *Parser, whole: WholeMessage, bytes: []u8) ParseError!Event {
-        const payload = bytes[parser.parsed_size + whole.header_size ..][0..whole.payload_size];
-        if (whole.opcode == .text and parser.validate_utf8 and !utf8.validate(payload)) {
-            return parser.fail(error.InvalidUtf8);
-        }
-        parser.parsed_size += whole.header_size + whole.payload_size;
-        return .{ .message = .{
-            .opcode = whole.opcode,
-            .payload = payload,
-            .fragmented = false,
-        } };
-    }
-
-    noinline fn nextOfAnyKind(parser: *Parser, bytes: []u8) ParseError!?Event {
+    fn nextOfAnyKind(parser: *Parser, bytes: []u8) ParseError!?Event {
         switch (parser.stage) {
             .between_messages, .within_message => {},
             .repeating => return parser.finishMessage(bytes),
