@@ -253,9 +253,21 @@ def test_the_host_header_is_that_of_the_url(serve: Serve, ca: trustme.CA) -> Non
         assert hosts == [server.authority]
 
 
-@pytest.mark.parametrize("server_name", ["", ".", "feed.example\x00.evil", "a" * 300])
+@pytest.mark.parametrize("names", [[], ["127.0.0.1"]], ids=["no name", "an address"])
+def test_the_common_name_is_no_name(serve: Serve, ca: trustme.CA, names: list[str]) -> None:
+    """RFC 9525, section 2. By itself, OpenSSL takes it where there is no DNS name."""
+    certificate = ca.issue_cert(*names, common_name="feed.example")
+    with serve([], tls_context=context_of(certificate)) as server:
+        with pytest.raises(hftws.TLSError) as caught:
+            server.client(server_name="feed.example").connect()
+        assert caught.value.verify_code == WRONG_HOST
+
+
+@pytest.mark.parametrize(
+    "server_name", ["", ".", ".feed.example", "feed.example\x00.evil", "a" * 300]
+)
 def test_a_server_name_that_cannot_be_is_refused(server_name: str) -> None:
-    """With an empty one, OpenSSL would compare no name at all."""
+    """With an empty one, OpenSSL would compare no name at all; with a dot in front, any below."""
     with pytest.raises(ValueError):
         hftws.Client("wss://127.0.0.1:1/", server_name=server_name)
 

@@ -161,7 +161,9 @@ fn buildOptions(
     const relative_name = std.mem.cutSuffix(u8, wanted_name, ".") orelse wanted_name;
     const server_name = try arena.dupeSentinel(u8, relative_name, 0);
     // OpenSSL compares no name at all with an empty one.
-    if (server_name.len == 0 or server_name.len > http.url.host_size_max) {
+    // With a dot in front, OpenSSL would take a certificate for any name below.
+    const is_host = server_name.len > 0 and server_name[0] != '.';
+    if (!is_host or server_name.len > http.url.host_size_max) {
         return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
     }
     return .{

@@ -191,6 +191,7 @@ pub const filetype_pem = 1;
 pub const verify_none = 0;
 pub const verify_peer = 1;
 pub const host_flag_no_partial_wildcards = 0x4;
+pub const host_flag_never_check_subject = 0x20;
 pub const control_aead_get_tag = 0x10; // EVP_CTRL_AEAD_GET_TAG
 pub const control_aead_set_tag = 0x11;
 pub const control_set_mode = 33; // SSL_CTRL_MODE

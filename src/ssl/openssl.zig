@@ -189,7 +189,7 @@ pub const Session = struct {
         session.* = undefined;
     }
 
-    /// Says whom the certificate has to be for (RFC 9525; partial wildcards are not accepted).
+    /// Says whom the certificate has to be for (RFC 9525: no partial wildcards, no common names).
     fn expectServer(session: *Session, options: ssl.SessionOptions) Error!void {
         const api = session.api;
         const name = options.server_name;
@@ -199,7 +199,8 @@ pub const Session = struct {
             if (status != 1) return error.OutOfMemory;
             return;
         }
-        const flags = libssl.host_flag_no_partial_wildcards;
+        const flags = libssl.host_flag_no_partial_wildcards |
+            libssl.host_flag_never_check_subject;
         api.X509_VERIFY_PARAM_set_hostflags(parameters, flags);
         const status = api.X509_VERIFY_PARAM_set1_host(parameters, name.ptr, name.len);
         if (status != 1) return error.OutOfMemory;
