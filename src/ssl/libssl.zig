@@ -205,7 +205,9 @@ pub const name_type_host_name = 0;
 pub const mode_enable_partial_write = 0x1;
 pub const mode_accept_moving_write_buffer = 0x2;
 pub const info_read_alert = 0x4004; // SSL_CB_READ_ALERT
-pub const alert_close_notify = 0;
+pub const alert_reason_offset = 1000; // SSL_AD_REASON_OFFSET
+/// Of an error's code. In every version there is room for the reasons of alerts.
+pub const error_reason_mask = 0xfff;
 pub const bio_type_source_sink = 0x0400;
 pub const bio_flag_read = 0x1;
 pub const bio_flag_write = 0x2;

@@ -12,6 +12,7 @@ const libssl = @import("libssl.zig");
 const ssl = @import("../ssl.zig");
 const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
+const Alert = @import("record.zig").Alert;
 const Tickets = @import("tickets.zig").Tickets;
 
 const Error = ssl.Error;
@@ -89,7 +90,7 @@ pub const Context = struct {
         const cache = libssl.session_cache_client | libssl.session_cache_no_internal;
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_session_cache_mode, cache, null);
         loadFiles(api, handle, options) catch |err| {
-            failure.* = takeFailure(api, .oldest);
+            failure.* = failureOf(api, takeError(api, .oldest));
             return err;
         };
         return .{
@@ -369,6 +370,15 @@ pub const Session = struct {
         };
     }
 
+    /// An alert of the peer's has its name in every version of OpenSSL and in either engine. OpenSSL
+    /// says which version of TLS brought the alert in: "sslv3 alert handshake failure".
+    fn explainAlert(session: *Session, code: c_ulong) void {
+        const alert = session.transfer.alert orelse return;
+        const reason = libssl.alert_reason_offset + @as(c_ulong, @backingInt(alert));
+        if (code & libssl.error_reason_mask != reason) return;
+        session.last_failure.reason = alert.describe();
+    }
+
     /// Adds what is wrong with the certificate, when that is why the handshake failed.
     fn explainCertificate(session: *Session) void {
         const api = session.api;
@@ -386,7 +396,9 @@ pub const Session = struct {
         if (session.transfer.starved) return .needs_received;
         if (session.transfer.full) return .needs_room;
         if (session.transfer.closed) return .closed;
-        session.last_failure = takeFailure(session.api, .newest);
+        const code = takeError(session.api, .newest);
+        session.last_failure = failureOf(session.api, code);
+        session.explainAlert(code);
         session.explainCertificate();
         return error.TlsFailed;
     }
@@ -405,6 +417,8 @@ const Transfer = struct {
     full: bool = false,
     /// The peer has said close_notify. Stays.
     closed: bool = false,
+    /// Its last alert but for that. Stays.
+    alert: ?Alert = null,
 
     fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
         transfer.received = received;
@@ -453,9 +467,9 @@ fn sessionOfHandle(handle: *const libssl.Ssl) *Session {
 /// Called during handshakes and for alerts, not for records of data.
 fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c) void {
     if (place != libssl.info_read_alert) return;
-    const description = value & 0xff; // Above it: the level.
-    if (description != libssl.alert_close_notify) return;
-    sessionOfHandle(handle).transfer.closed = true;
+    const alert: Alert = @fromBackingInt(@as(u8, @intCast(value & 0xff))); // Above: level.
+    const transfer = &sessionOfHandle(handle).transfer;
+    if (alert == .close_notify) transfer.closed = true else transfer.alert = alert;
 }
 
 /// A line of the NSS key log, the only way to the secrets of TLS 1.3: "SERVER_TRAFFIC_SECRET_0",
@@ -525,14 +539,17 @@ fn bioControl(_: *libssl.Bio, command: c_int, _: c_long, _: ?*anyopaque) callcon
     };
 }
 
-/// Takes the reason out of the thread's error queue. The oldest entry is the root of what follows
+/// Takes the error out of the thread's error queue. The oldest entry is the root of what follows
 /// it; the newest is the one that is surely ours where the queue was not cleared before.
-fn takeFailure(api: *const libssl.Api, which: enum { oldest, newest }) Failure {
-    const code = switch (which) {
+fn takeError(api: *const libssl.Api, which: enum { oldest, newest }) c_ulong {
+    defer api.ERR_clear_error();
+    return switch (which) {
         .oldest => api.ERR_peek_error(),
         .newest => api.ERR_peek_last_error(),
     };
-    api.ERR_clear_error();
+}
+
+fn failureOf(api: *const libssl.Api, code: c_ulong) Failure {
     const text = api.ERR_reason_error_string(code);
     return .{ .reason = if (text) |reason| std.mem.span(reason) else "unknown cause" };
 }
