@@ -1181,6 +1181,17 @@ def test_the_handover_is_exact_wherever_it_is_cut(bed: Bed, suite: Suite) -> Non
             break
 
 
+@over_1_2
+@pytest.mark.parametrize("size", [1, 5, 15, 16])
+def test_a_finished_in_pieces(bed: Bed, engine: str, suite: Suite, size: int) -> None:
+    """Each is a record with a sequence number of its own (RFC 5246, section 6.2.1)."""
+    stack = bed.lite(suite)
+    stack.connection.recordSize = size
+    with bed.converse(stack, engine) as conversation:
+        conversation.exchange(data(stack, b"hello"), messages=[b"hello"])
+        conversation.hear(b"and you")
+
+
 @pytest.fixture(scope="module")
 def client_files(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     file = tmp_path_factory.mktemp("client") / "client.pem"

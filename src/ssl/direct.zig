@@ -92,6 +92,8 @@ pub const Takeover = struct {
             keys: key_schedule.KeyBlock,
             /// Where the explicit nonces of our records go on; any for ChaCha20-Poly1305.
             explicit_nonce: u64,
+            /// Sealed records that OpenSSL has received: the server's Finished, mostly in one.
+            received_records: u64,
         },
         tls1_3: struct { client: Secret, server: Secret },
     },
@@ -168,9 +170,8 @@ pub const Session = struct {
         var explicit_nonce: u64 = 0;
         switch (takeover.secrets) {
             .tls1_2 => |found| {
-                // One record of each side has been sealed before: its Finished.
-                receiving.sequence = 1;
-                sending.sequence = 1;
+                receiving.sequence = found.received_records;
+                sending.sequence = 1; // Our Finished, which OpenSSL does not cut.
                 explicit_nonce = found.explicit_nonce;
             },
             .tls1_3 => |*found| {

@@ -49,6 +49,7 @@ const Pair = struct {
                         .server = keysOf(&secrets[other]),
                     },
                     .explicit_nonce = prng.random().int(u64),
+                    .received_records = 1,
                 } },
             } };
         }

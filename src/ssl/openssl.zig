@@ -12,7 +12,7 @@ const libssl = @import("libssl.zig");
 const ssl = @import("../ssl.zig");
 const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
-const Alert = @import("record.zig").Alert;
+const record_layer = @import("record.zig");
 const Tickets = @import("tickets.zig").Tickets;
 
 const Error = ssl.Error;
@@ -148,6 +148,8 @@ pub const Session = struct {
     secrets: Secrets,
     /// The end of what the handshake has sent: the Finished of TLS 1.2 is the last of it.
     sent_tail: [finished_size]u8,
+    /// What the handshake has received.
+    received_records: record_layer.RecordCounter,
     has_certificate: bool,
     /// Where tickets are kept for the next connection. Not owned.
     tickets: ?*Tickets,
@@ -169,6 +171,7 @@ pub const Session = struct {
             .plaintext_pending = false,
             .secrets = .{},
             .sent_tail = @splat(0),
+            .received_records = .{},
             .has_certificate = context.has_certificate,
             .tickets = options.tickets,
             .last_failure = .{ .reason = "" },
@@ -217,6 +220,7 @@ pub const Session = struct {
         session.transfer.begin(received, to_send);
         const result = session.api.SSL_do_handshake(session.handle);
         session.keepTail(to_send[0..session.transfer.to_send_size]);
+        session.received_records.add(received[0..session.transfer.received_used]);
         return session.transfer.step(try session.meaningOf(result), 0);
     }
 
@@ -283,6 +287,7 @@ pub const Session = struct {
         takeover.secrets = .{ .tls1_2 = .{
             .keys = key_schedule.keyBlock(suite, &master_secret, &client_random, &server_random),
             .explicit_nonce = explicit_nonce,
+            .received_records = session.received_records.count,
         } };
         return null;
     }
@@ -418,7 +423,7 @@ const Transfer = struct {
     /// The peer has said close_notify. Stays.
     closed: bool = false,
     /// Its last alert but for that. Stays.
-    alert: ?Alert = null,
+    alert: ?record_layer.Alert = null,
 
     fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
         transfer.received = received;
@@ -467,7 +472,8 @@ fn sessionOfHandle(handle: *const libssl.Ssl) *Session {
 /// Called during handshakes and for alerts, not for records of data.
 fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c) void {
     if (place != libssl.info_read_alert) return;
-    const alert: Alert = @fromBackingInt(@as(u8, @intCast(value & 0xff))); // Above: level.
+    const description: u8 = @intCast(value & 0xff); // Above it: the level.
+    const alert: record_layer.Alert = @fromBackingInt(description);
     const transfer = &sessionOfHandle(handle).transfer;
     if (alert == .close_notify) transfer.closed = true else transfer.alert = alert;
 }

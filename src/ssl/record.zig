@@ -209,6 +209,37 @@ pub const HandshakeReader = struct {
     }
 };
 
+/// Counts the records behind the last change_cipher_spec in a stream of them: in TLS 1.2 that is
+/// the sequence number (RFC 5246, section 6.1).
+pub const RecordCounter = struct {
+    count: u64 = 0,
+    header: [constants.record_header_size]u8 = undefined,
+    header_filled: usize = 0,
+    fragment_left: usize = 0,
+
+    /// What follows in the stream, however it is cut.
+    pub fn add(counter: *RecordCounter, bytes: []const u8) void {
+        var rest = bytes;
+        while (rest.len > 0) {
+            const skipped = @min(counter.fragment_left, rest.len);
+            counter.fragment_left -= skipped;
+            rest = rest[skipped..];
+            const size = @min(counter.header.len - counter.header_filled, rest.len);
+            @memcpy(counter.header[counter.header_filled..][0..size], rest[0..size]);
+            counter.header_filled += size;
+            rest = rest[size..];
+            if (counter.header_filled == counter.header.len) counter.begin();
+        }
+    }
+
+    fn begin(counter: *RecordCounter) void {
+        const content_type: ContentType = @fromBackingInt(counter.header[0]);
+        counter.count = if (content_type == .change_cipher_spec) 0 else counter.count + 1;
+        counter.fragment_left = std.mem.readInt(u16, counter.header[3..5], .big);
+        counter.header_filled = 0;
+    }
+};
+
 /// A KeyUpdate of ours (RFC 8446, section 4.6.3): no answer is asked for.
 pub const key_update_message = [_]u8{ @backingInt(HandshakeType.key_update), 0, 0, 1, 0 };
 
@@ -281,6 +312,21 @@ test "record: requests of TLS 1.2 to shake hands again, however they are cut" {
     try testing.expectEqual(0, reader.readHelloRequests(zeros[0..3]).?);
     try testing.expect(reader.inMessage());
     try testing.expectEqual(null, reader.readHelloRequests("\x01"));
+}
+
+test "record: records are counted from change_cipher_spec on, however they are cut" {
+    const stream = "\x16\x03\x03\x00\x02ab" ++ "\x14\x03\x03\x00\x01\x01" ++
+        "\x16\x03\x03\x00\x03abc" ++ "\x16\x03\x03\x00\x00" ++ "\x16\x03\x03\x00\x01d";
+    for (0..stream.len + 1) |cut| {
+        var counter: RecordCounter = .{};
+        counter.add(stream[0..cut]);
+        counter.add(stream[cut..]);
+        try testing.expectEqual(3, counter.count);
+        try testing.expectEqual(0, counter.fragment_left);
+    }
+    var counter: RecordCounter = .{};
+    for (0..stream.len) |index| counter.add(stream[index..][0..1]);
+    try testing.expectEqual(3, counter.count);
 }
 
 test "record: every alert has its name, also those without" {
