@@ -23,7 +23,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from servers import (
     encode_frame,
 )
 from tlslite.constants import AlertDescription
+from tlslite.errors import TLSAlert, TLSRemoteAlert
 from tlslite.handshakesettings import HandshakeSettings
 from tlslite.messages import Message as LiteMessage
 from tlslite.tlsconnection import TLSConnection
@@ -53,6 +54,9 @@ HEADER_SIZE = 5
 CONTENT_SIZE_MAX = 1 << 14
 
 HELLO_REQUEST, NEW_SESSION_TICKET, KEY_UPDATE = 0, 4, 24
+
+#: Seconds that a process may take to start, on a machine that has other things to do.
+START_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,12 @@ class MemoryStack:
         request = b""
         while not request.endswith(b"\r\n\r\n"):
             self.feed(line.receive())
-            if not self.shake_hands():
+            try:
+                complete = self.shake_hands()
+            except OSError:
+                line.put(self.outgoing())  # Perhaps an alert.
+                raise
+            if not complete:
                 line.put(self.outgoing())
                 continue
             if not line.holds:
@@ -163,10 +172,21 @@ class PythonTls(MemoryStack):
         self.session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def shake_hands(self) -> bool:
-        with contextlib.suppress(ssl.SSLWantReadError):
+        try:
             self.session.do_handshake()
-            return True
-        return False
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            self._note_alert(error)
+            raise
+        return True
+
+    def _note_alert(self, error: ssl.SSLError) -> bool:
+        """Whether the client's alert is what failed."""
+        _, found, alert = (error.reason or "").partition("ALERT_")
+        if found:
+            self.alerts.append(alert.lower())
+        return bool(found)
 
     def outgoing(self) -> bytes:
         return self._outgoing.read()
@@ -192,14 +212,16 @@ class PythonTls(MemoryStack):
         plaintext = b""
         while "close_notify" not in self.alerts:
             try:
-                plaintext += self.session.read(65536)
+                data = self.session.read(65536)
+                if not data:
+                    self.alerts.append("close_notify")
+                plaintext += data
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLZeroReturnError:
+            except ssl.SSLZeroReturnError:  # The same, where we have said so, too.
                 self.alerts.append("close_notify")
             except ssl.SSLError as error:
-                assert error.reason is not None and "ALERT_" in error.reason, error
-                self.alerts.append(error.reason.partition("ALERT_")[2].lower())
+                assert self._note_alert(error), error
                 break
         return plaintext
 
@@ -256,6 +278,36 @@ def lite_settings(suite: Suite, *, tickets: int = 0, key: bytes = bytes(32)) -> 
     return settings
 
 
+#: Makes another body of a handshake message's.
+Change = Callable[[bytes], bytes]
+
+
+class ChangedConnection(TLSConnection):
+    """tlslite-ng's, that says some handshake messages in another way, by their types.
+
+    It believes that it has said them as they were said: what follows fits to them.
+    """
+
+    def __init__(self, sock: LiteSocket, changes: Mapping[int, Change]) -> None:
+        super().__init__(sock)
+        self._changes = changes
+
+    def _changed(self, original: Any) -> Any:
+        if original.contentType != HANDSHAKE or type(original) is LiteMessage:
+            return original  # The latter are several, which have been here before.
+        content = bytes(original.write())
+        change = self._changes.get(content[0])
+        if change is None:
+            return original
+        return LiteMessage(HANDSHAKE, bytearray(message(content[0], change(content[4:]))))
+
+    def _queue_message(self, msg: Any) -> None:
+        super()._queue_message(self._changed(msg))
+
+    def _sendMsg(self, msg: Any, *arguments: Any, **options: Any) -> Iterator[Any]:  # noqa: N802
+        yield from super()._sendMsg(self._changed(msg), *arguments, **options)
+
+
 class LiteTls(MemoryStack):
     """tlslite-ng. After the handshake its record layer is used as it is: any record can be made."""
 
@@ -266,10 +318,11 @@ class LiteTls(MemoryStack):
         *,
         client_certificate: bool = False,
         early: bytes = b"",
+        changes: Mapping[int, Change] | None = None,
     ) -> None:
         super().__init__()
         self._socket = LiteSocket()
-        self.connection = TLSConnection(self._socket)
+        self.connection = ChangedConnection(self._socket, changes or {})
         self._handshake = self.connection.handshakeServerAsync(
             certChain=identity.lite_chain,
             privateKey=identity.lite_key,
@@ -290,7 +343,12 @@ class LiteTls(MemoryStack):
 
     def shake_hands(self) -> bool:
         while not self.complete:
-            step = next(self._handshake, None)
+            try:
+                step = next(self._handshake, None)
+            except TLSAlert as error:
+                if isinstance(error, TLSRemoteAlert):
+                    self.alerts.append(AlertDescription.toStr(error.description))
+                raise ConnectionAbortedError(str(error)) from error
             self.complete = step is None
             if step == 0:
                 break
@@ -422,13 +480,22 @@ class OpensslServer:
     """``openssl s_server``: what is written to it goes to the client, but for a few commands."""
 
     def __init__(self, suite: Suite, identity: Identity, *options: str) -> None:
-        program = openssl_program()
-        assert program is not None
         chosen = ["-tls1_3", "-ciphersuites"]
         if suite.version == "TLSv1.2":
             chosen = ["-tls1_2", "-cipher"]
-        command = [program, "s_server", "-accept", "127.0.0.1:0", "-state"]
-        command += ["-cert", str(identity.file), *chosen, suite.cipher, *options]
+        self._start("-cert", str(identity.file), *chosen, suite.cipher, *options)
+
+    @classmethod
+    def with_options(cls, *options: str) -> OpensslServer:
+        """One with these options of s_server's, and no others."""
+        server = cls.__new__(cls)
+        server._start(*options)
+        return server
+
+    def _start(self, *options: str) -> None:
+        program = openssl_program()
+        assert program is not None
+        command = [program, "s_server", "-accept", "127.0.0.1:0", "-state", *options]
         self.process = subprocess.Popen(
             command,
             bufsize=0,
@@ -438,7 +505,7 @@ class OpensslServer:
         )
         #: All that it has said: its own reports, and the plaintext from the client.
         self.said = b""
-        found = self.wait_for(rb"ACCEPT [^\n]*:(\d+)\n")
+        found = self.wait_for(rb"ACCEPT [^\n]*:(\d+)\n", timeout=START_TIMEOUT)
         self.address = ("127.0.0.1", int(found[1]))
 
     def write(self, data: bytes) -> None:
@@ -458,9 +525,11 @@ class OpensslServer:
         assert data, "openssl s_server has ended"
         self.said += data
 
-    def wait_for(self, pattern: bytes, start: int = 0) -> re.Match[bytes]:
+    def wait_for(
+        self, pattern: bytes, start: int = 0, timeout: float = PEER_TIMEOUT
+    ) -> re.Match[bytes]:
         """Until it has said something like that."""
-        until = time.monotonic() + PEER_TIMEOUT
+        until = time.monotonic() + timeout
         while (found := re.compile(pattern, re.DOTALL).search(self.said, start)) is None:
             left = until - time.monotonic()
             ready, _, _ = select.select([self.output], [], [], max(left, 0))

@@ -375,8 +375,8 @@ pub const Session = struct {
         };
     }
 
-    /// An alert of the peer's has its name in every version of OpenSSL and in either engine. OpenSSL
-    /// says which version of TLS brought the alert in: "sslv3 alert handshake failure".
+    /// An alert of the peer's has its name in RFC 8446, whatever OpenSSL's version calls it, and as
+    /// in the direct engine: "sslv3 alert handshake failure" tells which TLS brought the alert in.
     fn explainAlert(session: *Session, code: c_ulong) void {
         const alert = session.transfer.alert orelse return;
         const reason = libssl.alert_reason_offset + @as(c_ulong, @backingInt(alert));
