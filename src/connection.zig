@@ -241,7 +241,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 },
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
             };
-            if (size == 0) return connection.endOfStream(.eof);
+            if (size == 0) return connection.endOfStream(connection.endFound());
 
             const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
             ring.produce(size);
@@ -451,14 +451,21 @@ pub fn ConnectionType(comptime Os: type) type {
             const secure = options.url.scheme.isSecure();
             const capacity = constants.ciphertext_ring_capacity;
             var send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
-            var send_ciphertext = if (connection.outbox) |*outbox| outbox.ciphertext else null;
-            try renewRing(&connection.receive_ring, options.receive_ring_capacity, options);
-            try renewRing(&send_ring, options.send_ring_capacity, options);
+            const sealed_ring = if (connection.outbox) |*outbox| outbox.ciphertext else null;
+            // Each belongs to the connection at once, because the next one may not be had.
+            try renewRing(Os, &connection.receive_ring, options.receive_ring_capacity, options);
             if (options.compression != null) {
-                try renewRing(&connection.inflated_ring, options.receive_ring_capacity, options);
+                const inflated_capacity = options.receive_ring_capacity;
+                try renewRing(Os, &connection.inflated_ring, inflated_capacity, options);
             }
-            if (secure) try renewRing(&connection.ciphertext_ring, capacity, options);
-            if (secure) try renewRing(&send_ciphertext, capacity, options);
+            if (secure) try renewRing(Os, &connection.ciphertext_ring, capacity, options);
+            try renewRing(Os, &send_ring, options.send_ring_capacity, options);
+            connection.outbox = .{
+                .ring = send_ring.?,
+                .ciphertext = sealed_ring,
+                .mask = options.mask,
+            };
+            if (secure) try renewRing(Os, &connection.outbox.?.ciphertext, capacity, options);
             connection.clock.calibrate();
             const fresh: Connection = .{
                 .options = options.*,
@@ -471,11 +478,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 .receive_ring = connection.receive_ring,
                 .ciphertext_ring = connection.ciphertext_ring,
                 .inflated_ring = connection.inflated_ring,
-                .outbox = .{
-                    .ring = send_ring.?,
-                    .ciphertext = send_ciphertext,
-                    .mask = options.mask,
-                },
+                .outbox = connection.outbox,
             };
             connection.* = fresh;
         }
@@ -489,12 +492,13 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         fn awaitConnect(connection: *Connection) NextError!?Event {
-            const socket = switch (connection.dialer.next(connection.options.socket)) {
-                .pending => return .blocked,
-                .failed => |failure| return connection.fail(failure),
-                .connected => |socket| socket,
-            };
-            connection.socket = socket;
+            if (connection.socket == null) { // Else there was no memory for TLS, the last time.
+                connection.socket = switch (connection.dialer.next(connection.options.socket)) {
+                    .pending => return .blocked,
+                    .failed => |failure| return connection.fail(failure),
+                    .connected => |socket| socket,
+                };
+            }
             connection.read_budget = constants.reads_per_turn_max;
             if (connection.options.url.scheme.isSecure()) {
                 try connection.beginTls();
@@ -697,10 +701,11 @@ pub fn ConnectionType(comptime Os: type) type {
                 .readable = !connecting and !connection.peer_ended,
                 .writable = connecting or connection.outbox.?.isWaiting(),
             }) catch return error.SystemResources;
-            const ready = connection.notifier.wait(limit_ns) catch return error.SystemResources;
+            const waited = connection.notifier.wait(limit_ns);
+            // The dialer may close it next, and its number may come back with another socket.
+            if (connecting) connection.notifier.unwatch(socket.descriptor);
+            const ready = waited catch return error.SystemResources;
             if (connecting) {
-                // The dialer may close it next, and its number may come back with another socket.
-                connection.notifier.unwatch(socket.descriptor);
                 connection.dialer.answered = ready.readable or ready.writable;
             } else {
                 if (ready.readable) connection.socket_drained = false;
@@ -1008,6 +1013,20 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.outbox.?.sendGoodbye(connection.link());
         }
 
+        /// What a read of nothing means. The kernel tells only once that a connection is broken:
+        /// when sending was told, the next read finds no more than an end.
+        fn endFound(connection: *const Connection) types.StreamEnd {
+            return switch (connection.outbox.?.failure orelse return .eof) {
+                error.ConnectionReset,
+                error.TimedOut,
+                error.NetworkUnreachable,
+                error.HostUnreachable,
+                => |cause| .{ .receive = cause },
+                error.WouldBlock => unreachable, // Is no failure.
+                error.BrokenPipe, error.AccessDenied, error.OutOfMemory, error.Unexpected => .eof,
+            };
+        }
+
         fn endBody(connection: *Connection, cause: types.StreamEnd) http.body.FinishError!void {
             if (cause.isTruncation(connection.tls != null) and !connection.body.isDone()) {
                 return error.Truncated;
@@ -1076,12 +1095,16 @@ pub fn ConnectionType(comptime Os: type) type {
     };
 }
 
-/// A ring for a new connection. One with pinned bytes is left to those who hold them.
-fn renewRing(place: *?*RingBuffer, capacity: usize, options: *const Options) StartError!void {
-    if (place.*) |ring| {
-        if (!ring.pinned()) return ring.reset();
-        ring.retire();
-        place.* = null;
-    }
-    place.* = try RingBuffer.create(capacity, .{ .huge_pages = options.huge_pages });
+/// A ring for a new connection. One with pinned bytes is left to those who hold them, once there is
+/// another.
+fn renewRing(
+    comptime Os: type,
+    place: *?*RingBuffer,
+    capacity: usize,
+    options: *const Options,
+) StartError!void {
+    if (place.*) |ring| if (!ring.pinned()) return ring.reset();
+    const fresh = try RingBuffer.createOn(Os, capacity, .{ .huge_pages = options.huge_pages });
+    if (place.*) |ring| ring.retire();
+    place.* = fresh;
 }

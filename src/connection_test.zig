@@ -35,6 +35,7 @@ const Frame = frames.Frame;
 
 test {
     _ = @import("connection_tls_test.zig");
+    _ = @import("connection_fault_test.zig");
 }
 
 // ---- Opening. ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 //! Python means whoever holds the GIL. Pins come and go without moving a byte or another offset.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
 const os = @import("os.zig");
@@ -82,10 +83,19 @@ pub const RingBuffer = struct {
     /// All of its memory is there from the start. Asserts that `capacity` is at most
     /// `constants.ring_capacity_max`. The caller owns the ring, until `retire`.
     pub fn create(capacity: usize, options: Options) CreateError!*RingBuffer {
+        return createOn(Os, capacity, options);
+    }
+
+    /// The same on a given platform, so that a scripted one can refuse the memory.
+    pub fn createOn(
+        comptime Platform: type,
+        capacity: usize,
+        options: Options,
+    ) CreateError!*RingBuffer {
         assert(capacity <= constants.ring_capacity_max);
         const size = std.math.ceilPowerOfTwoAssert(usize, @max(capacity, std.heap.pageSize()));
 
-        const mapping = try Os.mapMirrored(size, .{ .huge_pages = options.huge_pages });
+        const mapping = try Platform.mapMirrored(size, .{ .huge_pages = options.huge_pages });
         errdefer Os.unmapMirrored(mapping);
         assert(mapping.size >= size);
 
@@ -274,8 +284,8 @@ pub const RingBuffer = struct {
     }
 };
 
-/// A ring outlives every scope: Python objects hold it.
-const allocator = std.heap.c_allocator;
+/// A ring outlives every scope: Python objects hold it. The tests look for those left behind.
+const allocator = if (builtin.is_test) std.testing.allocator else std.heap.c_allocator;
 
 comptime {
     assert(@bitSizeOf(usize) == 64); // offsets index memory as they are

@@ -167,6 +167,7 @@ pub fn OutboxType(comptime Os: type) type {
 
         /// `content` lies somewhere in the place that was given out.
         pub fn sendContent(outbox: *Outbox, link: Link, content: []const u8) void {
+            if (outbox.failure != null) return;
             const target = outbox.ring.writable();
             const place = target[link.contentOffset(content.len)..][0..content.len];
             @memmove(place, content);
@@ -372,6 +373,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
         /// the ciphertext ring.
         pub fn sendSealed(outbox: *Outbox, link: Link, size: usize) void {
+            if (outbox.failure != null) return; // It would stand in the middle of a record.
             outbox.ciphertext.?.produce(size);
             _ = outbox.push(link, outbox.ciphertext.?);
         }

@@ -50,6 +50,8 @@ pub const SendStep = union(enum) {
     would_block,
     /// And so does every later one of this connection, unless it is WouldBlock.
     fails: os.SendError,
+    /// Only this one.
+    fails_once: os.SendError,
 };
 
 /// The state of the machine. A test sets and reads the fields as it likes.
@@ -65,6 +67,8 @@ pub const Kernel = struct {
     notifier_failure: ?os.NotifierError = null,
     watch_failure: ?os.WatchError = null,
     wait_failure: ?os.WaitError = null,
+    /// So many rings can still be mapped.
+    maps_left: usize = std.math.maxInt(usize),
     /// So many waits are interrupted by a signal.
     interrupts: u32 = 0,
 
@@ -385,6 +389,10 @@ pub fn send(descriptor: Descriptor, bytes: []const u8) os.SendError!usize {
             }
             return failure;
         },
+        .fails_once => |failure| {
+            kernel.sends.pop();
+            return failure;
+        },
     };
     if (size == 0) return error.WouldBlock;
     kernel.sent.appendSlice(kernel.arena.allocator(), bytes[0..size]) catch
@@ -458,7 +466,12 @@ pub fn random(buffer: []u8) void {
     kernel.random.random().bytes(buffer);
 }
 
-pub const mapMirrored = os.Os.mapMirrored;
+pub fn mapMirrored(size: usize, options: MapOptions) os.MapError!Mapping {
+    if (kernel.maps_left == 0) return error.OutOfMemory;
+    kernel.maps_left -= 1;
+    return os.Os.mapMirrored(size, options);
+}
+
 pub const unmapMirrored = os.Os.unmapMirrored;
 
 pub fn pinThread(_: u32) os.TuneError!void {}
