@@ -21,6 +21,13 @@ from servers import Scripts, ScriptServer, Serve
 TEST_TIMEOUT = 60
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests of a failing network take, and how to repeat one of them."""
+    group = parser.getgroup("faults")
+    group.addoption("--fault-seeds", type=int, default=3000, help="seeds of test_faults.py")
+    group.addoption("--fault-seed", type=int, default=None, help="only this one")
+
+
 @pytest.fixture(autouse=True)
 def time_limit() -> Iterator[None]:
     """Ends a test that hangs, so that it fails rather than blocks all others."""
