@@ -11,13 +11,14 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test bench format clean
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
 	@echo "make test              every test: core, extension, safe build, lint, types, integration"
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
 	@echo "make build             the extension, into this checkout"
+	@echo "make soak              recorded data at 20 times its speed through faults, for 10 minutes"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
 	@echo "make check             type check the core for Linux and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
@@ -51,10 +52,17 @@ test-safe: build
 	rm -rf build/safe && mkdir -p build/safe
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
 	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
-	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package --fault-seeds=500
+	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package --ignore=tests/test_soak.py --fault-seeds=500
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s
+
+# Longer, or again: make soak SOAK_SECONDS=36000 SOAK_SEED=7
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= 1
+
+soak: build
+	PYTHONPATH=. $(BIN)/python tests/soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
 
 check: $(VENV)/.installed
 	$(ZIG) build check
