@@ -46,6 +46,11 @@ pub fn build(b: *std.Build) void {
         "ipsec-mb",
         "Archive to link in: libIPSec_MB.a, version 1.3 to 2.0 (default: looked for at run time)",
     );
+    const fault_seeds = b.option(
+        u32,
+        "fault-seeds",
+        "How many seeds the tests of a failing kernel take; the default is what CI has time for",
+    ) orelse 5_000;
     const test_filters = b.option(
         []const []const u8,
         "test-filter",
@@ -89,6 +94,9 @@ pub fn build(b: *std.Build) void {
         .root_module = coreModule(b, target, .safe, ipsec_mb),
         .filters = test_filters,
     });
+    const test_options = b.addOptions();
+    test_options.addOption(u32, "fault_seeds", fault_seeds);
+    core_test.root_module.addOptions("test_options", test_options);
 
     // The steps.
     const install = b.addInstallArtifact(extension, .{
@@ -114,6 +122,7 @@ pub fn build(b: *std.Build) void {
         const check = b.addTest(.{
             .root_module = coreModule(b, b.resolveTargetQuery(query), .debug, null),
         });
+        check.root_module.addOptions("test_options", test_options);
         check_step.dependOn(&check.step);
     }
 }

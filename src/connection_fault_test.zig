@@ -1,6 +1,7 @@
 //! Tests of `connection.zig` when the kernel fails: one call at a time here, and at random below.
 
 const std = @import("std");
+const test_options = @import("test_options");
 const libssl = @import("ssl/libssl.zig");
 const ssl = @import("ssl.zig");
 const os = @import("os.zig");
@@ -21,6 +22,7 @@ const Pin = @import("ringbuffer.zig").Pin;
 const Bed = bed_module.Bed;
 const Frame = frames.Frame;
 const Seen = bed_module.Seen;
+const RandomFaults = ScriptedOs.RandomFaults;
 const TlsBed = tls_bed.TlsBed;
 const lost = bed_module.lost;
 const textFrame = bed_module.textFrame;
@@ -152,4 +154,313 @@ test "connection: after a send that failed nothing more goes out, though the ker
         try expectEqual(sent_size, kernel.sent.items.len); // Not in the middle of a record.
         try expect(kernel.send_side_shut);
     }
+}
+
+// ---- At random. --------------------------------------------------------------------------------
+
+/// What the runs of a test have come to: a test in which nothing failed would prove nothing.
+const Tally = struct {
+    faults: std.EnumArray(RandomFaults.Call, u32) = .initFill(0),
+    opened: u32 = 0,
+    whole: u32 = 0,
+    cut: u32 = 0,
+    never_open: u32 = 0,
+    messages: u32 = 0,
+    messages_sent: u32 = 0,
+
+    fn add(tally: *Tally, faults: *const RandomFaults) void {
+        for (std.enums.values(RandomFaults.Call)) |call| {
+            tally.faults.getPtr(call).* += faults.counts.get(call);
+        }
+    }
+
+    fn expectEverything(tally: *const Tally) !void {
+        for (std.enums.values(RandomFaults.Call)) |call| try expect(tally.faults.get(call) > 0);
+        const counts = .{ "opened", "whole", "cut", "never_open", "messages", "messages_sent" };
+        inline for (counts) |name| try expect(@field(tally, name) > 0);
+    }
+};
+
+/// One connection on a kernel that fails at random, and its server, over TLS or not.
+const Ordeal = struct {
+    bed: *Bed,
+    tls: ?*TlsBed,
+    random: std.Random,
+    faults: *RandomFaults,
+    /// What the server has said, as the client has to see it.
+    expected: std.ArrayList(Seen) = .empty,
+    /// Messages that the client was asked to send, up to the one that failed.
+    sent: std.ArrayList(Frame) = .empty,
+    /// The last one of them was refused: it may have gone out, or not.
+    last_unsure: bool = false,
+    /// All bytes of the client to the server: in the clear.
+    heard: []const u8 = "",
+    answered: bool = false,
+    said_goodbye: bool = false,
+
+    const turns_max = 20_000;
+
+    /// From the start to the end, whatever that is.
+    fn run(ordeal: *Ordeal) !void {
+        try ordeal.startUntilItWorks();
+        for (0..turns_max) |_| {
+            try ordeal.bed.pump();
+            if (ordeal.bed.isOver()) return;
+            try ordeal.serve();
+            if (ordeal.random.uintLessThan(u8, 4) == 0) try ordeal.send();
+            if (kernel.isIdle(ordeal.bed.connection.wantsWrite())) {
+                kernel.then(.end);
+                ordeal.said_goodbye = true;
+            }
+            ordeal.wait() catch |err| switch (err) {
+                error.SystemResources => {}, // Asked again, it goes on.
+                else => |other| return other,
+            };
+        }
+        return error.TooManyTurns;
+    }
+
+    fn startUntilItWorks(ordeal: *Ordeal) !void {
+        for (0..1000) |_| return ordeal.bed.start() catch {
+            try expect(ordeal.faults.rates.get(.map) > 0);
+            continue;
+        };
+        return error.TooManyTurns;
+    }
+
+    fn wait(ordeal: *Ordeal) types.NextError!void {
+        _ = try ordeal.bed.connection.wait(s);
+    }
+
+    /// The server's turn: it answers the request, and then says all that it has to say.
+    fn serve(ordeal: *Ordeal) !void {
+        if (ordeal.tls) |tls| {
+            _ = try tls.listen();
+            ordeal.heard = tls.plaintext.items;
+            kernel.feed(try tls.server.take(ordeal.bed.arena()));
+        } else ordeal.heard = kernel.sent.items[ordeal.bed.checked_size..];
+        if (ordeal.answered) return;
+        const request_end = std.mem.find(u8, ordeal.heard, "\r\n\r\n") orelse return;
+        ordeal.answered = true;
+        try ordeal.say(try ordeal.bed.upgradeResponseTo(ordeal.heard[0 .. request_end + 4]));
+        for (0..ordeal.random.uintAtMost(usize, 12)) |_| try ordeal.sayMessage();
+    }
+
+    fn sayMessage(ordeal: *Ordeal) !void {
+        const random = ordeal.random;
+        const size = random.uintAtMost(usize, if (random.boolean()) 100 else 4000);
+        const payload = try ordeal.bed.arena().alloc(u8, size);
+        for (payload) |*byte| byte.* = random.intRangeAtMost(u8, ' ', '~');
+        try ordeal.expected.append(ordeal.bed.arena(), .text(payload));
+        const frame = textFrame(payload);
+        const ping: Frame = .{ .opcode = frames.ping, .payload = "p" };
+        const said: []const Frame = if (random.boolean()) &.{frame} else &.{ frame, ping };
+        try ordeal.say(try ordeal.bed.encode(said));
+    }
+
+    /// In segments of any size.
+    fn say(ordeal: *Ordeal, bytes: []const u8) !void {
+        const tls = ordeal.tls orelse return ordeal.feed(bytes);
+        try tls.server.write(bytes);
+        ordeal.feed(try tls.server.take(ordeal.bed.arena()));
+    }
+
+    fn feed(ordeal: *Ordeal, bytes: []const u8) void {
+        const random = ordeal.random;
+        var rest = bytes;
+        while (rest.len > 0) {
+            const size = random.intRangeAtMost(usize, 1, if (random.boolean()) rest.len else 20);
+            kernel.feed(rest[0..@min(size, rest.len)]);
+            rest = rest[@min(size, rest.len)..];
+            if (random.uintLessThan(u8, 8) == 0) kernel.then(.spurious);
+        }
+    }
+
+    fn send(ordeal: *Ordeal) !void {
+        if (ordeal.last_unsure) return;
+        const payload = try ordeal.bed.arena().alloc(u8, ordeal.random.uintAtMost(usize, 2000));
+        ordeal.random.bytes(payload);
+        ordeal.bed.connection.send(.binary, payload) catch |err| switch (err) {
+            error.NotOpen, error.SendRingFull => return,
+            error.Disconnected => ordeal.last_unsure = true,
+            error.Reserved => return err,
+        };
+        const frame: Frame = .{ .opcode = frames.binary, .payload = payload };
+        try ordeal.sent.append(ordeal.bed.arena(), frame);
+    }
+
+    // ---- What has to be true afterwards.
+
+    fn check(ordeal: *Ordeal, tally: *Tally) !void {
+        tally.add(ordeal.faults);
+        const connection = &ordeal.bed.connection;
+        try expectEqual(.closed, connection.state);
+        try expect(ordeal.bed.failed);
+        const seen = ordeal.bed.seen.items;
+        if (seen.len == 0) {
+            tally.never_open += 1;
+            return ordeal.checkNeverOpen(connection.failure.?);
+        }
+        tally.opened += 1;
+        try expectEqualDeep(Seen{ .opened = 101 }, seen[0]);
+        const messages = seen[1..];
+        tally.messages += @intCast(messages.len);
+        try expectEqualDeep(ordeal.expected.items[0..messages.len], messages);
+        const told: types.StreamEnd = ordeal.toldEnd();
+        try ordeal.bed.expectFailure(lost(told.describe()));
+        const whole = ordeal.faults.receive_failure == null;
+        if (whole) {
+            tally.whole += 1;
+            try expect(ordeal.said_goodbye);
+            try expectEqual(ordeal.expected.items.len, messages.len);
+        } else tally.cut += 1;
+        try ordeal.checkSent(tally, whole);
+    }
+
+    /// The end of the stream, as the calls of the kernel told it.
+    fn toldEnd(ordeal: *const Ordeal) types.StreamEnd {
+        if (ordeal.faults.receive_failure) |failure| switch (failure) {
+            error.WouldBlock => unreachable,
+            else => |cause| return .{ .receive = cause },
+        };
+        const failure = ordeal.bed.connection.outbox.?.failure orelse return .eof;
+        return switch (failure) {
+            error.ConnectionReset => .{ .receive = error.ConnectionReset },
+            error.TimedOut => .{ .receive = error.TimedOut },
+            error.NetworkUnreachable => .{ .receive = error.NetworkUnreachable },
+            error.HostUnreachable => .{ .receive = error.HostUnreachable },
+            else => .eof,
+        };
+    }
+
+    fn checkNeverOpen(ordeal: *const Ordeal, failure: types.Failure) !void {
+        const counts = &ordeal.faults.counts;
+        switch (failure) {
+            .resolve => try expect(counts.get(.resolve) > 0),
+            .open_socket => try expect(counts.get(.open) + counts.get(.option) > 0),
+            .connect => try expect(counts.get(.connect) + counts.get(.connect_result) > 0),
+            .timed_out => |stage| try expectEqual(.connecting, stage),
+            .ended => |ended| try expectEqualDeep(ordeal.toldEnd(), ended.cause),
+            else => return error.UnexpectedFailure,
+        }
+    }
+
+    /// Whole messages in order, and nothing between; all of them, if nothing was in their way.
+    fn checkSent(ordeal: *Ordeal, tally: *Tally, whole: bool) !void {
+        try ordeal.serve();
+        const request_end = std.mem.find(u8, ordeal.heard, "\r\n\r\n").? + 4;
+        const bytes = ordeal.heard[request_end..];
+        var size: usize = 0;
+        var count: usize = 0;
+        while (true) {
+            const found = frames.read(ordeal.bed.arena(), bytes[size..]) catch |err| switch (err) {
+                error.NotWhole => break,
+                else => |other| return other,
+            };
+            const frame, const frame_size = found;
+            size += frame_size;
+            if (frame.opcode == frames.pong) continue;
+            try expectEqualDeep(ordeal.sent.items[count], frame);
+            count += 1;
+        }
+        tally.messages_sent += @intCast(count);
+        if (!whole or ordeal.bed.connection.outbox.?.failure != null) return;
+        try expectEqual(bytes.len, size);
+        try expectEqual(ordeal.sent.items.len, count);
+    }
+};
+
+/// Small rings, so that they fill.
+fn small(options: types.Options) types.Options {
+    var result = options;
+    result.receive_ring_capacity = 32 * 1024;
+    result.send_ring_capacity = 8 * 1024;
+    result.message_size_max = 4000;
+    return result;
+}
+
+fn endure(seed: u64, tally: *Tally) !void {
+    var prng: std.Random.DefaultPrng = .init(seed);
+    const random = prng.random();
+    var bed = try Bed.initSeeded(small(plain_options), seed);
+    defer bed.deinit();
+    for (0..2) |_| { // The second life on the rings of the first.
+        var faults: RandomFaults = .init(random);
+        try live(&bed, null, &faults, tally);
+    }
+}
+
+fn endureTls(seed: u64, tally: *Tally) !void {
+    var prng: std.Random.DefaultPrng = .init(seed);
+    const random = prng.random();
+    const variant = tls_bed.variants[random.uintLessThan(usize, tls_bed.variants.len)];
+    var options = small(variant.with(secure_options));
+    options.send_ring_capacity = 64 * 1024; // The request and a record at least.
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{ .version = variant.version, .tickets = 2 });
+    defer tls.deinit();
+    for (0..2) |_| {
+        var faults: RandomFaults = .init(random);
+        try live(&tls.bed, &tls, &faults, tally);
+        try tls.renewServer();
+    }
+}
+
+fn live(bed: *Bed, tls: ?*TlsBed, faults: *RandomFaults, tally: *Tally) !void {
+    kernel.clear();
+    bed.seen = .empty;
+    bed.checked_size = kernel.sent.items.len;
+    if (kernel.addresses.count == 1) { // The second has its turn when the first does not answer.
+        try expect(kernel.addresses.append(os.Address.parse("192.0.2.2", 80).?));
+    }
+    if (faults.random.uintLessThan(u8, 4) == 0) kernel.thenConnect(.silent);
+    if (faults.random.boolean()) kernel.thenConnect(.{ .answered = .{ .after_ns = s / 100 } });
+    var ordeal: Ordeal = .{
+        .bed = bed,
+        .tls = tls,
+        .random = faults.random,
+        .faults = faults,
+    };
+    kernel.faults = faults;
+    defer kernel.faults = null;
+    try ordeal.run();
+    kernel.faults = null;
+    try ordeal.check(tally);
+}
+
+/// A poller is made with the connection.
+fn beginUntilItWorks(seed: u64, tally: *Tally) !void {
+    ScriptedOs.reset(testing.allocator, seed);
+    defer ScriptedOs.deinit();
+    var faults: RandomFaults = .init(kernel.random.random());
+    kernel.faults = &faults;
+    for (0..1000) |_| {
+        var connection = bed_module.Connection.init(plain_options) catch {
+            try expect(faults.counts.get(.notifier) > 0);
+            continue;
+        };
+        connection.deinit();
+        return tally.add(&faults);
+    }
+    return error.TooManyTurns;
+}
+
+test "connection: system calls that fail at random lose, repeat and reorder nothing" {
+    var tally: Tally = .{};
+    for (0..test_options.fault_seeds) |seed| {
+        errdefer std.debug.print("seed {d}\n", .{seed});
+        try beginUntilItWorks(seed, &tally);
+        try endure(seed, &tally);
+    }
+    try tally.expectEverything();
+}
+
+test "connection over tls: system calls that fail at random lose, repeat and reorder nothing" {
+    var tally: Tally = .{};
+    for (0..test_options.fault_seeds / 10) |seed| {
+        errdefer std.debug.print("seed {d}\n", .{seed});
+        try beginUntilItWorks(seed, &tally);
+        try endureTls(seed, &tally);
+    }
+    try tally.expectEverything();
 }

@@ -10,6 +10,7 @@
 
 const std = @import("std");
 const os = @import("../os.zig");
+pub const RandomFaults = @import("random_faults.zig");
 
 pub const Descriptor = os.Descriptor;
 pub const Address = os.Address;
@@ -67,6 +68,8 @@ pub const Kernel = struct {
     notifier_failure: ?os.NotifierError = null,
     watch_failure: ?os.WatchError = null,
     wait_failure: ?os.WaitError = null,
+    /// What fails besides, at random.
+    faults: ?*RandomFaults = null,
     /// So many rings can still be mapped.
     maps_left: usize = std.math.maxInt(usize),
     /// So many waits are interrupted by a signal.
@@ -220,6 +223,18 @@ pub const Kernel = struct {
         @panic("the descriptor is closed");
     }
 
+    /// Whether this call is one of those that fail at random.
+    fn strikes(state: *Kernel, call: RandomFaults.Call) bool {
+        const faults = state.faults orelse return false;
+        return faults.strikes(call);
+    }
+
+    /// The error of a call that fails at random, if it does.
+    fn strike(state: *Kernel, call: RandomFaults.Call, comptime Error: type) ?Error {
+        const faults = state.faults orelse return null;
+        return faults.strike(call, Error);
+    }
+
     fn openCount(state: *const Kernel) u32 {
         var count: u32 = 0;
         for (state.sockets) |socket| count += @intFromBool(socket != null);
@@ -278,11 +293,13 @@ fn Queue(comptime Step: type) type {
 
 pub fn resolve(_: [:0]const u8, _: u16, list: *AddressList) os.ResolveError!void {
     if (kernel.resolve_failure) |failure| return failure;
+    if (kernel.strike(.resolve, os.ResolveError)) |failure| return failure;
     list.* = kernel.addresses;
 }
 
 pub fn openSocket(_: *const Address) os.OpenError!Descriptor {
     if (kernel.open_failure) |failure| return failure;
+    if (kernel.strike(.open, os.OpenError)) |failure| return failure;
     for (&kernel.sockets, descriptor_first..) |*place, descriptor| {
         if (place.* != null) continue;
         place.* = .fresh;
@@ -298,6 +315,7 @@ pub fn connect(descriptor: Descriptor, address: *const Address) os.ConnectError!
         .address = address.*,
         .at_ns = kernel.now_ns,
     }) catch return error.OutOfMemory;
+    if (kernel.strike(.connect, os.ConnectError)) |failure| return failure;
     switch (kernel.connects.take() orelse .connected) {
         .connected => socket.* = .connected,
         .fails => |failure| return failure,
@@ -321,6 +339,7 @@ pub fn connectResult(descriptor: Descriptor) os.ConnectError!void {
         .connecting => |attempt| {
             const answer_ns = attempt.answer_ns orelse @panic("the connect has not ended");
             if (kernel.now_ns < answer_ns) @panic("the connect has not ended yet");
+            if (kernel.strike(.connect_result, os.ConnectError)) |failure| return failure;
             try attempt.result;
             socket.* = .connected;
         },
@@ -340,10 +359,18 @@ pub fn receive(
     if (kernel.drained and !kernel.spins_allowed) @panic("a read that can give nothing");
     if (stamp) |target| target.* = kernel.stamp;
     kernel.settle();
+    if (kernel.strike(.receive, os.ReceiveError)) |failure| switch (failure) {
+        error.WouldBlock => return wouldBlock(),
+        else => |cause| {
+            kernel.faults.?.receive_failure = cause;
+            return cause;
+        },
+    };
     const step = kernel.receives.head() orelse return wouldBlock();
     switch (step.*) {
         .bytes => |*bytes| {
-            const size = @min(buffer.len, bytes.len);
+            var size = @min(buffer.len, bytes.len);
+            if (kernel.strikes(.receive_short)) size = @max(1, size / 2);
             @memcpy(buffer[0..size], bytes.*[0..size]);
             bytes.* = bytes.*[size..];
             if (bytes.len == 0) kernel.receives.pop();
@@ -374,7 +401,9 @@ pub fn send(descriptor: Descriptor, bytes: []const u8) os.SendError!usize {
     if (bytes.len == 0) @panic("sent nothing");
     kernel.send_calls += 1;
     if (kernel.send_dead) |failure| return failure;
+    if (kernel.strike(.send, os.SendError)) |failure| return failure;
     var size = @min(bytes.len, kernel.send_room);
+    if (kernel.strikes(.send_short)) size = @min(size, @max(1, bytes.len / 2));
     if (kernel.sends.head()) |step| switch (step.*) {
         .takes => |limit| {
             kernel.sends.pop();
@@ -417,6 +446,7 @@ pub fn close(descriptor: Descriptor) void {
 pub fn setNoDelay(descriptor: Descriptor) os.OptionError!void {
     _ = kernel.socketOf(descriptor);
     if (kernel.option_failure) |failure| return failure;
+    if (kernel.strike(.option, os.OptionError)) |failure| return failure;
 }
 
 pub fn setQuickAck(_: Descriptor) os.OptionError!void {}
@@ -468,6 +498,7 @@ pub fn random(buffer: []u8) void {
 
 pub fn mapMirrored(size: usize, options: MapOptions) os.MapError!Mapping {
     if (kernel.maps_left == 0) return error.OutOfMemory;
+    if (kernel.strike(.map, os.MapError)) |failure| return failure;
     kernel.maps_left -= 1;
     return os.Os.mapMirrored(size, options);
 }
@@ -482,6 +513,7 @@ pub fn lockMemory() os.TuneError!void {}
 pub const Notifier = struct {
     pub fn init() os.NotifierError!Notifier {
         if (kernel.notifier_failure) |failure| return failure;
+        if (kernel.strike(.notifier, os.NotifierError)) |failure| return failure;
         kernel.notifiers += 1;
         return .{};
     }
@@ -498,6 +530,7 @@ pub const Notifier = struct {
             if (before.interest == interest) return;
         }
         if (kernel.watch_failure) |failure| return failure;
+        if (kernel.strike(.watch, os.WatchError)) |failure| return failure;
         kernel.watch_changes += 1;
         kernel.watched = .{ .descriptor = watched, .interest = interest };
     }
@@ -511,6 +544,8 @@ pub const Notifier = struct {
         kernel.wait_calls += 1;
         kernel.drained = false;
         if (kernel.wait_failure) |failure| return failure;
+        if (kernel.strike(.wait, os.WaitError)) |failure| return failure;
+        if (kernel.strikes(.interrupt)) return .{ .interrupted = true };
         if (kernel.interrupts > 0) {
             kernel.interrupts -= 1;
             return .{ .interrupted = true };
