@@ -659,6 +659,10 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Nothing to do without the kernel, unless the deadline has passed.
         fn blocked(connection: *Connection) NextError!Event {
+            if (connection.unsent()) |cause| {
+                const stopped = connection.stage();
+                return connection.fail(.{ .ended = .{ .stage = stopped, .cause = cause } });
+            }
             const deadline_ns = connection.deadline_ns orelse return connection.willWait();
             if (Os.monotonicNs() < deadline_ns) return connection.willWait();
             // What has arrived counts, even if we are late to read it; not that of a peer that
@@ -977,7 +981,7 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.peer_ended = true;
             switch (cause) {
                 .close_notify => connection.answerGoodbye(),
-                .eof, .receive => {},
+                .eof, .receive, .send => {},
             }
             switch (connection.state) {
                 .closing => return false,
@@ -1024,6 +1028,26 @@ pub fn ConnectionType(comptime Os: type) type {
                 => |cause| .{ .receive = cause },
                 error.WouldBlock => unreachable, // Is no failure.
                 error.BrokenPipe, error.AccessDenied, error.OutOfMemory, error.Unexpected => .eof,
+            };
+        }
+
+        /// What keeps the peer from ever answering. Of a broken connection, reading tells.
+        fn unsent(connection: *const Connection) ?types.StreamEnd {
+            switch (connection.state) {
+                .securing, .requesting => {},
+                .idle, .connecting, .reading_body, .open, .closing, .closed => return null,
+            }
+            return switch (connection.outbox.?.failure orelse return null) {
+                error.AccessDenied, error.OutOfMemory, error.Unexpected => |cause| .{
+                    .send = cause,
+                },
+                error.WouldBlock => unreachable, // Is no failure.
+                error.BrokenPipe,
+                error.ConnectionReset,
+                error.TimedOut,
+                error.NetworkUnreachable,
+                error.HostUnreachable,
+                => null,
             };
         }
 

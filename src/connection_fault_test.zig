@@ -134,6 +134,36 @@ test "connection: a reset that sending was told of is not taken for an end" {
     }
 }
 
+test "connection: what cannot be sent before it is open is told at once" {
+    for ([_]types.SendFailure{
+        error.AccessDenied,
+        error.OutOfMemory,
+        error.Unexpected,
+    }) |cause| {
+        {
+            var bed = try Bed.init(plain_options);
+            defer bed.deinit();
+            kernel.thenSend(.{ .fails = cause });
+            try bed.start();
+            try bed.drive();
+            try bed.expectFailure(.{ .ended = .{
+                .stage = .requesting,
+                .cause = .{ .send = cause },
+            } });
+        }
+        var tls: TlsBed = undefined;
+        try tls.init(secure_options, .{});
+        defer tls.deinit();
+        kernel.thenSend(.{ .fails = cause });
+        try tls.bed.start();
+        try tls.exchange();
+        try tls.bed.expectFailure(.{ .ended = .{
+            .stage = .securing,
+            .cause = .{ .send = cause },
+        } });
+    }
+}
+
 test "connection: after a send that failed nothing more goes out, though the kernel would take it" {
     for (tls_bed.variants) |variant| {
         var tls: TlsBed = undefined;
@@ -340,7 +370,13 @@ const Ordeal = struct {
             .open_socket => try expect(counts.get(.open) + counts.get(.option) > 0),
             .connect => try expect(counts.get(.connect) + counts.get(.connect_result) > 0),
             .timed_out => |stage| try expectEqual(.connecting, stage),
-            .ended => |ended| try expectEqualDeep(ordeal.toldEnd(), ended.cause),
+            .ended => |ended| {
+                const sent = ordeal.bed.connection.outbox.?.failure;
+                switch (ended.cause) {
+                    .send => |cause| try expectEqual(sent.?, cause),
+                    else => try expectEqualDeep(ordeal.toldEnd(), ended.cause),
+                }
+            },
             else => return error.UnexpectedFailure,
         }
     }

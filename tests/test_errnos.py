@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from frames import text
-from servers import TEXT, Peer, ScriptServer, Serve
+from servers import TEXT, Peer, ScriptServer, Serve, takes
 
 FOLDER = Path(__file__).with_name("errnos")
 
@@ -187,6 +187,28 @@ def test_errors_of_sending(serve: Serve, job: Job) -> None:
         reason = told.get(name, "the peer closed the TCP connection without a close frame")
         assert outcome["end"] == f"ConnectionClosed: 1006 ({reason})", name
         assert outcome["leaked"] == 0
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_what_cannot_be_sent_before_it_is_open_is_told_at_once(
+    serve: Serve, job: Job, ca_file: Path, tls: bool
+) -> None:
+    """Reading would tell nothing: the peer waits for what did not come, and so would the client."""
+    reasons = {
+        "EPERM": "sending was forbidden",
+        "EACCES": "sending was forbidden",
+        "ENOMEM": "the kernel had no memory to send",
+        "ENOBUFS": "the kernel had no memory to send",
+        "EIO": "writing the socket failed",
+    }
+    stage = "in the TLS handshake with" if tls else "waiting for the HTTP response of"
+    options = {"connect_timeout": 20.0, "ca_file": str(ca_file)}
+    with serve(greet_or_lose, tls=tls) as server, takes(0, 10):
+        outcomes = once(job, server, [("connect", "send", name, options) for name in reasons])
+    for (name, reason), outcome in zip(reasons.items(), outcomes, strict=True):
+        kind = "TLSError" if tls else "HandshakeError"
+        assert outcome.pop("failure") == f"{kind}: {reason} while {stage} 127.0.0.1", name
+        assert outcome == WHOLE, name
 
 
 def test_errors_after_which_it_goes_on(serve: Serve, job: Job) -> None:

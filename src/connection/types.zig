@@ -150,13 +150,15 @@ pub const StreamEnd = union(enum) {
     /// TLS close_notify.
     close_notify,
     receive: ReceiveFailure,
+    /// Not the peer: what had to be sent before the connection is open could not be.
+    send: SendFailure,
 
     /// Over TLS, only close_notify proves that nothing was cut off (RFC 8446, section 6.1).
     pub fn isTruncation(end: StreamEnd, secure: bool) bool {
         return switch (end) {
             .eof => secure,
             .close_notify => false,
-            .receive => true,
+            .receive, .send => true,
         };
     }
 
@@ -172,6 +174,11 @@ pub const StreamEnd = union(enum) {
                 error.OutOfMemory => "the kernel had no memory for the read",
                 error.Unexpected => "reading the socket failed",
             },
+            .send => |cause| switch (cause) {
+                error.AccessDenied => "sending was forbidden",
+                error.OutOfMemory => "the kernel had no memory to send",
+                error.Unexpected => "writing the socket failed",
+            },
         };
     }
 };
@@ -185,6 +192,9 @@ pub const ReceiveFailure = error{
     OutOfMemory,
     Unexpected,
 };
+
+/// What `send` can fail with while the connection itself is whole: reading would tell nothing.
+pub const SendFailure = error{ AccessDenied, OutOfMemory, Unexpected };
 
 pub const RequestError = ws.handshake.RequestError || http.request.WriteError;
 pub const UpgradeError = ws.handshake.ResponseError;
