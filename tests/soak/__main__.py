@@ -133,7 +133,7 @@ class Subscription(threading.Thread):
                 return
 
     def follow(self, client: hftws.Client) -> None:
-        until = self.random.choice((0.5, 5.0, 1e9)) + time.monotonic()
+        until = self.random.choice((0.5, 2.0, 20.0)) + time.monotonic()
         while not self.stopping and time.monotonic() < until:
             client.poll(0.1)
             if time.monotonic() - self.last_message > SILENCE_MAX:

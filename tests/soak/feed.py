@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import ssl
 import sys
@@ -37,7 +38,7 @@ STALL_MAX = 0.3
 SIZES = (3_000, 20_000, 200_000, 1_000_000)
 
 #: Messages after which the server says goodbye in the ordinary way.
-MESSAGES_MAX = (500, 5_000, 50_000)
+MESSAGES_MAX = (200, 2_000, 10_000)
 
 
 class Feed:
@@ -149,5 +150,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--speed", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    logging.disable(logging.ERROR)  # That connections are lost is no news here.
     arguments = parser.parse_args()
     asyncio.run(run(arguments.speed, arguments.seed))
