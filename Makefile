@@ -52,7 +52,7 @@ test-safe: build
 	rm -rf build/safe && mkdir -p build/safe
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
 	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
-	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package --ignore=tests/test_soak.py --fault-seeds=500
+	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package --ignore=tests/test_soak.py --fault-seeds=250
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s

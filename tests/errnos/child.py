@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import socket
 import sys
 from typing import Any
 
@@ -67,12 +68,19 @@ class Once:
         try:
             self.attempt("receive", lambda: client.poll(0.01))  # Nothing is there: it waits.
             self.attempt("send", lambda: client.send("go"))
+            if self.stage == "send":
+                self.end_sending(client)
             while True:
                 client.poll(5.0)
         except hftws.Error as error:
             end = describe(error)
         client.close()
         return {"failure": self.failure, "messages": self.inbox, "end": end}
+
+    def end_sending(self, client: hftws.Client) -> None:
+        """So that the server need not guess how long to wait for what will not come."""
+        with socket.socket(fileno=os.dup(client.fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
 
     def make(self) -> hftws.Client:
         return hftws.Client(
