@@ -86,7 +86,7 @@ class Plan:
 
     to_client: tuple[Step, ...] = ()
     to_server: tuple[Step, ...] = ()
-    #: Segments are no larger than one of these, at random. None: as they come.
+    #: Segments are no larger than one of these, at random. Empty: as they come.
     pieces: tuple[int, ...] = ()
     seed: int = 0
 
@@ -180,10 +180,11 @@ class _Link:
 
     def __init__(self, client: socket.socket, server: socket.socket, plan: Plan) -> None:
         self.client, self.server = client, server
-        rng = random.Random(plan.seed)
+        # One for each direction: else the cuts of one would depend on the pace of the other.
+        rngs = [random.Random(plan.seed), random.Random(plan.seed + 1)]
         self.directions = [
-            _Direction(server, client, list(plan.to_client), plan.pieces, rng),
-            _Direction(client, server, list(plan.to_server), plan.pieces, rng),
+            _Direction(server, client, list(plan.to_client), plan.pieces, rngs[0]),
+            _Direction(client, server, list(plan.to_server), plan.pieces, rngs[1]),
         ]
         self.closed = False
 
