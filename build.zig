@@ -56,6 +56,11 @@ pub fn build(b: *std.Build) void {
         "test-filter",
         "Run only the Zig tests whose name contains this",
     ) orelse &.{};
+    const libfuzzer = b.option(
+        []const []const u8,
+        "libfuzzer",
+        "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
+    ) orelse &.{};
 
     const python_h = b.addTranslateC(.{
         .root_source_file = b.path("src/c/python.h"),
@@ -98,6 +103,16 @@ pub fn build(b: *std.Build) void {
     test_options.addOption(u32, "fault_seeds", fault_seeds);
     core_test.root_module.addOptions("test_options", test_options);
 
+    // The targets of the fuzzer, over the corpus. Zig does not know that these files are its input,
+    // so this runs whether or not anything was compiled.
+    const fuzz_test = b.addTest(.{
+        .name = "fuzz",
+        .root_module = fuzzModule(b, target, .debug, false),
+        .filters = &.{ "fuzz corpus:", "fuzz input:", "fuzz guard:" },
+    });
+    const replay = b.addRunArtifact(fuzz_test);
+    replay.has_side_effects = true;
+
     // The steps.
     const install = b.addInstallArtifact(extension, .{
         .dest_dir = .{ .override = .prefix },
@@ -113,6 +128,22 @@ pub fn build(b: *std.Build) void {
 
     const test_step = b.step("test", "Run the tests of the core");
     test_step.dependOn(&b.addRunArtifact(core_test).step);
+    if (test_filters.len == 0) test_step.dependOn(&replay.step);
+
+    const replay_step = b.step("replay", "Give every fuzz target its corpus; a part of `test`");
+    replay_step.dependOn(&replay.step);
+
+    const fuzz_step = b.step("fuzz", "Build the fuzz targets as one program, build/fuzz/targets");
+    const fuzzer = b.addExecutable(.{
+        .name = "targets",
+        .root_module = fuzzerModule(b, target, libfuzzer),
+        .use_llvm = true,
+        .use_lld = true,
+    });
+    const install_fuzzer = b.addInstallArtifact(fuzzer, .{
+        .dest_dir = .{ .override = .prefix },
+    });
+    fuzz_step.dependOn(&install_fuzzer.step);
 
     // A declaration that nothing on this system uses is not even type checked. This step analyses
     // the core for every supported system, without generating code or linking.
@@ -145,6 +176,48 @@ fn coreModule(
         .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
     });
     if (ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
+    return module;
+}
+
+/// The fuzz targets and the core under them, as one module: Zig then counts edges in both.
+fn fuzzModule(
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    optimize: std.lang.Optimize,
+    counts_edges: bool,
+) *std.Build.Module {
+    const options = b.addOptions();
+    options.addOption(bool, "ipsec_mb_linked", false);
+    return b.createModule(.{
+        .root_source_file = b.path("src/fuzz.zig"),
+        .target = target,
+        .optimize = optimize,
+        .link_libc = true,
+        .fuzz = counts_edges,
+        .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
+    });
+}
+
+/// The program around them: `main` is libFuzzer's. The targets are an object of their own, because
+/// Zig would link its own fuzzer into a program that has counters.
+fn fuzzerModule(
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    libfuzzer: []const []const u8,
+) *std.Build.Module {
+    const targets = b.addObject(.{
+        .name = "targets",
+        .root_module = fuzzModule(b, target, .safe, true),
+        .use_llvm = true,
+    });
+    const module = b.createModule(.{
+        .root_source_file = null,
+        .target = target,
+        .optimize = .safe,
+        .link_libc = true,
+    });
+    module.addObject(targets);
+    for (libfuzzer) |file| module.addObjectFile(.{ .cwd_relative = file });
     return module;
 }
 

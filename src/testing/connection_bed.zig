@@ -99,7 +99,11 @@ pub const Bed = struct {
     }
 
     pub fn initSeeded(options: types.Options, seed: u64) !Bed {
-        ScriptedOs.reset(testing.allocator, seed);
+        return initWith(testing.allocator, options, seed);
+    }
+
+    pub fn initWith(gpa: std.mem.Allocator, options: types.Options, seed: u64) !Bed {
+        ScriptedOs.reset(gpa, seed);
         const connection: Connection = try .init(options);
         kernel.now_ns += 20 * std.time.ns_per_ms; // Else the clock spins until it is calibrated.
         return .{ .connection = connection };

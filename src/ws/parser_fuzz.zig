@@ -40,7 +40,7 @@ pub fn appendFrame(gpa: Gpa, wire: *Bytes, fin: bool, opcode: Opcode, payload: [
 }
 
 /// A line of the log: `text:payload`, `text+:payload` when it came in fragments, `close:1000:why`.
-fn logEvent(gpa: Gpa, log: *Bytes, event: Parser.Event) !void {
+pub fn logEvent(gpa: Gpa, log: *Bytes, event: Parser.Event) !void {
     switch (event) {
         .message => |message| try logMessage(gpa, log, message),
         .compressed => |message| {

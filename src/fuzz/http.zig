@@ -1,0 +1,215 @@
+//! Fuzz target: the response to a request, its head and its body.
+//!
+//! The head is the same however its bytes are cut, and its headers lie within it and hold nothing
+//! that could end a line. The body is the same however it is cut, and the same as from a decoder
+//! that is written in the most obvious way; a framing that could be read in two ways is refused.
+//!
+//! Payload: a byte of options, then the bytes of the server.
+
+const std = @import("std");
+const Guarded = @import("guarded.zig").Guarded;
+const Input = @import("input.zig").Input;
+const http = @import("../http.zig");
+const handshake = @import("../ws/handshake.zig");
+
+const Bytes = std.ArrayList(u8);
+const Gpa = std.mem.Allocator;
+const testing = std.testing;
+const expect = testing.expect;
+
+pub fn run(gpa: Gpa, bytes: []const u8) !void {
+    var input: Input = .init(bytes);
+    const method_is_head = input.takeByte() & 1 == 1;
+    var guarded: Guarded = try .init(input.payload.len);
+    defer guarded.deinit();
+    const wire = guarded.place(input.payload);
+
+    const whole = parseWhole(wire) catch |err| {
+        try testing.expectError(err, parsePieces(wire, &input));
+        return expect(http.response.describe(err).len > 0);
+    };
+    const pieces = try parsePieces(wire, &input);
+    try testing.expectEqualDeep(whole, pieces);
+    const head = whole orelse return;
+    try judgeHead(&head, wire);
+    try judgeUpgrade(&head);
+    try judgeBody(gpa, &head, method_is_head, wire[head.size..], &input);
+}
+
+fn parseWhole(wire: []const u8) !?http.Head {
+    var searched: usize = 0;
+    return http.response.parseHead(wire, &searched);
+}
+
+fn parsePieces(wire: []const u8, input: *Input) !?http.Head {
+    var searched: usize = 0;
+    var arrived: usize = 0;
+    while (arrived < wire.len) {
+        arrived += input.choosePieceSize(wire.len - arrived);
+        if (try http.response.parseHead(wire[0..arrived], &searched)) |head| return head;
+        try testing.expectEqual(arrived, searched);
+    }
+    return null;
+}
+
+fn judgeHead(head: *const http.Head, wire: []const u8) !void {
+    try expect(head.size <= wire.len);
+    try expect(std.mem.endsWith(u8, wire[0..head.size], "\r\n\r\n"));
+    try expect(head.status >= 100 and head.status <= 999);
+    try expect(http.header.isFieldValue(head.reason));
+    var count: usize = 0;
+    var headers = head.headers();
+    while (headers.next()) |header| {
+        count += 1;
+        try expect(http.isToken(header.name));
+        try expect(http.header.isFieldValue(header.value));
+        try expect(http.header.trim(header.value).len == header.value.len);
+        try expect(head.headerCount(header.name) >= 1);
+        try expect(head.header(header.name) != null);
+    }
+    try testing.expectEqual(head.field_count, count);
+}
+
+/// Only an answer that says everything may open a WebSocket.
+fn judgeUpgrade(head: *const http.Head) !void {
+    if (head.status != 101) return;
+    const key = handshake.keyFrom("0123456789abcdef");
+    const offered = [_][]const u8{ "trade", "book" };
+    const chosen = handshake.checkResponse(head, &key, &offered) catch |err| {
+        return expect(handshake.describe(err).len > 0);
+    };
+    try testing.expectEqual(1, head.headerCount("Sec-WebSocket-Accept"));
+    const accept = handshake.acceptValue(&key);
+    try testing.expectEqualStrings(&accept, head.header("Sec-WebSocket-Accept").?);
+    try testing.expectEqual(@intFromBool(chosen != null), head.headerCount(
+        "Sec-WebSocket-Protocol",
+    ));
+}
+
+/// What became of a body.
+const Outcome = struct {
+    body: Bytes = .empty,
+    used: usize = 0,
+    done: bool = false,
+    failure: ?http.body.DecodeError = null,
+};
+
+fn judgeBody(
+    gpa: Gpa,
+    head: *const http.Head,
+    method_is_head: bool,
+    wire: []const u8,
+    input: *Input,
+) !void {
+    const decoder = http.body.Decoder.init(head, method_is_head) catch |err| {
+        return expect(http.body.describe(err).len > 0);
+    };
+    try judgeFraming(head, &decoder);
+    var whole = try decode(gpa, decoder, wire, null);
+    defer whole.body.deinit(gpa);
+    var pieces = try decode(gpa, decoder, wire, input);
+    defer pieces.body.deinit(gpa);
+    try testing.expectEqual(whole.failure, pieces.failure);
+    try testing.expectEqual(whole.done, pieces.done);
+    if (whole.failure) |failure| {
+        // A call that fails gives no bytes, so that a longer piece may lose some.
+        try expect(std.mem.startsWith(u8, pieces.body.items, whole.body.items));
+        return expect(http.body.describe(failure).len > 0);
+    }
+    try testing.expectEqual(whole.used, pieces.used);
+    try testing.expectEqualSlices(u8, whole.body.items, pieces.body.items);
+
+    var expected: Bytes = .empty;
+    defer expected.deinit(gpa);
+    const end = switch (decoder.framing) {
+        .none => 0,
+        .until_close => null,
+        .content_length => if (decoder.remaining <= wire.len) decoder.remaining else null,
+        .chunked => try referenceChunks(gpa, wire, &expected),
+    };
+    try testing.expectEqual(end != null, whole.done);
+    if (end) |size| try testing.expectEqual(size, whole.used);
+    if (decoder.framing != .chunked) {
+        const size = if (end) |known| known else wire.len;
+        try testing.expectEqualSlices(u8, wire[0..@intCast(size)], whole.body.items);
+    } else if (end != null) {
+        try testing.expectEqualSlices(u8, expected.items, whole.body.items);
+    }
+}
+
+/// A length or chunks are said once, or several times the same.
+fn judgeFraming(head: *const http.Head, decoder: *const http.body.Decoder) !void {
+    const encodings = head.headerCount("Transfer-Encoding");
+    switch (decoder.framing) {
+        .none => {},
+        .until_close => try expect(encodings + head.headerCount("Content-Length") == 0),
+        .chunked => {
+            try testing.expectEqual(1, encodings);
+            try testing.expectEqual(0, head.headerCount("Content-Length"));
+            try expect(head.version_minor > 0);
+        },
+        .content_length => {
+            try testing.expectEqual(0, encodings);
+            var values = head.headersNamed("Content-Length");
+            while (values.next()) |value| {
+                var numbers = std.mem.splitScalar(u8, value, ',');
+                while (numbers.next()) |number| {
+                    const size = try std.fmt.parseInt(u64, http.header.trim(number), 10);
+                    try testing.expectEqual(size, decoder.remaining);
+                }
+            }
+        },
+    }
+}
+
+/// `input` chooses the pieces; null: all at once.
+fn decode(gpa: Gpa, start: http.body.Decoder, wire: []const u8, input: ?*Input) !Outcome {
+    var outcome: Outcome = .{};
+    errdefer outcome.body.deinit(gpa);
+    var decoder = start;
+    outcome.done = decoder.isDone();
+    while (outcome.used < wire.len and !outcome.done) {
+        const left = wire.len - outcome.used;
+        const size = if (input) |chooser| chooser.choosePieceSize(left) else left;
+        // It decodes in place, and only what it was given.
+        var guarded: Guarded = try .init(size);
+        defer guarded.deinit();
+        const piece = guarded.place(wire[outcome.used..][0..size]);
+        const step = decoder.next(piece) catch |err| {
+            try testing.expectError(err, decoder.next(piece));
+            outcome.failure = err;
+            return outcome;
+        };
+        try expect(step.used <= size);
+        try expect(step.done or step.used == size);
+        try outcome.body.appendSlice(gpa, step.body);
+        outcome.used += step.used;
+        outcome.done = step.done;
+    }
+    try testing.expectEqual(outcome.body.items.len, decoder.body_size);
+    return outcome;
+}
+
+/// RFC 9112, section 7.1, over all bytes at once. The size of a body that is complete and well
+/// formed, or null.
+fn referenceChunks(gpa: Gpa, wire: []const u8, body: *Bytes) !?usize {
+    var rest = wire;
+    while (true) {
+        const line, rest = std.mem.cut(u8, rest, "\r\n") orelse return null;
+        if (!http.header.isFieldValue(line)) return null;
+        const digits, const extensions = std.mem.cutScalar(u8, line, ';') orelse .{ line, null };
+        const number = if (extensions != null) std.mem.trimEnd(u8, digits, " \t") else digits;
+        if (number.len == 0 or number.len > 16) return null;
+        for (number) |digit| if (!std.ascii.isHex(digit)) return null;
+        const size = try std.fmt.parseInt(u64, number, 16);
+        if (size == 0) break;
+        if (rest.len < size +| 2) return null;
+        try body.appendSlice(gpa, rest[0..@intCast(size)]);
+        rest = std.mem.cutPrefix(u8, rest[@intCast(size)..], "\r\n") orelse return null;
+    }
+    while (true) {
+        const trailer, rest = std.mem.cut(u8, rest, "\r\n") orelse return null;
+        if (!http.header.isFieldValue(trailer)) return null;
+        if (trailer.len == 0) return wire.len - rest.len;
+    }
+}
