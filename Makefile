@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -19,6 +19,7 @@ help:
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
 	@echo "make build             the extension, into this checkout"
 	@echo "make soak              recorded data at 20 times its speed through faults, for 10 minutes"
+	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
 	@echo "make check             type check the core for Linux and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
@@ -63,6 +64,15 @@ SOAK_SEED ?= 1
 
 soak: build
 	PYTHONPATH=. $(BIN)/python tests/soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
+
+# What it finds stays in build/fuzz/ for the next run.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
+fuzz: $(VENV)/.installed
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+fuzz-smoke: $(VENV)/.installed
+	$(BIN)/python tests/fuzz/run.py --seconds 60
 
 check: $(VENV)/.installed
 	$(ZIG) build check
