@@ -16,6 +16,7 @@ const Gpa = std.mem.Allocator;
 
 const targets = struct {
     pub const connection = @import("fuzz/connection.zig");
+    pub const deflate = @import("fuzz/deflate.zig");
     pub const frames = @import("fuzz/frames.zig");
     pub const http = @import("fuzz/http.zig");
     pub const records = @import("fuzz/records.zig");
@@ -90,6 +91,10 @@ fn testOneInput(bytes: [*]const u8, size: usize) callconv(.c) c_int {
 // Every seed, and every crash there ever was.
 test "fuzz corpus: connection" {
     try replayAll("connection");
+}
+
+test "fuzz corpus: deflate" {
+    try replayAll("deflate");
 }
 
 test "fuzz corpus: frames" {

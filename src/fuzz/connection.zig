@@ -8,6 +8,7 @@
 //! Payload: a byte for the kind of conversation, a byte of options, then the bytes of the server.
 
 const std = @import("std");
+const Inflater = @import("../deflate.zig").Inflater;
 const Input = @import("input.zig").Input;
 const Parser = @import("../ws/parser.zig").Parser;
 const Pin = @import("../ringbuffer.zig").Pin;
@@ -18,6 +19,7 @@ const frames = @import("../testing/frames.zig");
 const http = @import("../http.zig");
 const types = @import("../connection/types.zig");
 const ws = @import("../ws.zig");
+const zlib = @import("../deflate.zig").zlib;
 
 const Bed = bed_module.Bed;
 const Gpa = std.mem.Allocator;
@@ -58,7 +60,7 @@ pub fn run(gpa: Gpa, bytes: []const u8) !void {
     try owner.drive();
     const request_size = kernel.sent.items.len;
     switch (kind) {
-        .open, .open_and_answered => kernel.feed(try owner.bed.upgradeResponse()),
+        .open, .open_and_answered => kernel.feed(try owner.upgradeResponse()),
         .upgrade => input.payload = try withAccept(&owner.bed, input.payload),
         .get => {},
     }
@@ -70,7 +72,8 @@ pub fn run(gpa: Gpa, bytes: []const u8) !void {
         .upgrade => {},
         .get => try owner.judgeBody(),
     }
-    if (kind != .get) try owner.judgeSent(kernel.sent.items[request_size..]);
+    const deflates = owner.bed.connection.options.compression != null;
+    if (kind != .get and !deflates) try owner.judgeSent(kernel.sent.items[request_size..]);
 }
 
 fn withAccept(bed: *Bed, response: []const u8) ![]const u8 {
@@ -97,8 +100,15 @@ fn optionsOf(kind: Kind, flags: u8) types.Options {
     }
     if (flags & 16 != 0) options.send_ring_capacity = 4096;
     if (flags & 32 != 0) options.subprotocols = &.{ "trade", "book" };
+    if (flags & 64 != 0) {
+        const api = zlib.load(&.{}) catch return options; // Then it is not offered.
+        options.compression = .{ .api = api, .offer = .{}, .level = 6, .size_min = 0 };
+    }
     return options;
 }
+
+/// What a server says that takes the offer of compression.
+const compression_line = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
 /// A message that the owner keeps, and what it said when it came.
 const Kept = struct {
@@ -116,6 +126,14 @@ const Owner = struct {
     keeps: bool = false,
     /// Of what the peer says, some was never read or not delivered.
     cut_short: bool = false,
+
+    /// It takes compression if that was offered.
+    fn upgradeResponse(owner: *Owner) ![]const u8 {
+        const response = try owner.bed.upgradeResponse();
+        if (owner.bed.connection.options.compression == null) return response;
+        const fields = response[0 .. response.len - "\r\n".len];
+        return std.mem.concat(owner.bed.arena(), u8, &.{ fields, compression_line, "\r\n" });
+    }
 
     /// The server's bytes, piece by piece, and what happens between the pieces.
     fn converse(owner: *Owner, takes_part: bool) !void {
@@ -140,7 +158,8 @@ const Owner = struct {
             7 => owner.keeps = false,
             8 => owner.releaseAll(),
             9 => kernel.thenSend(.{ .takes = 3 }),
-            10 => kernel.thenSend(.would_block),
+            // The scripted kernel takes more after a wait, and a spin waits for nothing.
+            10 => if (!kernel.spins_allowed) kernel.thenSend(.would_block),
             11 => kernel.thenSend(.{ .fails = error.BrokenPipe }),
             12 => if (!kernel.spins_allowed) kernel.then(.{ .pause_ns = std.time.ns_per_s }),
             13 => kernel.then(.spurious),
@@ -212,7 +231,7 @@ const Owner = struct {
     fn keep(owner: *Owner, payload: []const u8) !void {
         const kept = try owner.gpa.create(Kept);
         errdefer owner.gpa.destroy(kept);
-        const ring = owner.bed.connection.receive_ring.?;
+        const ring = owner.bed.connection.ringOf(payload);
         kept.* = .{
             .pin = undefined,
             .ring = ring,
@@ -236,29 +255,52 @@ const Owner = struct {
 
     fn judgeMessages(owner: *Owner) !void {
         const bed = &owner.bed;
-        const options = &bed.connection.options;
+        var seen = bed.seen.items;
+        try expectEqual(Seen{ .opened = 101 }, seen[0]);
+        seen = seen[1..];
+        for (try owner.expectedMessages()) |expected| {
+            if (seen.len == 0 or seen[0] != .message) {
+                return expect(owner.cut_short or bed.connection.close_sent != null);
+            }
+            try testing.expectEqualDeep(expected, seen[0]);
+            seen = seen[1..];
+        }
+        for (seen) |event| try expect(event == .closed);
+    }
+
+    /// What the parser, and behind it the inflater, make of all bytes at once.
+    fn expectedMessages(owner: *Owner) ![]const Seen {
+        const arena = owner.bed.arena();
+        const options = &owner.bed.connection.options;
         const wire = kernel.keep(owner.input.payload);
         var parser: Parser = .init(.{
             .message_size_max = options.message_size_max,
             .validate_utf8 = options.validate_utf8,
+            .allows_compression = options.compression != null,
         });
-        var seen = bed.seen.items;
-        try expectEqual(Seen{ .opened = 101 }, seen[0]);
-        seen = seen[1..];
-        while (parser.next(wire) catch null) |event| {
-            const message = switch (event) {
-                .message => |message| message,
-                .ping, .pong, .close => continue,
-            };
-            if (seen.len == 0 or seen[0] != .message) {
-                return expect(owner.cut_short or bed.connection.close_sent != null);
-            }
-            try expectEqual(message.opcode, seen[0].message.opcode);
-            try expectEqual(message.fragmented, seen[0].message.fragmented);
-            try testing.expectEqualSlices(u8, message.payload, seen[0].message.payload);
-            seen = seen[1..];
+        var inflater: Inflater = undefined;
+        if (options.compression) |compression| {
+            const window: Inflater.Options = .{ .window_bits = 15, .no_context_takeover = false };
+            try inflater.init(compression.api, window);
         }
-        for (seen) |event| try expect(event == .closed);
+        defer if (options.compression != null) inflater.deinit();
+
+        var expected: std.ArrayList(Seen) = .empty;
+        while (parser.next(wire) catch null) |event| switch (event) {
+            .message => |message| try expected.append(arena, .of(.{ .message = message })),
+            .compressed => |compressed| {
+                var message = compressed;
+                message.payload = try arena.alloc(u8, options.message_size_max);
+                const step = inflater.next(compressed.payload, message.payload) catch break;
+                if (!step.done) break;
+                message.payload = message.payload[0..step.output_size];
+                const judged = message.opcode == .text and options.validate_utf8;
+                if (judged and !std.unicode.utf8ValidateSlice(message.payload)) break;
+                try expected.append(arena, .of(.{ .message = message }));
+            },
+            .ping, .pong, .close => {},
+        };
+        return expected.items;
     }
 
     /// A body that is said to be complete is what the decoder makes of all bytes at once.

@@ -21,6 +21,7 @@ pub fn run(gpa: std.mem.Allocator, bytes: []const u8) !void {
     const options: Parser.Options = .{
         .validate_utf8 = flags & 1 == 0,
         .message_size_max = if (flags & 2 == 0) 1 << 20 else size_choice,
+        .allows_compression = flags & 4 != 0,
     };
     var expected: std.ArrayList(u8) = .empty;
     defer expected.deinit(gpa);

@@ -11,6 +11,7 @@ const Guarded = @import("guarded.zig").Guarded;
 const Input = @import("input.zig").Input;
 const http = @import("../http.zig");
 const handshake = @import("../ws/handshake.zig");
+const permessage_deflate = @import("../ws/permessage_deflate.zig");
 
 const Bytes = std.ArrayList(u8);
 const Gpa = std.mem.Allocator;
@@ -19,7 +20,7 @@ const expect = testing.expect;
 
 pub fn run(gpa: Gpa, bytes: []const u8) !void {
     var input: Input = .init(bytes);
-    const method_is_head = input.takeByte() & 1 == 1;
+    const flags = input.takeByte();
     var guarded: Guarded = try .init(input.payload.len);
     defer guarded.deinit();
     const wire = guarded.place(input.payload);
@@ -32,8 +33,8 @@ pub fn run(gpa: Gpa, bytes: []const u8) !void {
     try testing.expectEqualDeep(whole, pieces);
     const head = whole orelse return;
     try judgeHead(&head, wire);
-    try judgeUpgrade(&head);
-    try judgeBody(gpa, &head, method_is_head, wire[head.size..], &input);
+    try judgeUpgrade(&head, flags);
+    try judgeBody(gpa, &head, flags & 1 == 1, wire[head.size..], &input);
 }
 
 fn parseWhole(wire: []const u8) !?http.Head {
@@ -70,20 +71,41 @@ fn judgeHead(head: *const http.Head, wire: []const u8) !void {
     try testing.expectEqual(head.field_count, count);
 }
 
-/// Only an answer that says everything may open a WebSocket.
-fn judgeUpgrade(head: *const http.Head) !void {
+/// Only an answer that says everything may open a WebSocket, with what was offered.
+fn judgeUpgrade(head: *const http.Head, flags: u8) !void {
     if (head.status != 101) return;
+    const url = try http.Url.parse("ws://localhost");
     const key = handshake.keyFrom("0123456789abcdef");
-    const offered = [_][]const u8{ "trade", "book" };
-    const chosen = handshake.checkResponse(head, &key, &offered) catch |err| {
-        return expect(handshake.describe(err).len > 0);
+    const offer: permessage_deflate.Offer = .{
+        .server_no_context_takeover = flags & 4 != 0,
+        .client_no_context_takeover = flags & 8 != 0,
+        .server_max_window_bits = if (flags & 16 != 0) 10 else null,
+        .client_max_window_bits = if (flags & 32 != 0) 11 else null,
     };
+    const agreement = handshake.checkResponse(head, .{
+        .url = &url,
+        .key = &key,
+        .subprotocols = &.{ "trade", "book" },
+        .compression = if (flags & 2 != 0) offer else null,
+    }) catch |err| return expect(handshake.describe(err).len > 0);
+
     try testing.expectEqual(1, head.headerCount("Sec-WebSocket-Accept"));
     const accept = handshake.acceptValue(&key);
     try testing.expectEqualStrings(&accept, head.header("Sec-WebSocket-Accept").?);
-    try testing.expectEqual(@intFromBool(chosen != null), head.headerCount(
-        "Sec-WebSocket-Protocol",
-    ));
+    const subprotocols = head.headerCount("Sec-WebSocket-Protocol");
+    try testing.expectEqual(@intFromBool(agreement.subprotocol != null), subprotocols);
+    const compression = agreement.compression orelse
+        return expect(!head.hasToken("Sec-WebSocket-Extensions", permessage_deflate.name));
+    try expect(flags & 2 != 0);
+    try expect(head.headerCount("Sec-WebSocket-Extensions") > 0);
+    for ([_]u8{ compression.server_max_window_bits, compression.client_max_window_bits }) |bits| {
+        try expect(bits >= 8 and bits <= 15);
+    }
+    // What was asked for is granted.
+    if (flags & 4 != 0) try expect(compression.server_no_context_takeover);
+    if (flags & 8 != 0) try expect(compression.client_no_context_takeover);
+    if (flags & 16 != 0) try expect(compression.server_max_window_bits <= 10);
+    if (flags & 32 != 0) try expect(compression.client_max_window_bits <= 11);
 }
 
 /// What became of a body.

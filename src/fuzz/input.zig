@@ -15,6 +15,8 @@ pub const Input = struct {
     payload: []const u8,
     choices: []const u8,
     choices_used: usize = 0,
+    /// Bytes that `random` has given.
+    draws: usize = 0,
 
     pub fn init(bytes: []const u8) Input {
         if (bytes.len == 0) return .{ .payload = "", .choices = "" };
@@ -64,13 +66,16 @@ pub const Input = struct {
     }
 
     /// For whom a `std.Random` decides by booleans. (Numbers with other bounds are drawn until
-    /// one fits, and repeated choices may never.)
+    /// one fits, and repeated choices may never.) No boolean is the same for ever.
     pub fn random(input: *Input) std.Random {
         return .init(input, fill);
     }
 
     fn fill(input: *Input, buffer: []u8) void {
-        for (buffer) |*byte| byte.* = input.choose();
+        for (buffer) |*byte| {
+            byte.* = input.choose() ^ @as(u8, if (input.draws / 8 % 2 == 1) 0xff else 0);
+            input.draws += 1;
+        }
     }
 };
 

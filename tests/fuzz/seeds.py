@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -85,6 +86,34 @@ STREAMS: Seeds = {
 }
 
 
+def compress(*messages: bytes, window_bits: int = 15, level: int = 6) -> list[bytes]:
+    """As permessage-deflate does (RFC 7692, section 7.2.1), with context takeover."""
+    deflater = zlib.compressobj(level, wbits=-window_bits)
+    return [
+        (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        for message in messages
+    ]
+
+
+RSV1 = 4
+
+COMPRESSED: Seeds = {
+    "compressed": b"".join(
+        frame(TEXT, payload, reserved=RSV1) for payload in compress(TRADE, TRADE, b"a" * 500)
+    ),
+    "compressed_fragments": frame(TEXT, compress(TRADE)[0][:9], fin=False, reserved=RSV1)
+    + frame(PING)
+    + frame(CONTINUATION, compress(TRADE)[0][9:]),
+    "compressed_and_not": frame(TEXT, TRADE) + frame(TEXT, compress(TRADE)[0], reserved=RSV1),
+    "compressed_continuation": frame(TEXT, b"a", fin=False) + frame(0, b"b", reserved=RSV1),
+    "compressed_ping": frame(PING, reserved=RSV1),
+    "compressed_bad_text": frame(TEXT, compress(b"ok \xff")[0], reserved=RSV1),
+    "compressed_garbage": frame(BINARY, b"\xff\xff\xff", reserved=RSV1),
+    "compressed_empty": frame(BINARY, b"\x00", reserved=RSV1) + frame(TEXT, reserved=RSV1),
+    "compressed_large": frame(BINARY, compress(bytes(40_000))[0], reserved=RSV1),
+}
+
+
 def frames() -> Seeds:
     """Options: validate or not, and a limit for messages or none."""
     seeds = {}
@@ -92,6 +121,8 @@ def frames() -> Seeds:
         seeds[name] = b"\x00\x00" + wire + AT_ONCE
         if len(wire) < 1000:
             seeds[f"{name}_in_pieces"] = b"\x00\x00" + wire + choices(*IN_PIECES)
+    for name, wire in COMPRESSED.items():
+        seeds[name] = b"\x04\x00" + wire + choices(*IN_PIECES)
     for name in ("utf8_surrogate", "utf8_over_fragments"):
         seeds[f"{name}_unchecked"] = b"\x01\x00" + STREAMS[name] + choices(0)
     for name in ("fragments", "length_16", "control_between_fragments"):
@@ -151,8 +182,21 @@ RESPONSES: Seeds = {
 }
 
 
+EXTENSIONS = {
+    "plain": b"permessage-deflate",
+    "full": b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+    b"server_max_window_bits=10; client_max_window_bits=11",
+    "quoted": b'permessage-deflate; server_max_window_bits="9"',
+    "repeated": b"permessage-deflate, permessage-deflate",
+    "unknown": b"permessage-deflate; x=1",
+    "other": b"permessage-bzip2",
+    "malformed": b"permessage-deflate;",
+    "window_too_large": b"permessage-deflate; server_max_window_bits=16",
+}
+
+
 def http() -> Seeds:
-    """Options: whether the request was HEAD."""
+    """Options: whether the request was HEAD, and what compression it offered."""
     seeds = {}
     for name, wire in RESPONSES.items():
         seeds[name] = b"\x00" + wire + AT_ONCE
@@ -162,9 +206,10 @@ def http() -> Seeds:
     seeds["upgrade_subprotocol"] = (
         b"\x00" + upgrade(ACCEPT, b"Sec-WebSocket-Protocol: book") + AT_ONCE
     )
-    seeds["upgrade_extension"] = (
-        b"\x00" + upgrade(ACCEPT, b"Sec-WebSocket-Extensions: permessage-deflate") + AT_ONCE
-    )
+    for name, value in EXTENSIONS.items():
+        wire = upgrade(ACCEPT, b"Sec-WebSocket-Extensions: " + value) + AT_ONCE
+        for offer in (0x00, 0x02, 0x3E):
+            seeds[f"extension_{name}_{offer:02x}"] = bytes([offer]) + wire
     seeds["upgrade_wrong_accept"] = b"\x00" + upgrade(ACCEPT.lower()) + AT_ONCE
     return seeds
 
@@ -202,6 +247,54 @@ def url() -> Seeds:
         "subprotocol_bad": "ws://example.com/\na,b",
     }
     return {name: text.encode() + AT_ONCE for name, text in texts.items()}
+
+
+def sized(*messages: bytes) -> bytes:
+    parts = []
+    for message in messages:
+        size = len(message)
+        parts.append(bytes([size]) if size < 128 else bytes([128 + size // 256, size % 256]))
+        parts.append(message)
+    return b"".join(parts)
+
+
+def stored(payload: bytes, *, final: bool) -> bytes:
+    """A block without compression (RFC 1951, section 3.2.4)."""
+    return struct.pack("<BHH", final, len(payload), 0xFFFF ^ len(payload)) + payload
+
+
+def deflate() -> Seeds:
+    """First what to do, then the size of the window and the level."""
+    hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00"  # RFC 7692, section 7.2.3.1.
+    texts = [TRADE, TRADE[::-1], TRADE, b"a" * 3000, bytes(range(256))]
+    streams = {
+        "hello": [hello],
+        "hello_again": [hello, b"\xf2\x00\x11\x00\x00"],
+        "not_compressed": [stored(b"Hello", final=False) + b"\x00"],
+        "final_block": [b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"],
+        "two_blocks": [b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"],
+        "after_final_block": [stored(b"a", final=True) + hello, hello],
+        "empty": [b"\x00", b""],
+        "distance_too_far": [b"\xf2\x00\x11\x00\x00"],
+        "bad_block_type": [b"\x07"],
+        "bad_stored_size": [b"\x00\x05\x00\x05\x00hello"],
+        "cut_off": [compress(TRADE)[0][:-5]],
+        "takeover": compress(*texts),
+        "dynamic_codes": compress(bytes(index * index % 251 for index in range(1500)), level=9),
+        "window_small": compress(*texts, window_bits=9),
+        "bomb": compress(bytes(300_000)),
+    }
+    seeds = {}
+    for name, messages in streams.items():
+        how = AT_ONCE if len(name) % 2 else choices(*IN_PIECES)
+        seeds[f"inflate_{name}"] = b"\x00\x07" + sized(*messages) + how
+        seeds[f"inflate_{name}_no_takeover"] = b"\x02\x01" + sized(*messages) + how
+    for level in range(10):
+        sizes = bytes([level * 8 + level % 7 + 1])
+        seeds[f"deflate_{level}"] = b"\x01" + sizes + sized(*texts) + choices(*IN_PIECES)
+    seeds["deflate_no_takeover"] = b"\x03\x37" + sized(*texts) + AT_ONCE
+    seeds["deflate_little_room"] = b"\x01\x37" + sized(*texts) + choices(1, 9, 1, 0x41, 1, 0xC0)
+    return seeds
 
 
 DATA, HANDSHAKE, ALERT, ANY_TYPE, LONG_DATA, RAW, CHANGED, PADDED = range(8)
@@ -285,6 +378,9 @@ def connection() -> Seeds:
             continue
         seeds[f"frames_{name}"] = bytes([OPEN, 0]) + wire + AT_ONCE
         seeds[f"pieces_{name}"] = bytes([OPEN, len(wire) % 64]) + wire + choices(*IN_PIECES)
+    for name, wire in COMPRESSED.items():
+        seeds[f"frames_{name}"] = bytes([OPEN, 64]) + wire + AT_ONCE
+        seeds[f"owner_{name}"] = bytes([OPEN_AND_ANSWERED, 64 + 8]) + wire + choices(1, 0x50, 1, 0)
     stream = STREAMS["many_messages"] + STREAMS["control_between_fragments"] + STREAMS["close"]
     for number in range(16):
         # What the owner does after each piece: see `Owner.act`.
@@ -305,6 +401,7 @@ def connection() -> Seeds:
 
 TARGETS = {
     "connection": connection,
+    "deflate": deflate,
     "frames": frames,
     "http": http,
     "records": records,
