@@ -166,6 +166,7 @@ def keep(program: Path, target: str) -> None:
     command = [
         *command_for(program, target),
         "-merge=1",
+        "-use_counters=0",  # An edge that is taken more often than before is no reason to keep.
         str(FUZZ / "corpus" / target),
         str(BUILD / target / "found"),
     ]

@@ -195,12 +195,30 @@ EXTENSIONS = {
 }
 
 
+#: Around the lines between chunks, where recipients are known to differ.
+CHUNK_LINES = {
+    "space_behind_size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "space_before_size": b" 5\r\nhello\r\n0\r\n\r\n",
+    "tab_before_extension": b"5\t;x\r\nhello\r\n0\r\n\r\n",
+    "two_carriage_returns": b"5\r\r\nhello\r\n0\r\n\r\n",
+    "line_feed_only": b"5\nhello\r\n0\r\n\r\n",
+    "line_feed_in_extension": b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+    "prefix": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "capitals": b"0A\r\n0123456789\r\n0\r\n\r\n",
+    "end_without_carriage_return": b"5\r\nhello\n0\r\n\r\n",
+    "end_of_body_without_line_feed": b"0\r\n\r\r\n",
+    "trailer_without_line_feed": b"0\r\na: b\rc\r\n\r\n",
+}
+
+
 def http() -> Seeds:
     """Options: whether the request was HEAD, and what compression it offered."""
     seeds = {}
     for name, wire in RESPONSES.items():
         seeds[name] = b"\x00" + wire + AT_ONCE
         seeds[f"{name}_in_pieces"] = b"\x00" + wire + choices(*IN_PIECES)
+    for name, body in CHUNK_LINES.items():
+        seeds[f"chunk_{name}"] = b"\x00" + response(b"200 OK", CHUNKED, body) + AT_ONCE
     seeds["head_of_ok"] = b"\x01" + RESPONSES["ok"] + AT_ONCE
     seeds["upgrade"] = b"\x00" + upgrade(ACCEPT) + AT_ONCE
     seeds["upgrade_subprotocol"] = (
