@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import ssl
 import threading
@@ -355,6 +356,28 @@ def test_burst_of_fragments_followed_by_silence_is_delivered(serve_both: Serve, 
             opcode = BINARY if index == 0 else CONTINUATION
             peer.send(encode_frame(opcode, fragment, fin=index == count - 1))
         receive(client, inbox, 1)
+    assert inbox.payloads == [b"".join(fragments)]
+
+
+@pytest.mark.parametrize("tls", ["direct", "openssl"])
+@pytest.mark.parametrize("in_one_write", [False, True])
+@pytest.mark.parametrize("count", [51, 100])
+def test_fragments_over_tls_are_delivered_by_one_poll(
+    serve: Serve, tls: str, in_one_write: bool, count: int
+) -> None:
+    """No later read gives the engine another chance, nor does the program call it again."""
+    fragments = [bytes([index]) * 1300 for index in range(count)]
+    frames = [
+        encode_frame(CONTINUATION if index else BINARY, fragment, fin=index == count - 1)
+        for index, fragment in enumerate(fragments)
+    ]
+    inbox = Inbox()
+    with connected(functools.partial(serve, tls=True), inbox, tls=tls) as (client, peer):
+        assert client.info()["engine"] == tls
+        # One write is cut into the largest records; else each fragment has its own.
+        for data in [b"".join(frames)] if in_one_write else frames:
+            peer.send(data)
+        assert client.poll(SOON) == 1
     assert inbox.payloads == [b"".join(fragments)]
 
 
