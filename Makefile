@@ -11,12 +11,13 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
 	@echo "make test              every test: core, extension, safe build, lint, types, integration"
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
+	@echo "make autobahn          every case of the Autobahn TestSuite, and docs/conformance.md"
 	@echo "make build             the extension, into this checkout"
 	@echo "make soak              recorded data at 20 times its speed through faults, for 10 minutes"
 	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
@@ -47,13 +48,16 @@ test-core: $(VENV)/.installed
 test-python: build
 	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration
 
+# What is long, or not about the core.
+NOT_SAFE = $(addprefix --ignore=tests/,integration exchange package autobahn test_soak.py)
+
 # The same tests once more with every assertion of the core switched on, and with the AEAD that is
 # there for every machine.
 test-safe: build
 	rm -rf build/safe && mkdir -p build/safe
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
 	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
-	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest --ignore=tests/integration --ignore=tests/exchange --ignore=tests/package --ignore=tests/test_soak.py --fault-seeds=250
+	HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest $(NOT_SAFE) --fault-seeds=250
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s
@@ -73,6 +77,10 @@ fuzz: $(VENV)/.installed
 
 fuzz-smoke: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/run.py --seconds 60
+
+# Needs a CPython 2.7, and installs the suite beside it. A part of it is in test-python.
+autobahn: build
+	$(BIN)/python -m tests.autobahn --write docs/conformance.md
 
 check: $(VENV)/.installed
 	$(ZIG) build check

@@ -1,0 +1,53 @@
+"""Starts the suite's fuzzing server. The only file here for CPython 2.7.
+
+Its argument is the file with the suite's options, as JSON. The suite itself would listen on every
+interface, on a port that has to be known before. Here it listens on the loopback, on a free port,
+and says in the first and only line of its output which one that is, which cases it plays, and what
+their sections are called. What the suite prints goes to standard error. The server ends when its
+standard input does, so that it never outlives the one who started it.
+"""
+
+import json
+import os
+import sys
+import threading
+
+from autobahntestsuite import _version, fuzzing
+from twisted.internet import reactor
+
+from autobahn.twisted.websocket import listenWS  # The suite's own framework, not this folder.
+
+first_line = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
+def listen_on_the_loopback(factory, tls_context=None):
+    listener = listenWS(factory, tls_context, interface="127.0.0.1")
+    ready = {
+        "version": _version.__version__,
+        "port": listener.getHost().port,
+        "cases": factory.specCases,
+        "titles": fuzzing.CaseCategories,
+    }
+    first_line.write(json.dumps(ready) + "\n")
+    first_line.close()
+    return listener
+
+
+def stop_at_the_end_of_input():
+    sys.stdin.read()
+    reactor.callFromThread(reactor.stop)
+
+
+def main():
+    with open(sys.argv[1]) as file:
+        options = json.load(file)
+    fuzzing.listenWS = listen_on_the_loopback
+    fuzzing.startServer(options, 0)  # 0: without its web page, which is for browsers.
+    watcher = threading.Thread(target=stop_at_the_end_of_input)
+    watcher.daemon = True
+    watcher.start()
+    reactor.run()
+
+
+main()
