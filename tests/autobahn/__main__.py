@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import environment, report
@@ -13,6 +16,10 @@ from .suite import SuiteError
 from .verdicts import failures, missing_cases, summary
 
 ROOT = Path(__file__).parents[2]
+
+
+class Stopped(Exception):
+    """Another variant has failed, or somebody pressed Ctrl-C."""
 
 
 def names(text: str) -> list[str]:
@@ -24,6 +31,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", type=names, default=list(VARIANTS), metavar="NAMES")
     parser.add_argument(
         "--cases", type=names, metavar="NUMBERS", help="as in 6.4,9.1.1; without it, all"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="variants at a time; all CPUs"
     )
     parser.add_argument("--reports", type=Path, default=ROOT / "build" / "autobahn")
     parser.add_argument("--write", type=Path, help="the page for docs/; for a run of everything")
@@ -46,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         python = environment.provide()
-        outcomes = [play_variant(python, name, options) for name in options.variants]
+        outcomes = play_variants(python, options)
     except (environment.Unavailable, SuiteError) as error:
         print(f"The Autobahn TestSuite cannot run: {error}", file=sys.stderr)
         return 1
@@ -56,21 +66,54 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(map(passed, outcomes)) else 1
 
 
-def play_variant(python: Path, name: str, options: argparse.Namespace) -> Outcome:
+def play_variants(python: Path, options: argparse.Namespace) -> list[Outcome]:
+    """Some at a time. An error in one of them, or Ctrl-C, ends all at their next case."""
+    stopping = threading.Event()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        plays = [
+            pool.submit(play_variant, python, name, options, stopping) for name in options.variants
+        ]
+        try:
+            return [play.result() for play in plays]
+        except BaseException:
+            stopping.set()
+            raise
+
+
+def play_variant(
+    python: Path, name: str, options: argparse.Namespace, stopping: threading.Event
+) -> Outcome:
     """One variant, with its progress and its failures on the terminal."""
+
+    def wanted(case: str) -> bool:
+        return is_wanted(case, options.cases)
+
+    def played(case: str) -> None:
+        if stopping.is_set():
+            raise Stopped
+        show(f"{name} {case}")
+
     started = time.monotonic()
     folder = options.reports / name
-    outcome = run(python, VARIANTS[name], lambda case: is_wanted(case, options.cases), folder, show)
-    show("")
+    outcome = run(python, VARIANTS[name], wanted, folder, played)
     seconds = time.monotonic() - started
-    print(f"\r{name}: {summary(outcome.picked, outcome.verdicts) or 'no case'}; {seconds:.0f} s")
-    for line in missing_cases(outcome.cases):
-        print(f"  {line}")
-    for case, verdict in failures(outcome.picked, outcome.verdicts).items():
-        print(f"  {case} {verdict}")
-    if failures(outcome.picked, outcome.verdicts):
-        print(f"  What was on the wire: {folder / 'index.html'}")
+    show("")
+    print("\n".join([f"\r{name}: {told(outcome)}; {seconds:.0f} s", *complaints(outcome, folder)]))
     return outcome
+
+
+def told(outcome: Outcome) -> str:
+    """The verdicts in one line."""
+    return summary(outcome.picked, outcome.verdicts) or "no case"
+
+
+def complaints(outcome: Outcome, folder: Path) -> list[str]:
+    """What did not pass, and where to look."""
+    failed = failures(outcome.picked, outcome.verdicts)
+    lines = [*missing_cases(outcome.cases), *(f"{case} {failed[case]}" for case in failed)]
+    if failed:
+        lines.append(f"what was on the wire: {folder / 'index.html'}")
+    return [f"  {line}" for line in lines]
 
 
 def passed(outcome: Outcome) -> bool:
@@ -80,10 +123,10 @@ def passed(outcome: Outcome) -> bool:
     return not failures(outcome.picked, outcome.verdicts)
 
 
-def show(case: str) -> None:
-    """Progress, on one line of a terminal."""
+def show(progress: str) -> None:
+    """On one line of a terminal."""
     if sys.stdout.isatty():
-        print(f"\r{case:<10}", end="", flush=True)
+        print(f"\r{progress:<30}", end="", flush=True)
 
 
 if __name__ == "__main__":

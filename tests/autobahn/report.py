@@ -37,8 +37,9 @@ RFC 6455 and RFC 7692 allow and what they forbid, and judges the answers. These 
 - INFORMATIONAL: the RFC leaves the outcome open, so the suite never says anything else:
   {informational}.
 - `tls="direct"` and `tls="openssl"` are the engines of the TLS records. Over `ws://` there is none.
-- The client has its default options. Only {large} have messages of 8 and 16 MiB, for which
-  `max_message_size` and both rings have to be larger.
+- The client has its default options, but for two things. In sections 12 and 13 it has
+  `compression=Deflate(threshold=1)`, so that small messages are compressed, too. In {large}
+  it has larger rings and a larger `max_message_size`, for messages of 8 and 16 MiB.
 
 ## Other clients
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import hftws
 
-from .echo import CASE_TIMEOUT, Echo, options_of
+from .echo import CASE_TIMEOUT, COMPRESSION_SECTIONS, Echo, options_of
 from .suite import Suite
 from .verdicts import Verdict, section_of
 
@@ -19,7 +19,7 @@ __all__ = ["VARIANTS", "Outcome", "Variant", "run"]
 
 #: Cases of these sections are played alone. They keep the server, which is a single thread, busy
 #: for so long that it would miss the closing handshakes of others: it waits a second for those.
-HEAVY_SECTIONS = {9, 12, 13}
+HEAVY_SECTIONS = {9, *COMPRESSION_SECTIONS}
 
 #: How many of the others are played at a time. Some of them mostly wait.
 WORKERS = 4
@@ -74,7 +74,7 @@ def run(
 
     :param python: the one that has the suite.
     :param folder: where the server's report and output go.
-    :param show: called with each case when it has been played.
+    :param show: called with each case when it has been played; what it raises ends the run.
     """
     with Suite(python, variant.scheme, folder) as suite:
         picked = [case for case in suite.cases if wanted(case)]
