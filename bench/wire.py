@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import random
 import ssl
 import zlib
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 
 #: TLS 1.3: header, content type and tag of a record.
 RECORD_OVERHEAD = 22
+
+#: Bytes of plaintext that a record holds at most.
+RECORD_MAX = 1 << 14
 
 #: What a server can be asked for: the name in a case, and the cipher suite.
 SUITES = {
@@ -59,8 +63,10 @@ def group(frames: list[bytes], size: int) -> list[bytes]:
 
 
 def wire_size(units: Iterable[bytes], *, secure: bool) -> int:
-    """Bytes on the wire of these units, each in a record of its own if there is TLS."""
-    return sum(len(unit) + (RECORD_OVERHEAD if secure else 0) for unit in units)
+    """Bytes on the wire of these units, each in records of its own if there is TLS."""
+    if not secure:
+        return sum(map(len, units))
+    return sum(len(unit) + RECORD_OVERHEAD * math.ceil(len(unit) / RECORD_MAX) for unit in units)
 
 
 @dataclass

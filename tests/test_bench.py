@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +159,32 @@ def test_messages_have_their_size_and_differ() -> None:
     assert len(set(messages)) == 100
     assert all(json.loads(message)["s"] == "BTCUSDT" for message in messages)
     assert messages == wire.market_messages(100, 300)
+
+
+def test_size_on_the_wire_is_what_tls_makes_of_it(tmp_path: Path) -> None:
+    """A message can be larger than a record: the drain waits for exactly so many bytes."""
+    from bench import server, wire
+
+    certificates = server.Certificates.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.load_cert_chain(certificates.certificate)
+    tls = wire.TLSServer(context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trust = ssl.create_default_context(cafile=str(certificates.ca_file))
+    client = trust.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    done = False
+    while not done:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        tls.feed(outgoing.read())
+        done, answer = tls.handshake()
+        incoming.write(answer)
+    for size in (1, wire.RECORD_MAX, wire.RECORD_MAX + 1, 3 * wire.RECORD_MAX):
+        unit = bytes(size)
+        assert wire.wire_size([unit], secure=True) == len(tls.seal(unit))
+        assert wire.wire_size([unit], secure=False) == size
 
 
 @pytest.fixture(scope="module")
