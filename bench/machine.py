@@ -8,6 +8,7 @@ import platform
 import re
 import ssl
 import subprocess
+import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "openssl": ssl.OPENSSL_VERSION,
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "packages": ", ".join(installed()),
     }
 

@@ -60,7 +60,7 @@ class Plan:
                 if case.once and number > 1:
                     continue
                 for client in self.clients:
-                    if client.takes_part(case.benchmark, case.transport):
+                    if client.takes_part(case):
                         yield number, case, client
 
 

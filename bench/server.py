@@ -28,7 +28,10 @@ BUFFER_SIZE = 32 << 20
 
 
 class Connection:
-    """One client, after its upgrade."""
+    """One client: `open` and `upgrade` it, then send and receive."""
+
+    #: Whether the client offered permessage-deflate, and got it.
+    compressed = False
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         self.socket = connection
@@ -40,18 +43,23 @@ class Connection:
         return None if self._tls is None else self._tls.cipher
 
     def open(self) -> str:
-        """TLS and the upgrade. Returns the path that was asked for, with its query."""
+        """TLS and the request. Returns the path that was asked for, with its query."""
         if self._tls is not None:
             done = False
             while not done:
                 self._tls.feed(self._receive_some())
                 done, answer = self._tls.handshake()
                 self.socket.sendall(answer)
-        request = self._tls.open() if self._tls is not None else b""
-        while b"\r\n\r\n" not in request:
-            request += self._receive()
-        self.socket.sendall(b"".join(self.seal([wire.upgrade_response(request)])))
-        return request.split(b" ", 2)[1].decode()
+        self._request = self._tls.open() if self._tls is not None else b""
+        while b"\r\n\r\n" not in self._request:
+            self._request += self._receive()
+        return self._request.split(b" ", 2)[1].decode()
+
+    def upgrade(self, extension: str) -> None:
+        """Answers the request; with this extension if the client offers permessage-deflate."""
+        self.compressed = bool(extension) and wire.offers_compression(self._request)
+        answer = wire.upgrade_response(self._request, extension if self.compressed else "")
+        self.socket.sendall(b"".join(self.seal([answer])))
 
     def receive(self) -> str | None:
         """The next text message; None when the client goes."""
@@ -108,6 +116,8 @@ def serve_connection(
             name = url.path.strip("/")
             benchmark = importlib.import_module(f"bench.benchmarks.{name}")
             parameters = {key: int(value) for key, value in parse_qsl(url.query)}
+            extension = getattr(benchmark, "extension", lambda parameters: "")
+            connection.upgrade(extension(parameters))
             benchmark.serve(connection, parameters)
     except ConnectionError:  # The client has what it wants.
         pass

@@ -65,8 +65,23 @@ def libssl() -> str:
     """The path of the OpenSSL that Python's own ssl module has loaded."""
     import ssl  # noqa: F401
 
+    path = loaded("libssl")
+    if path is None:
+        raise BuildError("Python's ssl module has OpenSSL built in: there is no library to compare")
+    return path
+
+
+def libz() -> str:
+    """The zlib that Python's own zlib module has loaded; if it has one built in, the system's."""
+    import zlib  # noqa: F401
+
+    return loaded("libz.so") or "libz.so.1"
+
+
+def loaded(name: str) -> str | None:
+    """The path of a library of this process."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = line.split()[-1]
-        if Path(path).name.startswith("libssl"):
+        if Path(path).name.startswith(name):
             return path
-    raise BuildError("Python's ssl module has OpenSSL built in: there is no library to compare")
+    return None

@@ -26,6 +26,9 @@ SUITES = {
 
 LABELS = {"plain": "plain", "aes128": "TLS, AES-128-GCM", "aes256": "TLS, AES-256-GCM"}
 
+#: What a compressed message lacks at its end.
+_EMPTY_BLOCK = b"\x00\x00\xff\xff"
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -47,14 +50,31 @@ def _market_message(number: int, size: int, generator: random.Random) -> bytes:
     return start + generator.randbytes(filler_size).hex()[:filler_size].encode() + b'"}'
 
 
-def text_frame(payload: bytes) -> bytes:
-    """A text message in one unmasked frame, as a server sends it."""
+def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
+    """A text message in one unmasked frame, as a server sends it. Does not compress it."""
+    first = b"\xc1" if compressed else b"\x81"
     size = len(payload)
     if size < 126:
-        return bytes((0x81, size)) + payload
+        return first + bytes((size,)) + payload
     if size < 1 << 16:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+        return first + b"\x7e" + size.to_bytes(2, "big") + payload
+    return first + b"\x7f" + size.to_bytes(8, "big") + payload
+
+
+def deflate(payloads: Iterable[bytes], *, context_takeover: bool) -> list[bytes]:
+    """Compressed as a server does it (RFC 7692, section 7.2.1): level 6, a window of 15 bits.
+
+    The window is empty before the first one. So the same comes out of the same at any time, and a
+    client that still has what was before is none the worse for it.
+    """
+    compressed = []
+    deflater = None
+    for payload in payloads:
+        if deflater is None or not context_takeover:
+            deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+        data = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        compressed.append(data.removesuffix(_EMPTY_BLOCK))
+    return compressed
 
 
 def group(frames: list[bytes], size: int) -> list[bytes]:
@@ -93,28 +113,38 @@ class Checksum:
         return [self.messages, self.size, self.crc]
 
 
-def upgrade_response(request: bytes) -> bytes:
-    """The answer to an upgrade request."""
-    headers = dict(
-        line.lower().split(b":", 1) for line in request.split(b"\r\n")[1:] if b":" in line
-    )
+def request_headers(request: bytes) -> dict[bytes, bytes]:
+    """All in small letters."""
+    return dict(line.lower().split(b":", 1) for line in request.split(b"\r\n")[1:] if b":" in line)
+
+
+def offers_compression(request: bytes) -> bool:
+    offered = request_headers(request).get(b"sec-websocket-extensions", b"")
+    return offered.strip().startswith(b"permessage-deflate")
+
+
+def upgrade_response(request: bytes, extension: str = "") -> bytes:
+    """The answer to an upgrade request, with the extension that the server accepts."""
+    headers = request_headers(request)
     if b"sec-websocket-key" not in headers:
         raise ValueError(f"not an upgrade: {request!r}")
     # The key itself has to keep its capitals.
     start = request.lower().index(b"sec-websocket-key:") + len(b"sec-websocket-key:")
     key = request[start : request.index(b"\r\n", start)].strip()
+    extensions = b"Sec-WebSocket-Extensions: %b\r\n" % extension.encode() if extension else b""
     accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, extensions)
     )
 
 
 class FrameReader:
-    """Takes the frames of a client apart: masked, whole messages."""
+    """Takes the frames of a client apart: masked, whole messages, compressed or not."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._inflater = zlib.decompressobj(-15)
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
@@ -133,9 +163,10 @@ class FrameReader:
             return None
         mask = buffer[start : start + 4]
         payload = bytes(buffer[start + 4 : start + 4 + size])
-        opcode = buffer[0] & 0x0F
+        compressed, opcode = buffer[0] & 0x40, buffer[0] & 0x0F
         del buffer[: start + 4 + size]
-        return opcode, unmask(payload, mask)
+        payload = unmask(payload, mask)
+        return opcode, self._inflater.decompress(payload + _EMPTY_BLOCK) if compressed else payload
 
 
 def unmask(payload: bytes, mask: bytes | bytearray) -> bytes:

@@ -9,6 +9,7 @@ import re
 import ssl
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -32,9 +33,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a tiny run has written."""
     folder = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "bench", "--tiny", "--output", str(folder)]
-    clients = ",".join(["hftws", *FLOORS])
+    clients = ",".join(["hftws", "hftws (not compressed)", *FLOORS])
     done = subprocess.run(
-        [*command, "--only", "drain,replay,burst", "--clients", clients],
+        [*command, "--only", "drain,compression,replay,burst", "--clients", clients],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -61,13 +62,16 @@ def test_json_is_complete(document: Any) -> None:
     assert set(document["machine"]) >= {"date", "commit", "cpu", "kernel", "python", "openssl"}
     assert document["failures"] == []
     assert document["left_out"] == {}
-    assert {line["benchmark"] for line in document["summary"]} == {"drain", "replay", "burst"}
+    ran = {line["benchmark"] for line in document["summary"]}
+    assert ran == {"drain", "compression", "replay", "burst"}
 
 
 def test_every_client_is_measured(document: Any) -> None:
     figures = {(s["client"], s["benchmark"], s["figure"]) for s in document["summary"]}
     for client in ["hftws", *FLOORS]:
         assert (client, "drain", "count") in figures
+        assert (client, "compression", "count") in figures
+        assert (client, "compression", "inflate") in figures or client == "hftws"
         if client != "C read":  # It has no TLS.
             assert (client, "replay", "p99") in figures
             assert (client, "burst", "first_queued") in figures
@@ -79,9 +83,64 @@ def test_everyone_has_the_same_cipher_suite(document: Any) -> None:
     ciphers = {
         process["info"]["cipher"]
         for process in document["processes"]
-        if process["client"] == "hftws" and process["case"] != "plain"
+        if process["client"] == "hftws" and not process["case"].startswith("plain")
     }
     assert ciphers == {"TLS_AES_128_GCM_SHA256"}
+
+
+@pytest.mark.parametrize("transport", ["plain", "TLS, AES-128-GCM"])
+def test_compression_saves_bytes(document: Any, transport: str) -> None:
+    """Everyone who offers it gets the same bytes; who does not gets the messages as they are."""
+
+    def on_the_wire(takeover: str, client: str) -> float:
+        (found,) = (
+            line["median"]
+            for line in document["summary"]
+            if (line["benchmark"], line["case"], line["client"], line["figure"])
+            == ("compression", f"{transport}, {takeover} context takeover", client, "wire")
+        )
+        assert isinstance(found, float)
+        return found
+
+    whole = on_the_wire("with", "hftws (not compressed)")
+    assert on_the_wire("without", "hftws (not compressed)") == whole
+    assert on_the_wire("with", "hftws") < on_the_wire("without", "hftws") < whole
+    for floor in FLOORS:
+        if (floor == "C read") == (transport == "plain"):
+            for takeover in ("with", "without"):
+                assert on_the_wire(takeover, floor) == on_the_wire(takeover, "hftws")
+
+
+def test_compression_is_agreed_on_as_the_case_says(document: Any) -> None:
+    agreed = {
+        (process["client"], process["case"]): process["info"]["compression"]
+        for process in document["processes"]
+        if process["benchmark"] == "compression" and process["client"] not in FLOORS
+    }
+    assert len(agreed) == 8
+    for (client, case), agreement in agreed.items():
+        if client == "hftws (not compressed)":
+            assert agreement is None
+        else:
+            assert agreement["server_no_context_takeover"] == ("without" in case)
+            assert agreement["server_max_window_bits"] == 15
+
+
+def test_only_those_who_can_inflate_take_part() -> None:
+    """Another one would fail, and the whole run with it."""
+    from bench.benchmarks import compression
+    from bench.case import SCALES
+    from bench.clients import SPECS
+
+    with_takeover, without = list(compression.cases(SCALES["tiny"]))[:2]
+    assert with_takeover.parameters["context_takeover"]
+    assert not without.parameters["context_takeover"]
+    assert not SPECS["websocket-rs"].takes_part(with_takeover)
+    assert SPECS["websocket-rs"].takes_part(without)
+    for name in ("hftws", "hftws (not compressed)", "websockets", "aiohttp", "C read"):
+        assert SPECS[name].takes_part(with_takeover)
+    for name in ("picows", "picows (Cython)", "websocket-client", "hftws (busy poll)"):
+        assert not SPECS[name].takes_part(without)
 
 
 def test_markdown_tables_are_whole(output: Path) -> None:
@@ -185,6 +244,58 @@ def test_size_on_the_wire_is_what_tls_makes_of_it(tmp_path: Path) -> None:
         unit = bytes(size)
         assert wire.wire_size([unit], secure=True) == len(tls.seal(unit))
         assert wire.wire_size([unit], secure=False) == size
+
+
+def test_a_compressed_burst_fits_where_the_kernel_gives_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also the client that gets it uncompressed must find all of it in its buffer."""
+    from bench import draining, wire
+    from bench.benchmarks import compression
+
+    monkeypatch.setattr(draining, "burst_capacity", lambda: 10_000)
+    messages = compression.fitting(1000)
+
+    def size(count: int) -> int:
+        units = compression.units({"messages": count}, compressed=False)
+        return wire.wire_size(units, secure=True)
+
+    assert size(messages) <= 10_000 < size(messages + 1)
+    assert compression.fitting(messages - 1) == messages - 1
+
+
+@pytest.mark.parametrize("context_takeover", [True, False])
+def test_messages_are_compressed_as_negotiated(context_takeover: bool) -> None:
+    """With context takeover each needs those before it; without, each can be inflated alone."""
+    from bench import wire
+
+    messages = wire.market_messages(20, 300)
+    deflated = wire.deflate(messages, context_takeover=context_takeover)
+    assert deflated == wire.deflate(messages, context_takeover=context_takeover)
+    common = zlib.decompressobj(-15)
+    for message, data in zip(messages, deflated, strict=True):
+        assert common.decompress(data + b"\x00\x00\xff\xff") == message
+    alone = zlib.decompressobj(-15)
+    last = deflated[-1] + b"\x00\x00\xff\xff"
+    if context_takeover:
+        with pytest.raises(zlib.error):
+            alone.decompress(last)
+    else:
+        assert alone.decompress(last) == messages[-1]
+
+
+def test_the_server_inflates_what_clients_send() -> None:
+    """Those that compress also their requests are understood, in the order of their window."""
+    from bench import wire
+
+    texts = [b"go", b"go", b"report report report"]
+    reader = wire.FrameReader()
+    for data in wire.deflate(texts, context_takeover=True):
+        frame = wire.text_frame(data, compressed=True)
+        mask = b"\x12\x34\x56\x78"
+        reader.feed(bytes((frame[0], frame[1] | 0x80)) + mask + wire.unmask(frame[2:], mask))
+    assert [reader.next() for _ in texts] == [(0x1, text) for text in texts]
+    assert reader.next() is None
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from types import ModuleType
 #: In the order of the report.
 NAMES = (
     "drain",
+    "compression",
     "replay",
     "burst",
     "latency",

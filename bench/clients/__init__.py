@@ -11,6 +11,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.case import Case
 from bench.clients.base import Client
 from bench.consumers import Consumer, Kind
 
@@ -28,12 +29,18 @@ class ClientSpec:
     #: The only transports that it has, or benchmarks that it is for; empty for all.
     transports: tuple[str, ...] = ()
     benchmarks: tuple[str, ...] = ()
+    #: Whether it offers permessage-deflate where the benchmark wants it, and whether it can inflate
+    #: messages that refer to those before them.
+    offers_compression: bool = True
+    context_takeover: bool = True
     #: One line for the reader of the tables.
     note: str = ""
 
-    def takes_part(self, benchmark: str, transport: str) -> bool:
-        return (not self.benchmarks or benchmark in self.benchmarks) and (
-            not self.transports or transport in self.transports
+    def takes_part(self, case: Case) -> bool:
+        return (
+            (not self.benchmarks or case.benchmark in self.benchmarks)
+            and (not self.transports or case.transport in self.transports)
+            and (self.context_takeover or not case.parameters.get("context_takeover"))
         )
 
     def missing(self) -> list[str]:
@@ -44,13 +51,16 @@ class ClientSpec:
 #: The benchmarks in which it shows whether a client sleeps or spins.
 LATENCY = ("replay", "burst", "latency", "echo")
 
-FLOORS = ("drain", "replay", "burst", "latency")
+FLOORS = ("drain", "compression", "replay", "burst", "latency")
 
 #: The benchmarks in which it makes a difference that a listener is compiled.
 RECEIVING = ("drain", "replay", "burst", "latency", "instructions", "connections")
 
 #: The benchmarks for those who can receive from many connections in one thread.
 SINGLE = ("drain", "replay", "burst", "latency", "instructions", "echo", "send", "memory")
+
+#: The benchmarks for those who know no permessage-deflate.
+UNCOMPRESSED = (*SINGLE, "connections")
 
 SPECS = {
     spec.name: spec
@@ -77,6 +87,15 @@ SPECS = {
             note='`timestamps="none"`, `busy_poll=True`: spins, so its CPU time is all the time',
         ),
         ClientSpec(
+            "hftws (not compressed)",
+            "hftws_client",
+            ("hftws",),
+            {"timestamps": "none"},
+            benchmarks=("compression",),
+            offers_compression=False,
+            note='`timestamps="none"`, and no compression offered: the same messages as they are',
+        ),
+        ClientSpec(
             "hftws (stages)",
             "hftws_client",
             ("hftws",),
@@ -88,6 +107,7 @@ SPECS = {
             "picows",
             "picows_client",
             ("picows", "uvloop", "aiofastnet"),
+            benchmarks=UNCOMPRESSED,
             note="core API on uvloop with aiofastnet, its fast transport",
         ),
         ClientSpec(
@@ -109,19 +129,20 @@ SPECS = {
             "websocket-rs",
             "websocket_rs_client",
             ("websocket_rs", "uvloop"),
+            context_takeover=False,
             note="`connect(on_message=…)` on uvloop, in the event loop's own thread",
         ),
         ClientSpec(
             "websockets",
             "websockets_client",
             ("websockets", "uvloop"),
-            note="asyncio API on uvloop, `recv(decode=False)`, no compression, no queue limit",
+            note="asyncio API on uvloop, `recv(decode=False)`, no queue limit",
         ),
         ClientSpec(
             "aiohttp",
             "aiohttp_client",
             ("aiohttp", "uvloop"),
-            note="on uvloop, `decode_text=False`, no compression",
+            note="on uvloop, `decode_text=False`",
         ),
         ClientSpec(
             "websocket-client",
@@ -169,17 +190,24 @@ def open_client(
     total: int = 0,
     *,
     small: bool = False,
+    compressed: bool = False,
     first: Client | None = None,
     consumer: Consumer | None = None,
 ) -> Client:
     """A connected client that hands its messages to a consumer of this kind.
 
     One of many connections is `small`, is driven together with the `first`, and may share its
-    `consumer`.
+    `consumer`. One that is `compressed` offers permessage-deflate, unless its spec does not.
     """
-    module = importlib.import_module(f"bench.clients.{spec.module}")
-    options = {**spec.options, **(module.Adapter.small_options if small else {})}
-    client: Client = module.Adapter(url, ca_file, **options)
+    compressed = compressed and spec.offers_compression
+    adapter = importlib.import_module(f"bench.clients.{spec.module}").Adapter
+    options = {
+        **(adapter.compressed_options if compressed else {}),
+        **spec.options,
+        **(adapter.small_options if small else {}),
+    }
+    client: Client = adapter(url, ca_file, **options)
+    client.compressed = compressed
     client.consumer = consumer or client.make_consumer(kind, total)
     if first is not None:
         client.join(first)

@@ -14,12 +14,20 @@ class Adapter(AsyncioClient[ClientWebSocketResponse]):
     imports = "import asyncio, ssl, aiohttp, uvloop"
     sends: ClassVar[Mapping[str, str]] = {"text": "send(text)", "data": "send_bytes(data)"}
     awaited = True
+    compressed_options: ClassVar[Mapping[str, Any]] = {"window_bits": 15}
+
+    def __init__(self, url: str, ca_file: str, *, window_bits: int = 0) -> None:
+        super().__init__(url, ca_file)
+        self._window_bits = window_bits
 
     async def open(self) -> ClientWebSocketResponse:
         self._session = ClientSession()
         context = self.tls_context
         return await self._session.ws_connect(
-            self.url, ssl=True if context is None else context, decode_text=False
+            self.url,
+            ssl=True if context is None else context,
+            decode_text=False,
+            compress=self._window_bits,
         )
 
     async def write(self, connection: ClientWebSocketResponse, text: str) -> None:

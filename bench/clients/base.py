@@ -24,6 +24,8 @@ class Client(abc.ABC):
 
     form = Form.PAYLOAD
     consumer: Consumer
+    #: Whether it offers permessage-deflate.
+    compressed = False
 
     #: What a program imports to use the library.
     imports: ClassVar[str]
@@ -34,6 +36,8 @@ class Client(abc.ABC):
     awaited: ClassVar[bool] = False
     #: Arguments of the adapter for one of many connections.
     small_options: ClassVar[Mapping[str, Any]] = {}
+    #: Arguments of the adapter to offer permessage-deflate, with any window of the server's.
+    compressed_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, url: str, ca_file: str) -> None:
         self.url = url

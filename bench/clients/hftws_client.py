@@ -28,6 +28,7 @@ class Adapter(Client):
         "send_ring_size": 1 << 18,
         "max_message_size": 1 << 19,
     }
+    compressed_options: ClassVar[Mapping[str, Any]] = {"compression": "deflate"}
 
     def __init__(self, url: str, ca_file: str, **options: Any) -> None:
         super().__init__(url, ca_file)
@@ -84,6 +85,6 @@ class Adapter(Client):
         self._client.close()
 
     def info(self) -> dict[str, Any]:
-        wanted = ("engine", "aead", "tls_version", "cipher", "cipher_suite", "tls_library")
+        wanted = ("engine", "aead", "tls_version", "cipher", "tls_library", "compression")
         info = self._client.info()
         return {key: info[key] for key in wanted if key in info}

@@ -16,10 +16,18 @@ class Adapter(AsyncioClient[NativeClient]):
     form = Form.BUFFER
     imports = "import asyncio, ssl, uvloop, websocket_rs"
     sends: ClassVar[Mapping[str, str]] = {"text": "send(text)", "data": "send(data)"}
+    compressed_options: ClassVar[Mapping[str, Any]] = {"compressed": True}
+
+    def __init__(self, url: str, ca_file: str, *, compressed: bool = False) -> None:
+        super().__init__(url, ca_file)
+        self._compressed = compressed
 
     async def open(self) -> NativeClient:
         return await websocket_rs.connect(
-            self.url, ssl_context=self.tls_context, on_message=self.consumer.callback
+            self.url,
+            ssl_context=self.tls_context,
+            compression=self._compressed,
+            on_message=self.consumer.callback,
         )
 
     async def write(self, connection: NativeClient, text: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from bench.clients.base import AsyncioClient
 
@@ -14,11 +15,18 @@ class Adapter(AsyncioClient[ClientConnection]):
     imports = "import asyncio, ssl, uvloop, websockets.asyncio.client"
     sends: ClassVar[Mapping[str, str]] = {"text": "send(text)", "data": "send(data)"}
     awaited = True
+    compressed_options: ClassVar[Mapping[str, Any]] = {"compressed": True}
+
+    def __init__(self, url: str, ca_file: str, *, compressed: bool = False) -> None:
+        super().__init__(url, ca_file)
+        # Its own compression="deflate" wants a window of 12 bits from the server.
+        self._extensions = [ClientPerMessageDeflateFactory()] if compressed else None
 
     async def open(self) -> ClientConnection:
         return await connect(
             self.url,
             ssl=self.tls_context,
+            extensions=self._extensions,
             compression=None,
             ping_interval=None,
             max_queue=None,

@@ -1,16 +1,18 @@
 /* The floors: what a message costs in C, with the system calls and OpenSSL and nothing else.
  *
  *   floor READER PORT PATH CA_FILE LIBSSL drain MESSAGES BURSTS BURST_SIZE
+ *   floor READER PORT PATH CA_FILE LIBSSL inflate MESSAGES BURSTS BURST_SIZE LIBZ
  *   floor READER PORT PATH CA_FILE LIBSSL stamp MESSAGES BURSTS QUEUED_SIZE
  *
  * READER is read, ssl_read or ssl_read_ahead. `drain` waits until BURST_SIZE bytes lie in the socket
- * and times how long it takes to read and parse them. `stamp` takes the time of each message; after
- * MESSAGES of them comes one more with the sender's times. If QUEUED_SIZE is not 0, it does so again
- * with that many bytes waiting in the socket, and the time of the read instead. The output is the
- * JSON that the client halves of the benchmarks return.
+ * and times how long it takes to read and parse them. `inflate` does so with permessage-deflate,
+ * and then times how long it takes to inflate the payloads once more, alone. `stamp` takes the time
+ * of each message; after MESSAGES of them comes one more with the sender's times. If QUEUED_SIZE is
+ * not 0, it does so again with that many bytes waiting in the socket, and the time of the read
+ * instead. The output is the JSON that the client halves of the benchmarks return.
  *
- * OpenSSL is looked up at run time in the library that Python uses, so that all compare the same
- * one, and no headers are needed.
+ * OpenSSL and zlib are looked up at run time in the libraries that Python uses, so that all compare
+ * the same ones, and no headers are needed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -46,9 +48,31 @@ static struct {
 } openssl;
 enum { SSL_VERIFY_PEER = 1, SSL_CTRL_SET_READ_AHEAD = 41 };
 
+/* z_stream. */
+static struct {
+  const uint8_t *next_in;
+  unsigned avail_in;
+  unsigned long total_in;
+  uint8_t *next_out;
+  unsigned avail_out;
+  unsigned long total_out;
+  const char *msg;
+  void *state, *zalloc, *zfree, *opaque;
+  int data_type;
+  unsigned long adler, reserved;
+} inflater;
+static struct {
+  const char *(*zlibVersion)(void);
+  int (*inflateInit2_)(void *, int, const char *, int);
+  int (*inflate)(void *, int);
+} zlib;
+enum { Z_SYNC_FLUSH = 2, WINDOW_BITS = 15 };
+
 static int descriptor;
 static void *tls; /* NULL on a plain connection. */
-static uint8_t buffer[READ_SIZE];
+/* What ends a compressed message and is not sent. */
+static const uint8_t empty_block[] = {0x00, 0x00, 0xff, 0xff};
+static uint8_t buffer[READ_SIZE + sizeof empty_block];
 static size_t buffered;
 
 static void fail(const char *what) {
@@ -56,10 +80,15 @@ static void fail(const char *what) {
   exit(1);
 }
 
-static void load_openssl(const char *path) {
+static void *load(const char *path) {
   void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
   if (library == NULL)
     fail(dlerror());
+  return library;
+}
+
+static void load_openssl(const char *path) {
+  void *library = load(path);
 #define LOOK_UP(name)                                                                              \
   if ((*(void **)&openssl.name = dlsym(library, #name)) == NULL)                                   \
   fail(#name)
@@ -76,6 +105,18 @@ static void load_openssl(const char *path) {
   LOOK_UP(SSL_read);
   LOOK_UP(SSL_write);
 #undef LOOK_UP
+}
+
+static void load_zlib(const char *path) {
+  void *library = load(path);
+  *(void **)&zlib.zlibVersion = dlsym(library, "zlibVersion");
+  *(void **)&zlib.inflateInit2_ = dlsym(library, "inflateInit2_");
+  *(void **)&zlib.inflate = dlsym(library, "inflate");
+  if (zlib.zlibVersion == NULL || zlib.inflateInit2_ == NULL || zlib.inflate == NULL)
+    fail("zlib");
+  /* Negative: no header and no checksum. */
+  if (zlib.inflateInit2_(&inflater, -WINDOW_BITS, zlib.zlibVersion(), sizeof inflater) != 0)
+    fail("inflateInit2_");
 }
 
 static int64_t now_ns(clockid_t clock) {
@@ -132,8 +173,9 @@ static void upgrade(const char *path) {
   const int size = snprintf(request, sizeof request,
                             "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
                             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                            path);
+                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
+                            path,
+                            zlib.inflate ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "");
   send_all(request, (size_t)size);
   while (buffered < 4 || memcmp(buffer + buffered - 4, "\r\n\r\n", 4) != 0)
     receive();
@@ -206,6 +248,45 @@ static void on_message_count(const uint8_t *payload, size_t size) {
   message_count++;
 }
 
+/* Returns the size of the message. The payload lies in `buffer` or `kept`, which have room behind
+ * it for the empty block; what was there is put back. */
+static size_t inflate_payload(uint8_t *payload, size_t size, uint8_t *message, size_t room) {
+  uint8_t behind[sizeof empty_block];
+  memcpy(behind, payload + size, sizeof behind);
+  memcpy(payload + size, empty_block, sizeof empty_block);
+  inflater.next_in = payload;
+  inflater.avail_in = (unsigned)(size + sizeof empty_block);
+  inflater.next_out = message;
+  inflater.avail_out = (unsigned)room;
+  if (zlib.inflate(&inflater, Z_SYNC_FLUSH) != 0 || inflater.avail_in || !inflater.avail_out)
+    fail("inflate");
+  memcpy(payload + size, behind, sizeof behind);
+  return room - inflater.avail_out;
+}
+
+static uint8_t inflated[READ_SIZE];
+
+static void on_payload_check(const uint8_t *payload, size_t size) {
+  size = inflate_payload((uint8_t *)payload, size, inflated, sizeof inflated);
+  on_message_check(inflated, size);
+}
+
+static void on_payload_count(const uint8_t *payload, size_t size) {
+  size = inflate_payload((uint8_t *)payload, size, inflated, sizeof inflated);
+  on_message_count(inflated, size);
+}
+
+/* The payloads of a burst: where each ends, with room for an empty block behind the last one. */
+static uint8_t *kept;
+static size_t *kept_ends, kept_count;
+
+static void on_payload_keep(const uint8_t *payload, size_t size) {
+  const size_t start = kept_count ? kept_ends[kept_count - 1] : 0;
+  memcpy(kept + start, payload, size);
+  kept_ends[kept_count++] = start + size;
+  on_payload_count(payload, size);
+}
+
 /* Tells the server that nobody reads, then waits until this many bytes are there. */
 static void wait_until_queued(int size) {
   if (send(descriptor, "!", 1, MSG_OOB) != 1)
@@ -222,8 +303,25 @@ static void print_list(const char *name, const double *values, int count) {
   printf("]");
 }
 
+/* Inflates the payloads of the burst that was kept. */
+static double inflate_kept(void) {
+  const int64_t cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+  size_t start = 0;
+  for (size_t i = 0; i < kept_count; i++) {
+    on_payload_count(kept + start, kept_ends[i] - start);
+    start = kept_ends[i];
+  }
+  return (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns) / (double)kept_count;
+}
+
 static void drain(size_t messages, int bursts, int burst_size) {
-  double *cpu = calloc((size_t)bursts, sizeof *cpu), *wall = calloc((size_t)bursts, sizeof *wall);
+  const bool compressed = zlib.inflate != NULL;
+  if (compressed) {
+    kept = malloc((size_t)burst_size + sizeof empty_block);
+    kept_ends = calloc(messages, sizeof *kept_ends);
+  }
+  double *cpu = calloc((size_t)bursts, sizeof *cpu), *wall = calloc((size_t)bursts, sizeof *wall),
+         *alone = calloc((size_t)bursts, sizeof *alone);
   const int64_t started = now_ns(CLOCK_MONOTONIC);
   int done = 0;
   for (int burst = -2; burst < bursts; burst++) { /* The checked one, and one to warm up. */
@@ -232,14 +330,26 @@ static void drain(size_t messages, int bursts, int burst_size) {
     ask(burst == -2 ? "check" : "go");
     wait_until_queued(burst_size);
     const int64_t wall_ns = now_ns(CLOCK_MONOTONIC), cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
-    read_messages(messages, burst == -2 ? on_message_check : on_message_count);
+    if (burst == -2)
+      read_messages(messages, compressed ? on_payload_check : on_message_check);
+    else if (burst == -1)
+      read_messages(messages, compressed ? on_payload_keep : on_message_count);
+    else
+      read_messages(messages, compressed ? on_payload_count : on_message_count);
     if (burst < 0)
       continue;
     cpu[done] = (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns) / (double)messages;
-    wall[done++] = (double)(now_ns(CLOCK_MONOTONIC) - wall_ns) / (double)messages;
+    wall[done] = (double)(now_ns(CLOCK_MONOTONIC) - wall_ns) / (double)messages;
+    alone[done++] = compressed ? inflate_kept() : 0;
   }
-  printf("{\"checksum\": [%lu, %lu, %u], \"count\": {", checksum.messages, checksum.size,
-         checksum.crc);
+  printf("{\"checksum\": [%lu, %lu, %u], \"size\": %d, ", checksum.messages, checksum.size,
+         checksum.crc, burst_size);
+  if (compressed) {
+    printf("\"inflate\": {");
+    print_list("cpu_ns", alone, done);
+    printf("}, ");
+  }
+  printf("\"count\": {");
   print_list("cpu_ns", cpu, done);
   printf(", ");
   print_list("wall_ns", wall, done);
@@ -304,14 +414,19 @@ static void stamp(size_t messages, int bursts, int queued_size) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 10)
+  if (count < 10)
     return 2;
   const char *reader = arguments[1], *task = arguments[6];
+  const bool inflates = strcmp(task, "inflate") == 0;
+  if (count != (inflates ? 11 : 10))
+    return 2;
+  if (inflates)
+    load_zlib(arguments[10]);
   connect_tcp(atoi(arguments[2]));
   if (strcmp(reader, "read") != 0)
     connect_tls(arguments[5], arguments[4], strcmp(reader, "ssl_read_ahead") == 0);
   upgrade(arguments[3]);
-  if (strcmp(task, "drain") == 0)
+  if (inflates || strcmp(task, "drain") == 0)
     drain((size_t)atol(arguments[7]), atoi(arguments[8]), atoi(arguments[9]));
   else
     stamp((size_t)atol(arguments[7]), atoi(arguments[8]), atoi(arguments[9]));
