@@ -38,6 +38,7 @@ test {
     _ = @import("connection/latency.zig");
     _ = @import("connection_test.zig");
     _ = @import("cpu.zig");
+    _ = @import("dynamic_library.zig");
     _ = @import("ssl/aead.zig");
     _ = @import("ssl/aead/evp.zig");
     _ = @import("ssl/aead/ipsec_mb.zig");

@@ -8,6 +8,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
+const dynamic_library = @import("../dynamic_library.zig");
 
 /// z_stream. zlib keeps a pointer to it: it must not move while it is in use.
 pub const Stream = extern struct {
@@ -68,12 +69,7 @@ pub const default_strategy = 0; // Z_DEFAULT_STRATEGY
 pub const between_blocks = 128;
 pub const unused_bits_mask = 7;
 
-pub const LoadError = error{
-    /// No file of the list could be loaded.
-    LibraryNotFound,
-    /// A library was found, and it lacks a function that is needed.
-    SymbolMissing,
-};
+pub const LoadError = dynamic_library.LoadError;
 
 /// Where to look after the files that the caller names.
 const system_names: []const [:0]const u8 = switch (builtin.os.tag) {
@@ -93,9 +89,9 @@ pub fn load(files: []const [:0]const u8) LoadError!*const Api {
     if (loaded == null) {
         const named = std.c.getenv("HFTWS_ZLIB");
         const api = if (named) |file|
-            try lookUp(std.mem.span(file))
+            try dynamic_library.loadFirst(Api, &.{&.{std.mem.span(file)}})
         else
-            try lookUpFirst(files);
+            try dynamic_library.loadFirst(Api, &.{ files, system_names });
         loaded = .{ .api = api, .version = std.mem.span(api.zlibVersion()) };
     }
     return &loaded.?.api;
@@ -106,36 +102,6 @@ pub fn version() ?[:0]const u8 {
     return if (loaded) |*library| library.version else null;
 }
 
-fn lookUpFirst(files: []const [:0]const u8) LoadError!Api {
-    var last_error: LoadError = error.LibraryNotFound;
-    for ([_][]const [:0]const u8{ files, system_names }) |names| {
-        for (names) |name| {
-            if (lookUp(name)) |api| return api else |err| switch (err) {
-                error.LibraryNotFound => {},
-                error.SymbolMissing => last_error = error.SymbolMissing,
-            }
-        }
-    }
-    return last_error;
-}
-
-/// A handle also finds the symbols of the libraries that the file depends on (dlsym(3)).
-fn lookUp(name: [:0]const u8) LoadError!Api {
-    const handle = std.c.dlopen(name.ptr, .{ .NOW = true }) orelse return error.LibraryNotFound;
-    var api: Api = undefined;
-    inline for (
-        @typeInfo(Api).@"struct".field_names,
-        @typeInfo(Api).@"struct".field_types,
-    ) |field_name, Field| {
-        const symbol = std.c.dlsym(handle, field_name) orelse {
-            _ = std.c.dlclose(handle);
-            return error.SymbolMissing;
-        };
-        @field(api, field_name) = @as(Field, @ptrCast(@alignCast(symbol)));
-    }
-    return api;
-}
-
 test "zlib: the system's library has every function" {
     const api = load(&.{}) catch |err| switch (err) {
         error.LibraryNotFound => return error.SkipZigTest, // Nobody is obliged to have it.
@@ -143,12 +109,4 @@ test "zlib: the system's library has every function" {
     };
     try std.testing.expectEqual(api, try load(&.{"not looked at any more"}));
     try std.testing.expect(version().?.len > 0);
-}
-
-test "zlib: a file that is no zlib is passed over" {
-    try std.testing.expectError(error.LibraryNotFound, lookUp("no-such-library.so"));
-    try std.testing.expectError(error.SymbolMissing, lookUp(switch (builtin.os.tag) {
-        .linux => "libc.so.6",
-        else => "libSystem.B.dylib",
-    }));
 }

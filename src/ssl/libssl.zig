@@ -7,7 +7,7 @@
 //! LibreSSL shares them.
 
 const std = @import("std");
-const assert = std.debug.assert;
+const dynamic_library = @import("../dynamic_library.zig");
 
 pub const Context = opaque {}; // SSL_CTX
 pub const Ssl = opaque {}; // SSL
@@ -217,12 +217,7 @@ pub const bio_control_eof = 2;
 pub const bio_control_flush = 11;
 pub const version_text = 0; // OPENSSL_VERSION
 
-pub const LoadError = error{
-    /// No file of the list could be loaded.
-    LibraryNotFound,
-    /// A library was found, and it lacks a function that is needed: too old, or another product.
-    SymbolMissing,
-};
+pub const LoadError = dynamic_library.LoadError;
 
 /// Where to look after the files that the caller names.
 const system_names: []const [:0]const u8 = switch (@import("builtin").os.tag) {
@@ -241,47 +236,13 @@ var loaded: ?Api = null;
 /// `files` are tried in order, before the system's own names; each may be a library or anything
 /// that is linked against one, such as Python's `_ssl` module.
 pub fn load(files: []const [:0]const u8) LoadError!*const Api {
-    if (loaded == null) loaded = try loadFirst(files);
+    if (loaded == null) loaded = try dynamic_library.loadFirst(Api, &.{ files, system_names });
     return &loaded.?;
 }
 
 /// The functions, if `load` has succeeded before.
 pub fn get() ?*const Api {
     return if (loaded) |*api| api else null;
-}
-
-fn loadFirst(files: []const [:0]const u8) LoadError!Api {
-    var last_error: LoadError = error.LibraryNotFound;
-    for ([_][]const [:0]const u8{ files, system_names }) |names| {
-        for (names) |name| {
-            if (lookUp(name)) |api| return api else |err| switch (err) {
-                error.LibraryNotFound => {},
-                error.SymbolMissing => last_error = error.SymbolMissing,
-            }
-        }
-    }
-    return last_error;
-}
-
-/// A handle also finds the symbols of the libraries that the file depends on: libcrypto behind
-/// libssl, both behind `_ssl` (dlsym(3)).
-fn lookUp(name: [:0]const u8) LoadError!Api {
-    const handle = std.c.dlopen(name.ptr, .{ .NOW = true }) orelse return error.LibraryNotFound;
-    var api: Api = undefined;
-    inline for (
-        @typeInfo(Api).@"struct".field_names,
-        @typeInfo(Api).@"struct".field_types,
-    ) |field_name, Field| {
-        if (std.c.dlsym(handle, field_name)) |symbol| {
-            @field(api, field_name) = @ptrCast(@alignCast(symbol));
-        } else if (@typeInfo(Field) == .optional) {
-            @field(api, field_name) = null;
-        } else {
-            _ = std.c.dlclose(handle);
-            return error.SymbolMissing;
-        }
-    }
-    return api;
 }
 
 test "libssl: the system's library has every function" {
@@ -292,12 +253,4 @@ test "libssl: the system's library has every function" {
 
     try std.testing.expect(api.OpenSSL_version_num() >= 0x10101000);
     try std.testing.expectEqual(api, get().?);
-}
-
-test "libssl: a file that is no TLS library is passed over" {
-    try std.testing.expectError(error.LibraryNotFound, lookUp("no-such-library.so"));
-    try std.testing.expectError(error.SymbolMissing, lookUp(switch (@import("builtin").os.tag) {
-        .linux => "libc.so.6",
-        else => "libSystem.B.dylib",
-    }));
 }
