@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import inspect
 import json
 import os
 import random
@@ -71,12 +70,7 @@ class Variant:
 
 def variants() -> list[Variant]:
     ways = [("ws", "auto"), ("wss", "direct"), ("wss", "openssl")]
-    compressions = [None]
-    if "compression" in inspect.signature(hftws.Client).parameters:
-        compressions.append("deflate")
-    else:
-        print("this hftws has no compression: every connection is without")
-    return [Variant(*way, compression) for compression in compressions for way in ways]
+    return [Variant(*way, compression) for compression in (None, "deflate") for way in ways]
 
 
 class Subscription(threading.Thread):
