@@ -12,7 +12,7 @@ from .verdicts import INFORMATIONAL_CASES, SECTION_SIZES, section_of, summary
 
 __all__ = ["markdown"]
 
-#: Measured over ws://, with compression where the client has it.
+#: Measured by ourselves in the same suite, but not by this program.
 OTHER_CLIENTS = [
     ("client", "OK", "non-strict", "informational", "unimplemented", "failed", "close not OK"),
     ("aiohttp 3.14.5", 509, 4, 3, 0, 1, 1),
@@ -38,12 +38,12 @@ RFC 6455 and RFC 7692 allow and what they forbid, and judges the answers. These 
   {informational}.
 - `tls="direct"` and `tls="openssl"` are the engines of the TLS records. Over `ws://` there is none.
 - The client has its default options, but for two things. In sections 12 and 13 it has
-  `compression=Deflate(threshold=1)`, so that small messages are compressed, too. In {large}
-  it has larger rings and a larger `max_message_size`, for messages of 8 and 16 MiB.
+  `compression=Deflate(threshold=1)`, so that small messages are compressed, too. It has larger
+  rings and a larger `max_message_size` for messages of 8 and 16 MiB: {large}.
 
 ## Other clients
 
-In the same suite, measured once, by us. The clients are echo programs of a few lines, too.
+Measured once, by ourselves, in the same suite; `make autobahn` does not repeat that.
 
 {others}
 """
