@@ -127,6 +127,24 @@ pub fn ConnectionType(comptime Os: type) type {
         /// Drops the connection without a word to the peer. Pinned bytes outlive it.
         pub fn deinit(connection: *Connection) void {
             connection.dropTransport();
+            connection.retireRings();
+            if (connection.options.tls) |context| connection.tickets.deinit(context.api);
+            connection.notifier.deinit();
+            connection.* = undefined;
+        }
+
+        /// Gives the memory of the rings back, for an owner who may not come again. Pinned bytes
+        /// stay; another `start` maps rings anew.
+        pub fn releaseRings(connection: *Connection) void {
+            assert(connection.state == .idle or connection.state == .closed);
+            connection.retireRings();
+            connection.receive_ring = null;
+            connection.ciphertext_ring = null;
+            connection.inflated_ring = null;
+            connection.outbox = null;
+        }
+
+        fn retireRings(connection: *Connection) void {
             if (connection.receive_ring) |ring| ring.retire();
             if (connection.ciphertext_ring) |ring| ring.retire();
             if (connection.inflated_ring) |ring| ring.retire();
@@ -134,9 +152,6 @@ pub fn ConnectionType(comptime Os: type) type {
                 outbox.ring.retire();
                 if (outbox.ciphertext) |ring| ring.retire();
             }
-            if (connection.options.tls) |context| connection.tickets.deinit(context.api);
-            connection.notifier.deinit();
-            connection.* = undefined;
         }
 
         // ---- Receiving: read this from top to bottom. ------------------------------------------

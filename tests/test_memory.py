@@ -49,6 +49,37 @@ def goodbye(peer: Peer) -> None:
 # ---- Clients. ----------------------------------------------------------------------------------
 
 
+def test_close_gives_the_rings_back_though_a_cycle_keeps_the_client(serve_both: Serve) -> None:
+    class Strategy:
+        def __init__(self, make: Callable[..., hftws.Client]) -> None:
+            self.client = make(self.on_msg, **SMALL)
+            self.kept: list[hftws.Message] = []
+
+        def on_msg(self, msg: hftws.Message) -> None:
+            self.kept.append(msg)
+
+    gc.disable()
+    try:
+        with serve_both([goodbye] * 3) as server:
+            strategy = Strategy(server.client)
+            client = strategy.client
+            for count in (1, 2, 3):  # And it can connect again.
+                client.connect()
+                assert client.info()["receive_ring"] is not None
+                client.run()
+                assert client.info()["receive_ring"] is not None  # Until somebody closes it.
+                open_mappings = mappings()
+                client.close()
+                assert client.info()["receive_ring"] is None
+                assert client.info()["send_ring"] is None
+                assert [bytes(msg.data) for msg in strategy.kept] == [b"hello"] * count
+            strategy.kept.clear()
+            if open_mappings is not None:
+                assert mappings() < open_mappings
+    finally:
+        gc.enable()
+
+
 def closure_cycle(client_of: Callable[..., hftws.Client]) -> hftws.Client:
     client = client_of(lambda msg: client.is_open)
     return client

@@ -147,6 +147,9 @@ pub const Client = struct {
         defer client.driving = false;
         client.connection.close(code, reason);
         try client.finishClose();
+        // Whoever goes on, and does not close, has them again at once. A client in a cycle with its
+        // callback would keep them until the garbage collector comes.
+        client.connection.releaseRings();
         return py.none();
     }
 
@@ -770,8 +773,9 @@ const doc = struct {
         \\
         \\Says goodbye: the closing handshake of RFC 6455, for at most close_timeout seconds.
         \\
-        \\Messages that still arrive are dropped. Does nothing when the connection has ended. From a
-        \\callback it returns at once, and the call under way finishes the handshake.
+        \\Messages that still arrive are dropped. When the connection has ended, it only gives back
+        \\the memory of the rings, which another connect() maps anew. From a callback it returns at
+        \\once, and the call under way finishes the handshake.
     ;
     const send =
         \\send($self, data, /, *, text=None)
