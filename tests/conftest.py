@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-seed", type=int, default=None, help="only this one")
 
 
+def pytest_configure() -> None:
+    """Ctrl-C is tested too. A shell that runs something in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def time_limit() -> Iterator[None]:
     """Ends a test that hangs, so that it fails rather than blocks all others."""
