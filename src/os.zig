@@ -461,6 +461,43 @@ test "os: a mirrored mapping shows the same bytes twice, with huge pages or with
     }
 }
 
+test "os: a byte before or behind a mirrored mapping cannot be read or written" {
+    for ([_]bool{ false, true }) |huge_pages| {
+        const size = 2 * 1024 * 1024;
+        const mapping = try Os.mapMirrored(size, .{ .huge_pages = huge_pages });
+        defer Os.unmapMirrored(mapping);
+        const behind = mapping.memory + 2 * size;
+        const before = mapping.memory - 1;
+        for ([_]bool{ false, true }) |write| {
+            try testing.expectEqual(std.c.SIG.SEGV, signalOfAccess(&behind[0], write));
+            try testing.expectEqual(std.c.SIG.SEGV, signalOfAccess(&before[0], write));
+            try testing.expectEqual(null, signalOfAccess(&mapping.memory[0], write));
+            try testing.expectEqual(null, signalOfAccess(&(behind - 1)[0], write));
+        }
+    }
+}
+
+/// What kills a process that reads a byte, or writes it; null when it lives.
+fn signalOfAccess(byte: *volatile u8, write: bool) ?std.c.SIG {
+    const child = std.c.fork();
+    if (child == 0) {
+        const default: std.posix.Sigaction = .{
+            .handler = .{ .handler = std.posix.SIG.DFL },
+            .mask = std.posix.sigemptyset(),
+            .flags = 0,
+        };
+        std.posix.sigaction(.SEGV, &default, null); // Else the test runner reports it.
+        if (write) byte.* = 1 else std.mem.doNotOptimizeAway(byte.*);
+        std.c._exit(0);
+    }
+    var status: c_int = undefined;
+    assert(std.c.waitpid(child, &status, 0) == child);
+    const bits: u32 = @bitCast(status);
+    if (std.c.W.IFSIGNALED(bits)) return std.c.W.TERMSIG(bits);
+    assert(std.c.W.EXITSTATUS(bits) == 0);
+    return null;
+}
+
 test "os: a mirrored mapping takes no page fault, and leaves nothing behind" {
     const address = Address.parse("127.0.0.1", 0).?;
     const descriptor_next = try Os.openSocket(&address);
@@ -478,8 +515,10 @@ test "os: a mirrored mapping takes no page fault, and leaves nothing behind" {
     try testing.expect(pageFaults() - faults_before < 16);
 
     Os.unmapMirrored(mapping);
-    inline for (.{ 0, size, 2 * size - std.heap.page_size_min }) |place| {
-        const page: [*]align(std.heap.page_size_min) u8 = @alignCast(mapping.memory + place);
+    const page_size = std.heap.pageSize();
+    const guarded = mapping.memory - page_size;
+    for ([_]usize{ 0, page_size, size, 2 * size, page_size + 2 * size }) |place| {
+        const page: [*]align(std.heap.page_size_min) u8 = @alignCast(guarded + place);
         const status = std.c.msync(@ptrCast(page), std.heap.page_size_min, std.c.MSF.ASYNC);
         try testing.expectEqual(std.c.E.NOMEM, std.c.errno(status));
     }

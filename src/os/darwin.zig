@@ -163,8 +163,8 @@ pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
         .INTR => {},
         else => |cause| return posix.mapError(cause),
     };
-    const memory = try posix.reserveMemory(2 * size);
-    errdefer posix.unmap(memory, 2 * size);
+    const memory = try posix.reserveGuarded(2 * size, std.heap.pageSize());
+    errdefer posix.unmapGuarded(memory, 2 * size);
     try posix.mapTwice(memory, size, object, .{ .TYPE = .SHARED, .FIXED = true });
 
     var offset: usize = 0;
@@ -199,9 +199,9 @@ fn openObject() posix.MapError!Descriptor {
     return error.Unexpected;
 }
 
-/// munmap(2) of both copies: nothing may point there any more.
+/// munmap(2) of both copies and the guard pages: nothing may point there any more.
 pub fn unmapMirrored(mapping: Mapping) void {
-    posix.unmap(mapping.memory, 2 * mapping.size);
+    posix.unmapGuarded(mapping.memory, 2 * mapping.size);
 }
 
 /// Not on macOS, which has hints (thread affinity tags) and no binding.

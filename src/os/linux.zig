@@ -228,9 +228,10 @@ fn mapObject(size: usize, options: MapOptions) posix.MapError!Mapping {
     // Takes the pages now: when there are not enough, this is an error, and not a SIGBUS later.
     try setObjectSize(object, size);
 
+    // Huge pages can be mapped nowhere else than at a multiple of their size.
     const alignment: usize = if (options.huge_pages) huge_page_size else std.heap.pageSize();
-    const memory = try reserveAligned(2 * size, alignment);
-    errdefer posix.unmap(memory, 2 * size);
+    const memory = try posix.reserveGuarded(2 * size, alignment);
+    errdefer posix.unmapGuarded(memory, 2 * size);
     try posix.mapTwice(memory, size, object, .{
         .TYPE = .SHARED,
         .FIXED = true,
@@ -252,25 +253,9 @@ fn setObjectSize(object: Descriptor, size: usize) posix.MapError!void {
     };
 }
 
-/// Address space that starts at a multiple of `alignment`: huge pages can be mapped nowhere else.
-fn reserveAligned(
-    size: usize,
-    alignment: usize,
-) posix.MapError![*]align(std.heap.page_size_min) u8 {
-    const surplus = alignment - std.heap.pageSize();
-    const reserved = try posix.reserveMemory(size + surplus);
-    const start = std.mem.alignForward(usize, @intFromPtr(reserved), alignment);
-    const before = start - @intFromPtr(reserved);
-    assert(before <= surplus);
-    const memory: [*]align(std.heap.page_size_min) u8 = @alignCast(reserved + before);
-    if (before > 0) posix.unmap(reserved, before);
-    if (surplus > before) posix.unmap(@alignCast(memory + size), surplus - before);
-    return memory;
-}
-
-/// munmap(2) of both copies: nothing may point there any more.
+/// munmap(2) of both copies and the guard pages: nothing may point there any more.
 pub fn unmapMirrored(mapping: Mapping) void {
-    posix.unmap(mapping.memory, 2 * mapping.size);
+    posix.unmapGuarded(mapping.memory, 2 * mapping.size);
 }
 
 /// sched_setaffinity(2) of the calling thread to one CPU.

@@ -188,7 +188,8 @@ pub const SocketOptions = struct {
     send_buffer_size: u32,
 };
 
-/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size).
+/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). A page that nothing may
+/// touch lies on either side: to run over the edge is a SIGSEGV, and no read of foreign memory.
 pub const Mapping = struct {
     memory: [*]align(std.heap.page_size_min) u8,
     /// Of one copy.
@@ -668,11 +669,33 @@ pub inline fn cycles() u64 {
 }
 
 /// mmap(2) of address space that nothing may touch yet, for the mappings that are put into it.
-pub fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
+fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
     const flags: c.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .NORESERVE = true };
     const address = c.mmap(null, size, .{}, flags, -1, 0);
     if (address == c.MAP_FAILED) return mapError(c.errno(-1));
     return @ptrCast(@alignCast(address));
+}
+
+/// Address space for a mirrored mapping, which is to start at a multiple of `alignment`, and for its
+/// guard pages. Gives where the mapping starts; `unmapGuarded` undoes it.
+pub fn reserveGuarded(size: usize, alignment: usize) MapError![*]align(std.heap.page_size_min) u8 {
+    const page = std.heap.pageSize();
+    assert(alignment % page == 0);
+    const surplus = alignment - page;
+    const reserved = try reserveMemory(size + 2 * page + surplus);
+    const start = std.mem.alignForward(usize, @intFromPtr(reserved) + page, alignment);
+    const before = start - page - @intFromPtr(reserved);
+    assert(before <= surplus);
+    const memory: [*]align(std.heap.page_size_min) u8 = @alignCast(reserved + before + page);
+    if (before > 0) unmap(reserved, before);
+    if (surplus > before) unmap(@alignCast(memory + size + page), surplus - before);
+    return memory;
+}
+
+/// munmap(2) of what `reserveGuarded` gave and of what was mapped there since.
+pub fn unmapGuarded(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
+    const page = std.heap.pageSize();
+    unmap(@alignCast(memory - page), size + 2 * page);
 }
 
 /// mmap(2) of the shared object `descriptor`, twice, one after the other, over reserved memory.
@@ -693,7 +716,7 @@ pub fn mapTwice(
 }
 
 /// munmap(2) of memory that this module mapped; it has no reason to fail.
-pub fn unmap(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
+fn unmap(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
     const status = c.munmap(@ptrCast(memory), size);
     assert(status == 0);
 }
