@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import resource
 import sys
 import tracemalloc
 import weakref
@@ -13,31 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from footprint import descriptors, mappings, resident_bytes
 from frames import SMALL, SOON, Inbox, Serve, binary, connected, poll_until, text
 from servers import BINARY, TEXT, Peer, encode_frame
 
 import hftws
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed client")
-
-
-def resident_bytes() -> int:
-    """What the process has in memory now; elsewhere than on Linux, the most that it ever had."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def descriptors() -> int:
-    """How many are open."""
-    return len(os.listdir("/dev/fd"))
-
-
-def mappings() -> int | None:
-    """How many regions of memory are mapped, where that can be told."""
-    maps = Path("/proc/self/maps")
-    return len(maps.read_text().splitlines()) if maps.exists() else None
 
 
 def goodbye(peer: Peer) -> None:

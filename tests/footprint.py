@@ -1,0 +1,68 @@
+"""What a process holds: memory, descriptors, mappings, objects. For tests that nothing leaks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Footprint", "descriptors", "mappings", "resident_bytes", "same_footprint"]
+
+STATM = Path("/proc/self/statm")
+MAPS = Path("/proc/self/maps")
+
+
+def resident_bytes() -> int:
+    """What the process has in memory now; elsewhere than on Linux, the most that it ever had."""
+    if STATM.exists():
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def descriptors() -> int:
+    """How many are open."""
+    return len(os.listdir("/dev/fd"))
+
+
+def mappings() -> int | None:
+    """How many regions of memory are mapped, where that can be told."""
+    return len(MAPS.read_text().splitlines()) if MAPS.exists() else None
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """All of it, at one moment, after the garbage was collected."""
+
+    resident_bytes: int
+    descriptors: int
+    mappings: int | None
+    #: What Python's own allocator has given out.
+    blocks: int
+
+    @staticmethod
+    def take() -> Footprint:
+        gc.collect()
+        return Footprint(resident_bytes(), descriptors(), mappings(), sys.getallocatedblocks())
+
+
+@contextmanager
+def same_footprint(*, bytes_max: int, blocks_max: int = 200, peers_max: int = 2) -> Iterator[None]:
+    """After the block the process holds what it held before.
+
+    ``bytes_max`` is what it may have grown by, and has to be far less than a leak in each round
+    would be; ``blocks_max`` is room for caches of the interpreter. The server of a test may still
+    hold one or two of its ends (``peers_max``).
+    """
+    before = Footprint.take()
+    yield
+    after = Footprint.take()
+    assert after.blocks - before.blocks <= blocks_max
+    assert after.descriptors - before.descriptors <= peers_max
+    if before.mappings is not None and after.mappings is not None:
+        assert after.mappings - before.mappings <= 2 * peers_max
+    assert after.resident_bytes - before.resident_bytes <= bytes_max
