@@ -51,6 +51,11 @@ pub fn build(b: *std.Build) void {
         "fault-seeds",
         "How many seeds the tests of a failing kernel take; the default is what CI has time for",
     ) orelse 5_000;
+    const valgrind = b.option(
+        bool,
+        "valgrind",
+        "Tell valgrind's memcheck which bytes of a ring hold something (default: no)",
+    ) orelse false;
     const test_filters = b.option(
         []const []const u8,
         "test-filter",
@@ -61,6 +66,8 @@ pub fn build(b: *std.Build) void {
         "libfuzzer",
         "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
     ) orelse &.{};
+
+    const core_options: CoreOptions = .{ .ipsec_mb = ipsec_mb, .valgrind = valgrind };
 
     const python_h = b.addTranslateC(.{
         .root_source_file = b.path("src/c/python.h"),
@@ -79,8 +86,9 @@ pub fn build(b: *std.Build) void {
             .optimize = optimize,
             .link_libc = true,
             .strip = optimize == .fast or optimize == .small,
+            .valgrind = valgrind,
             .imports = &.{
-                .{ .name = "core", .module = coreModule(b, target, optimize, ipsec_mb) },
+                .{ .name = "core", .module = coreModule(b, target, optimize, core_options) },
                 .{ .name = "python", .module = python_h.createModule() },
             },
         }),
@@ -96,7 +104,7 @@ pub fn build(b: *std.Build) void {
     // The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough
     // for tests over random input.
     const core_test = b.addTest(.{
-        .root_module = coreModule(b, target, .safe, ipsec_mb),
+        .root_module = coreModule(b, target, .safe, core_options),
         .filters = test_filters,
     });
     const test_options = b.addOptions();
@@ -145,18 +153,30 @@ pub fn build(b: *std.Build) void {
     });
     fuzz_step.dependOn(&install_fuzzer.step);
 
+    // For tools that run a program themselves, such as valgrind.
+    const install_test_step = b.step("install-test", "Put the tests of the core into the prefix");
+    install_test_step.dependOn(&b.addInstallArtifact(core_test, .{
+        .dest_dir = .{ .override = .prefix },
+        .dest_sub_path = "core-test",
+    }).step);
+
     // A declaration that nothing on this system uses is not even type checked. This step analyses
     // the core for every supported system, without generating code or linking.
     const check_step = b.step("check", "Type check the core for every supported system");
     for (supported_targets) |triple| {
         const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
         const check = b.addTest(.{
-            .root_module = coreModule(b, b.resolveTargetQuery(query), .debug, null),
+            .root_module = coreModule(b, b.resolveTargetQuery(query), .debug, .{}),
         });
         check.root_module.addOptions("test_options", test_options);
         check_step.dependOn(&check.step);
     }
 }
+
+const CoreOptions = struct {
+    ipsec_mb: ?[]const u8 = null,
+    valgrind: bool = false,
+};
 
 /// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs; and
 /// libipsec-mb too, unless its archive is given.
@@ -164,18 +184,19 @@ fn coreModule(
     b: *std.Build,
     target: std.Build.ResolvedTarget,
     optimize: std.lang.Optimize,
-    ipsec_mb: ?[]const u8,
+    core_options: CoreOptions,
 ) *std.Build.Module {
     const options = b.addOptions();
-    options.addOption(bool, "ipsec_mb_linked", ipsec_mb != null);
+    options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
     const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
         .optimize = optimize,
         .link_libc = true,
+        .valgrind = core_options.valgrind,
         .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
     });
-    if (ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
+    if (core_options.ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
     return module;
 }
 

@@ -22,7 +22,9 @@ MODULE = "_core"
 OPTIMIZE = ("fast", "safe", "small", "debug")
 
 
-def build(*, prefix: Path, optimize: str = "fast", target: str | None = None) -> Path:
+def build(
+    *, prefix: Path, optimize: str = "fast", target: str | None = None, valgrind: bool = False
+) -> Path:
     """Builds for the running interpreter, or for `target`, and returns the path of the module."""
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").is_file():
@@ -44,6 +46,8 @@ def build(*, prefix: Path, optimize: str = "fast", target: str | None = None) ->
         # A wheel runs on other machines than this one; without this, Zig compiles for this CPU.
         "-Dcpu=baseline",
     ]  # fmt: skip
+    if valgrind:
+        command.append("-Dvalgrind=true")
     if target is not None:
         command.append(f"-Dtarget={target}")
     if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
@@ -98,8 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--optimize", default="fast", choices=OPTIMIZE)
     parser.add_argument("--prefix", type=Path, default=ROOT / PACKAGE)
+    parser.add_argument("--valgrind", action="store_true", help="for `make test-valgrind`")
     arguments = parser.parse_args()
-    build(prefix=arguments.prefix.resolve(), optimize=arguments.optimize)
+    build(
+        prefix=arguments.prefix.resolve(),
+        optimize=arguments.optimize,
+        valgrind=arguments.valgrind,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
+const memcheck = std.valgrind.memcheck;
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
 const os = @import("os.zig");
@@ -63,6 +64,8 @@ pub const RingBuffer = struct {
     pins_count: usize,
     /// The owner is done; the last pin frees the ring.
     retired: bool,
+    /// Where the last `writable` span began: by which copy the writer reaches its bytes.
+    written_from: if (builtin.valgrind_support) u64 else void,
 
     pub const Options = struct {
         /// Ask for huge pages: fewer TLB misses. Falls back to normal pages, see `info`.
@@ -110,8 +113,10 @@ pub const RingBuffer = struct {
             .newest = null,
             .pins_count = 0,
             .retired = false,
+            .written_from = if (builtin.valgrind_support) 0 else {},
         };
         ring.invariants();
+        ring.tellMemcheck(.undefined, 0, ring.capacity);
         return ring;
     }
 
@@ -126,6 +131,7 @@ pub const RingBuffer = struct {
     /// Empties the ring, for a new connection over the same memory. Asserts that nothing is pinned.
     pub fn reset(ring: *RingBuffer) void {
         assert(!ring.pinned());
+        ring.tellMemcheck(.undefined, ring.released, ring.produced);
         ring.rewind();
         ring.invariants();
     }
@@ -135,6 +141,7 @@ pub const RingBuffer = struct {
     /// Valid until the next call of `writable` or `reset`; `consume`, `pin` and `unpin` leave it
     /// alone. Bytes that were consumed before this call can no longer be pinned after it.
     pub fn writable(ring: *RingBuffer) []u8 {
+        ring.tellMemcheck(.undefined, ring.released, ring.releasable());
         if (ring.oldest) |oldest| {
             ring.released = @min(oldest.start, ring.consumed);
         } else if (ring.consumed == ring.produced) {
@@ -143,6 +150,7 @@ pub const RingBuffer = struct {
             ring.released = ring.consumed;
         }
         ring.invariants();
+        if (builtin.valgrind_support) ring.written_from = ring.produced;
 
         const free = ring.capacity - (ring.produced - ring.released);
         return ring.at(ring.produced)[0..free];
@@ -152,6 +160,7 @@ pub const RingBuffer = struct {
     /// times for one span. Asserts that they are not more than the span had.
     pub fn produce(ring: *RingBuffer, size: usize) void {
         assert(size <= ring.capacity - (ring.produced - ring.released));
+        ring.tellMemcheck(.defined, ring.produced, ring.produced + size);
         ring.produced += size;
         ring.invariants();
     }
@@ -251,11 +260,43 @@ pub const RingBuffer = struct {
         return ring.mapping.memory + (offset & (ring.capacity - 1));
     }
 
+    /// Up to where nobody needs the bytes any more.
+    fn releasable(ring: *const RingBuffer) u64 {
+        return if (ring.oldest) |oldest| @min(oldest.start, ring.consumed) else ring.consumed;
+    }
+
     fn rewind(ring: *RingBuffer) void {
         assert(ring.oldest == null);
         ring.released = 0;
         ring.consumed = 0;
         ring.produced = 0;
+    }
+
+    /// Where valgrind looks on (`-Dvalgrind`, else this is nothing): bytes that were not produced,
+    /// or were released, are as good as never written, and to go by them is an error. Memcheck
+    /// keeps its books by address, and would not see that both copies are the same memory.
+    inline fn tellMemcheck(
+        ring: *const RingBuffer,
+        comptime state: enum { defined, undefined },
+        from: u64,
+        to: u64,
+    ) void {
+        if (!builtin.valgrind_support) return;
+        const start = from & (ring.capacity - 1);
+        const before_end = @min(to - from, ring.capacity - start);
+        const wrapped = to - from - before_end;
+        if (state == .defined) { // That must be so already, where the writer sees it.
+            const written = ring.at(ring.written_from) + (from - ring.written_from);
+            _ = memcheck.checkMemIsDefined(written[0 .. to - from]);
+        }
+        for ([_]usize{ 0, ring.capacity }) |copy| {
+            const memory = ring.mapping.memory + copy;
+            const parts = [_][]const u8{ memory[start..][0..before_end], memory[0..wrapped] };
+            for (parts) |part| switch (state) {
+                .defined => memcheck.makeMemDefined(part),
+                .undefined => memcheck.makeMemUndefined(part),
+            };
+        }
     }
 
     fn destroy(ring: *RingBuffer) void {
@@ -295,6 +336,12 @@ comptime {
 
 const testing = std.testing;
 
+/// Makes `size` bytes readable.
+fn fill(ring: *RingBuffer, size: usize) void {
+    @memset(ring.writable()[0..size], '.');
+    ring.produce(size);
+}
+
 test "ringbuffer: the capacity is the next power of two, of at least a page, twice in memory" {
     const page = std.heap.pageSize();
     const asked = [_]usize{ 0, 1, page, page + 1, 4 * page, 5 * page };
@@ -310,7 +357,8 @@ test "ringbuffer: the capacity is the next power of two, of at least a page, twi
         const span = ring.writable();
         try testing.expectEqual(capacity, span.len);
         try testing.expectEqual(0, ring.readable().len);
-        span.ptr[0] = 17;
+        span[0] = 17;
+        ring.produce(1);
         try testing.expectEqual(17, span.ptr[span.len]);
     }
 }
@@ -330,7 +378,7 @@ test "ringbuffer: a span that wraps is one slice" {
     const ring = try RingBuffer.create(0, .{});
     defer ring.retire();
     const capacity = ring.capacity;
-    ring.produce(ring.writable().len);
+    fill(ring, capacity);
     ring.consume(capacity - 2);
     @memcpy(ring.writable()[0..5], "hello");
     ring.produce(5);
@@ -347,7 +395,7 @@ test "ringbuffer: starts over at its first byte when empty, and only then" {
     defer ring.retire();
     const first = ring.writable().ptr;
 
-    ring.produce(100);
+    fill(ring, 100);
     ring.consume(60);
     try testing.expectEqual(first + 100, ring.writable().ptr);
     ring.consume(40);
@@ -355,7 +403,7 @@ test "ringbuffer: starts over at its first byte when empty, and only then" {
     try testing.expectEqual(ring.capacity, ring.writable().len);
 
     // A span that is being filled does not move when the reader empties the ring.
-    ring.produce(100);
+    fill(ring, 100);
     const span = ring.writable();
     ring.consume(100);
     span[0] = 42;
@@ -379,7 +427,7 @@ test "ringbuffer: reset forgets what was not consumed" {
     const ring = try RingBuffer.create(0, .{});
     defer ring.retire();
     const first = ring.writable().ptr;
-    ring.produce(ring.capacity);
+    fill(ring, ring.capacity);
     ring.consume(10);
     ring.reset();
     try testing.expectEqual(0, ring.readable().len);
@@ -394,8 +442,7 @@ test "ringbuffer: the oldest pin takes the room, whatever the order of letting g
         .{ 0, 1, 2 }, .{ 0, 2, 1 }, .{ 1, 0, 2 }, .{ 1, 2, 0 }, .{ 2, 0, 1 }, .{ 2, 1, 0 },
     };
     for (orders) |order| for (orders) |order_pinned| {
-        _ = ring.writable();
-        ring.produce(ring.capacity);
+        fill(ring, ring.capacity);
         var pins: [3]Pin = undefined;
         for (order_pinned) |index| {
             ring.pin(&pins[index], ring.readable()[@as(usize, index) * 100 ..][0..100]);
@@ -419,8 +466,7 @@ test "ringbuffer: a pin of no bytes takes no room" {
     const ring = try RingBuffer.create(0, .{});
     defer ring.retire();
     var pins: [2]Pin = undefined;
-    _ = ring.writable();
-    ring.produce(8);
+    fill(ring, 8);
     ring.pin(&pins[0], ring.readable()[8..]);
     ring.pin(&pins[1], &.{});
     ring.consume(8);
@@ -437,8 +483,7 @@ test "ringbuffer: consumed bytes can be pinned until the writer asks for room" {
     defer ring.retire();
     const capacity = ring.capacity;
     // A message across the end of the memory, the ring then empty: the hardest place.
-    _ = ring.writable();
-    ring.produce(capacity - 2);
+    fill(ring, capacity - 2);
     ring.consume(capacity - 3);
     @memcpy(ring.writable()[0..5], "order");
     ring.produce(5);

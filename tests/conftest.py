@@ -15,10 +15,10 @@ import trustme
 
 sys.path.insert(0, str(Path(__file__).parent))  # For `servers`, whatever the import mode.
 
-from servers import Scripts, ScriptServer, Serve
+from servers import PATIENCE, Scripts, ScriptServer, Serve
 
 #: Seconds after which a test that hangs is ended. The client lets signal handlers run.
-TEST_TIMEOUT = 60
+TEST_TIMEOUT = int(60 * PATIENCE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

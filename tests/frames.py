@@ -29,6 +29,7 @@ from servers import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    PATIENCE,
     PING,
     PONG,
     TEXT,
@@ -48,7 +49,7 @@ RING_MIN = 256 * KIB
 SMALL = {"ring_size": RING_MIN, "send_ring_size": RING_MIN, "max_message_size": 128 * KIB}
 
 #: Seconds for what comes at once; only a failing test needs them.
-SOON = 3.0
+SOON = 3.0 * PATIENCE
 
 Serve = Callable[..., ScriptServer]
 OnMsg = Callable[[hftws.Message], object]

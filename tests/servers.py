@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import socket
 import ssl
 import struct
@@ -38,6 +39,7 @@ __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
+    "PATIENCE",
     "PEER_TIMEOUT",
     "PING",
     "PONG",
@@ -55,8 +57,11 @@ __all__ = [
     "takes",
 ]
 
+#: How many times longer than usual everything may take: a program under valgrind is slow.
+PATIENCE = float(os.environ.get("HFTWS_TEST_PATIENCE", "1"))
+
 #: Seconds that a peer waits for anything.
-PEER_TIMEOUT = 5.0
+PEER_TIMEOUT = 5.0 * PATIENCE
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -508,7 +513,8 @@ class ScriptServer:
     ) -> hftws.Client:
         """A client for this server, not connected yet; short timeouts unless told otherwise."""
         url = options.pop("url", None) or self.url()
-        merged = {"connect_timeout": 4.0, "close_timeout": 1.0, **self.client_options, **options}
+        limits = {"connect_timeout": 4.0 * PATIENCE, "close_timeout": 1.0}
+        merged = {**limits, **self.client_options, **options}
         return hftws.Client(url, on_msg, **merged)
 
     # ---- In the thread of the server.

@@ -9,6 +9,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const memcheck = std.valgrind.memcheck;
 const c = std.c;
 
 const constants = @import("../constants.zig");
@@ -188,8 +189,8 @@ pub const SocketOptions = struct {
     send_buffer_size: u32,
 };
 
-/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). A page that nothing may
-/// touch lies on either side: to run over the edge is a SIGSEGV, and no read of foreign memory.
+/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). A page that nothing
+/// may touch lies on either side: to run over the edge is a SIGSEGV, and no read of foreign memory.
 pub const Mapping = struct {
     memory: [*]align(std.heap.page_size_min) u8,
     /// Of one copy.
@@ -508,7 +509,11 @@ pub inline fn receive(descriptor: Descriptor, buffer: []u8) ReceiveError!usize {
     assert(buffer.len > 0);
     while (true) {
         const size = c.recv(descriptor, buffer.ptr, buffer.len, 0);
-        if (size >= 0) return @intCast(size);
+        if (size >= 0) {
+            // Memcheck takes all of the buffer for written.
+            memcheck.makeMemUndefined(buffer[@intCast(size)..]);
+            return @intCast(size);
+        }
         try receiveFailed();
     }
 }
@@ -676,8 +681,8 @@ fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
     return @ptrCast(@alignCast(address));
 }
 
-/// Address space for a mirrored mapping, which is to start at a multiple of `alignment`, and for its
-/// guard pages. Gives where the mapping starts; `unmapGuarded` undoes it.
+/// Address space for a mirrored mapping, which is to start at a multiple of `alignment`, and for
+/// its guard pages. Gives where the mapping starts; `unmapGuarded` undoes it.
 pub fn reserveGuarded(size: usize, alignment: usize) MapError![*]align(std.heap.page_size_min) u8 {
     const page = std.heap.pageSize();
     assert(alignment % page == 0);
