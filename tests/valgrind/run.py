@@ -1,6 +1,6 @@
 """Runs a program under valgrind's memcheck, and fails for what the code of hftws is to blame for.
 
-    python tests/valgrind/run.py --ours _core build/valgrind/python.xml -- python .venv/bin/pytest ...
+    python tests/valgrind/run.py --ours _core errors.xml -- python .venv/bin/pytest ...
 
 CPython, OpenSSL and the extensions of others make errors of their own, different ones in each
 version: a file of suppressions would never be complete, and each entry would hide ours as well. So
