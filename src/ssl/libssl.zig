@@ -208,6 +208,8 @@ pub const info_read_alert = 0x4004; // SSL_CB_READ_ALERT
 pub const alert_reason_offset = 1000; // SSL_AD_REASON_OFFSET
 /// Of an error's code. In every version there is room for the reasons of alerts.
 pub const error_reason_mask = 0xfff;
+/// ERR_SYSTEM_FLAG, OpenSSL 3.
+pub const error_system_flag = 0x8000_0000;
 pub const bio_type_source_sink = 0x0400;
 pub const bio_flag_read = 0x1;
 pub const bio_flag_write = 0x2;

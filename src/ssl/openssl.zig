@@ -556,9 +556,17 @@ fn takeError(api: *const libssl.Api, which: enum { oldest, newest }) c_ulong {
 }
 
 fn failureOf(api: *const libssl.Api, code: c_ulong) Failure {
-    const text = api.ERR_reason_error_string(code);
+    const text = api.ERR_reason_error_string(code) orelse systemReason(code);
     return .{ .reason = if (text) |reason| std.mem.span(reason) else "unknown cause" };
 }
+
+/// From OpenSSL 3 on, an errno is an error's code with a flag. Its text is libc's, and static.
+fn systemReason(code: c_ulong) ?[*:0]const u8 {
+    if (code & libssl.error_system_flag == 0) return null;
+    return strerror(@intCast(code & ~@as(c_ulong, libssl.error_system_flag)));
+}
+
+extern "c" fn strerror(errno: c_int) [*:0]const u8;
 
 fn clampSize(size: usize) c_int {
     return @intCast(@min(size, std.math.maxInt(c_int)));
