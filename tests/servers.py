@@ -63,6 +63,9 @@ PATIENCE = float(os.environ.get("HFTWS_TEST_PATIENCE", "1"))
 #: Seconds that a peer waits for anything.
 PEER_TIMEOUT = 5.0 * PATIENCE
 
+#: Seconds that a flood may last: as long as any test.
+FLOOD_TIMEOUT = 60.0 * PATIENCE
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 Script = Callable[["Peer"], object]
@@ -283,7 +286,7 @@ class Peer:
         self.sock.setblocking(True)
         command = [sys.executable, "-S", "-c", program]
         subprocess.run(
-            command, input=block, stdout=self.sock.fileno(), timeout=PEER_TIMEOUT, check=True
+            command, input=block, stdout=self.sock.fileno(), timeout=FLOOD_TIMEOUT, check=True
         )
 
     # ---- HTTP.
