@@ -73,7 +73,7 @@ ifeq ($(shell command -v valgrind),)
 else
 	rm -rf build/valgrind && mkdir -p build/valgrind
 	cp -r hftws build/valgrind/ && rm -f build/valgrind/hftws/*.so
-	$(ZIG) build install-test -Dvalgrind=true -Dcpu=baseline -Dfault-seeds=20 --prefix build/valgrind
+	$(ZIG) build install-test -Dvalgrind=true -Dcpu=baseline -Dfault-seeds=500 --prefix build/valgrind
 	$(BIN)/python hatch_build.py --optimize safe --valgrind --prefix build/valgrind/hftws
 	$(VALGRIND_RUN) --ours core-test build/valgrind/core.xml -- build/valgrind/core-test
 	$(VALGRIND_RUN) --ours _core build/valgrind/python.xml -- $(BIN)/python $(BIN)/pytest -q \
