@@ -18,7 +18,6 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
-const deflate = @import("deflate.zig");
 const os = @import("os.zig");
 const http = @import("http.zig");
 const ssl = @import("ssl.zig");
@@ -170,7 +169,10 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         inline fn wholeMessage(connection: *Connection, bytes: []u8) ?ws.Parser.Message {
-            const message = connection.parser.nextWhole(bytes) orelse return null;
+            return connection.counted(connection.parser.nextWhole(bytes) orelse return null);
+        }
+
+        inline fn counted(connection: *Connection, message: ws.Parser.Message) ws.Parser.Message {
             connection.counters.messages += 1;
             connection.counters.bytes += message.payload.len;
             return message;
@@ -328,14 +330,10 @@ pub fn ConnectionType(comptime Os: type) type {
                     return null;
                 };
                 switch (found orelse return null) {
-                    .message => |message| {
-                        connection.counters.messages += 1;
-                        connection.counters.bytes += message.payload.len;
-                        return .{ .message = message };
-                    },
+                    .message => |message| return .{ .message = connection.counted(message) },
                     .compressed => |compressed| {
-                        const message = try connection.inflate(compressed);
-                        return .{ .message = message orelse return null };
+                        const message = try connection.inflate(compressed) orelse return null;
+                        return .{ .message = connection.counted(message) };
                     },
                     else => |control| {
                         connection.handleControl(control);
@@ -373,8 +371,6 @@ pub fn ConnectionType(comptime Os: type) type {
                 connection.failProtocol(error.InvalidUtf8);
                 return null;
             }
-            connection.counters.messages += 1;
-            connection.counters.bytes += payload.len;
             connection.counters.messages_inflated += 1;
             connection.counters.bytes_before_inflation += compressed.payload.len;
             return .{
@@ -795,28 +791,26 @@ pub fn ConnectionType(comptime Os: type) type {
             payload: []const u8,
         ) SendError!void {
             if (connection.state != .open) return error.NotOpen;
-            if (connection.compression) |*compression| {
-                if (compression.deflaterFor(payload.len)) |deflater| {
-                    return connection.sendDeflated(deflater, opcode, payload);
-                }
-            }
-            try connection.outbox.?.send(connection.link(), opcode, payload);
+            const deflated = connection.compression != null and
+                try connection.sendDeflated(opcode, payload);
+            if (!deflated) try connection.outbox.?.send(connection.link(), opcode, payload);
             connection.counters.messages_sent += 1;
             connection.counters.bytes_sent += payload.len;
         }
 
+        /// False when the message is to go out as it is.
         fn sendDeflated(
             connection: *Connection,
-            deflater: *deflate.Deflater,
             opcode: ws.Opcode,
             payload: []const u8,
-        ) SendError!void {
+        ) SendError!bool {
+            const deflater = connection.compression.?.deflaterFor(payload.len) orelse return false;
             const outbox = &connection.outbox.?;
-            const size = try outbox.sendDeflated(connection.link(), deflater, opcode, payload);
-            connection.counters.messages_sent += 1;
-            connection.counters.bytes_sent += payload.len;
+            const sent = try outbox.sendDeflated(connection.link(), deflater, opcode, payload);
+            const size = sent orelse return false;
             connection.counters.messages_deflated += 1;
             connection.counters.bytes_after_deflation += size;
+            return true;
         }
 
         /// The place in the send ring where the payload of a frame belongs. To be followed by

@@ -20,6 +20,10 @@ const tail = [_]u8{ 0x00, 0x00, 0xff, 0xff };
 /// none: see `Deflater.Options`.
 const zlib_window_bits_min = 9;
 
+comptime {
+    assert(constants.ring_capacity_max <= std.math.maxInt(c_uint)); // zlib's sizes.
+}
+
 pub const InitError = error{OutOfMemory};
 
 /// Makes messages of what `Deflater` or any other deflater made of them.
@@ -120,8 +124,8 @@ pub const Inflater = struct {
     /// One call of zlib.
     fn run(inflater: *Inflater, source: []const u8, room: []u8) Error!Progress {
         const stream = &inflater.stream;
-        const source_size = std.math.cast(c_uint, source.len) orelse std.math.maxInt(c_uint);
-        const room_size = std.math.cast(c_uint, room.len) orelse std.math.maxInt(c_uint);
+        const source_size: c_uint = @intCast(source.len);
+        const room_size: c_uint = @intCast(room.len);
         stream.next_in = source.ptr;
         stream.avail_in = source_size;
         stream.next_out = room.ptr;
@@ -213,9 +217,9 @@ pub const Deflater = struct {
     pub fn message(deflater: *Deflater, payload: []const u8, target: []u8) ?usize {
         assert(payload.len > 0);
         const stream = &deflater.stream;
-        const target_size = std.math.cast(c_uint, target.len) orelse std.math.maxInt(c_uint);
+        const target_size: c_uint = @intCast(target.len);
         stream.next_in = payload.ptr;
-        stream.avail_in = std.math.cast(c_uint, payload.len) orelse return null;
+        stream.avail_in = @intCast(payload.len);
         stream.next_out = target.ptr;
         stream.avail_out = target_size;
         const status = deflater.api.deflate(stream, zlib.sync_flush);

@@ -560,6 +560,8 @@ def test_a_message_that_might_not_fit_compressed_is_sent_as_it_is(serve: Serve) 
         reader.join(SOON)
         assert received[0].payload == noise
         assert received[0].rsv == 0
+        assert client.stats()["messages_sent"] == 1
+        assert client.stats()["messages_deflated"] == 0
 
 
 @pytest.mark.parametrize("level", range(10))

@@ -75,31 +75,25 @@ pub fn OutboxType(comptime Os: type) type {
             if (outbox.failure != null) return error.Disconnected;
         }
 
-        /// One frame with what the deflater makes of the payload, or with the payload as it is
-        /// where there might be no room to deflate it. Gives the size of what the frame holds.
+        /// One frame with what the deflater makes of the payload; gives the size of that. Null, and
+        /// nothing is sent, where there might be no room to deflate it.
         pub fn sendDeflated(
             outbox: *Outbox,
             link: Link,
             deflater: *deflate.Deflater,
             opcode: ws.Opcode,
             payload: []const u8,
-        ) SendError!usize {
+        ) SendError!?usize {
             const bound = deflater.bound(payload.len);
             const target = outbox.roomFor(link, bound) catch |err| switch (err) {
-                error.SendRingFull => {
-                    try outbox.send(link, opcode, payload);
-                    return payload.len;
-                },
-                else => |cause| return cause,
+                error.SendRingFull => return null,
+                error.NotOpen, error.Disconnected, error.Reserved => |cause| return cause,
             };
             // Behind the largest header; then it moves to where its own header ends.
             const frame_size_max = ws.builder.headerSize(bound) + bound;
             const offset = link.contentOffset(frame_size_max) + ws.builder.headerSize(bound);
             const place = target[offset..][0..bound];
-            const size = deflater.message(payload, place) orelse {
-                try outbox.send(link, opcode, payload);
-                return payload.len;
-            };
+            const size = deflater.message(payload, place) orelse return null;
             outbox.writeDeflated(link, target, opcode, place[0..size]);
             outbox.flush(link);
             if (outbox.failure != null) return error.Disconnected;
