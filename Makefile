@@ -1,4 +1,4 @@
-# One name for each thing that a developer does. CI runs `make test`.
+# One name for each thing that a developer does. CI runs `test`, `test-valgrind` and `fuzz-smoke`.
 
 PYTHON ?= python3
 VENV = .venv
@@ -22,6 +22,7 @@ help:
 	@echo "make build             the extension, into this checkout"
 	@echo "make soak              recorded data at 20 times its speed through faults, for 10 minutes"
 	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
+	@echo "make fuzz-smoke        the same for a minute a target"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
 	@echo "make check             type check the core for Linux and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
