@@ -70,6 +70,8 @@ pub const Feeder = struct {
     sides: [2]Bytes = .{ .empty, .empty },
     side: u1 = 0,
     failed: bool = false,
+    /// The compressed message was put off: by choices that repeat, it could be for ever.
+    postponed: bool = false,
 
     pub fn init(gpa: Gpa, options: Parser.Options, random: ?std.Random) Feeder {
         return .{ .gpa = gpa, .parser = .init(options), .random = random };
@@ -127,7 +129,8 @@ pub const Feeder = struct {
         const random = feeder.random orelse return false;
         switch (event) {
             .compressed => |message| {
-                if (random.boolean()) return false;
+                feeder.postponed = !feeder.postponed and random.boolean();
+                if (!feeder.postponed) return false;
                 feeder.parser.repeat(feeder.span(), message);
                 if (random.boolean()) feeder.take();
                 return true;
