@@ -56,6 +56,11 @@ pub fn build(b: *std.Build) void {
         "valgrind",
         "Tell valgrind's memcheck which bytes of a ring hold something (default: no)",
     ) orelse false;
+    const kqueue_shim = b.option(
+        bool,
+        "kqueue-shim",
+        "On Linux, for tests: macOS's notifier and memory over stand-ins for its kernel (default: no)",
+    ) orelse false;
     const test_filters = b.option(
         []const []const u8,
         "test-filter",
@@ -67,7 +72,11 @@ pub fn build(b: *std.Build) void {
         "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
     ) orelse &.{};
 
-    const core_options: CoreOptions = .{ .ipsec_mb = ipsec_mb, .valgrind = valgrind };
+    const core_options: CoreOptions = .{
+        .ipsec_mb = ipsec_mb,
+        .valgrind = valgrind,
+        .kqueue_shim = kqueue_shim,
+    };
 
     const python_h = b.addTranslateC(.{
         .root_source_file = b.path("src/c/python.h"),
@@ -176,6 +185,7 @@ pub fn build(b: *std.Build) void {
 const CoreOptions = struct {
     ipsec_mb: ?[]const u8 = null,
     valgrind: bool = false,
+    kqueue_shim: bool = false,
 };
 
 /// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs; and
@@ -188,6 +198,7 @@ fn coreModule(
 ) *std.Build.Module {
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
+    options.addOption(bool, "kqueue_shim", core_options.kqueue_shim);
     const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
@@ -209,6 +220,7 @@ fn fuzzModule(
 ) *std.Build.Module {
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", false);
+    options.addOption(bool, "kqueue_shim", false);
     return b.createModule(.{
         .root_source_file = b.path("src/fuzz.zig"),
         .target = target,

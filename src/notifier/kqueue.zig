@@ -130,139 +130,208 @@ pub fn NotifierType(comptime Os: type) type {
 const filters_max = 2;
 
 const testing = std.testing;
-const c = std.c;
+const builtin = @import("builtin");
+const TestOs = switch (builtin.os.tag) {
+    .linux => @import("../testing/darwin_on_linux.zig"),
+    else => os.Os,
+};
+const TestNotifier = NotifierType(CountingOs);
 
-/// kqueue on top of poll(2), for one kqueue and one descriptor, so that the code above runs against
-/// real sockets on every system.
-const PolledOs = struct {
-    pub const KernelEvent = @import("../os/darwin.zig").KernelEvent;
+/// The platform, but that it counts its system calls and knows no long time-out.
+const CountingOs = struct {
+    pub const KernelEvent = TestOs.KernelEvent;
     pub const kqueue_timeout_ns_max = 20 * std.time.ns_per_ms;
-    pub const close = os.Os.close;
+    pub const close = TestOs.close;
 
-    var filters: [filters_max]?usize = @splat(null);
     var changes: u32 = 0;
     var waits: u32 = 0;
-
-    fn filter(event: *const KernelEvent) *?usize {
-        return &filters[if (event.filter == KernelEvent.filter_read) 0 else 1];
-    }
+    /// What the next change fails with, after this many that work.
+    var failure: ?os.WatchError = null;
+    var works: u32 = 0;
 
     pub fn kqueueCreate() os.NotifierError!Descriptor {
-        filters = @splat(null);
         changes = 0;
         waits = 0;
-        const stand_in = c.dup(0);
-        assert(stand_in >= 0);
-        return stand_in;
+        failure = null;
+        works = 0;
+        return TestOs.kqueueCreate();
     }
 
-    pub fn kqueueChange(_: Descriptor, event: *const KernelEvent) os.WatchError!void {
+    pub fn kqueueChange(kqueue: Descriptor, event: *const KernelEvent) os.WatchError!void {
         changes += 1;
-        switch (event.flags) {
-            KernelEvent.flag_add => filter(event).* = event.ident,
-            KernelEvent.flag_delete => {
-                assert(filter(event).* == event.ident);
-                filter(event).* = null;
-            },
-            else => unreachable,
+        if (failure) |cause| {
+            if (works == 0) return cause;
+            works -= 1;
         }
+        return TestOs.kqueueChange(kqueue, event);
     }
 
     pub fn kqueueWait(
-        _: Descriptor,
+        kqueue: Descriptor,
         events: []KernelEvent,
         timeout_ns: ?u64,
     ) os.PollError!usize {
         waits += 1;
-        const masks = [filters_max]i16{ c.POLL.IN, c.POLL.OUT };
-        var list: [filters_max]c.pollfd = undefined;
-        for (&list, filters, masks) |*item, ident, mask| {
-            const watched: Descriptor = if (ident) |number| @intCast(number) else -1;
-            item.* = .{ .fd = watched, .events = mask, .revents = 0 };
-        }
-        const timeout_ms: c_int = if (timeout_ns) |timeout|
-            @intCast(std.math.divCeil(u64, timeout, std.time.ns_per_ms) catch unreachable)
-        else
-            -1;
-        const status = c.poll(&list, list.len, timeout_ms);
-        if (status < 0) return error.Interrupted;
-        var count: usize = 0;
-        const numbers = [filters_max]i16{ KernelEvent.filter_read, KernelEvent.filter_write };
-        for (list, numbers) |item, number| {
-            if (item.revents == 0) continue;
-            const failed = item.revents & (c.POLL.HUP | c.POLL.ERR) != 0;
-            events[count] = .{
-                .ident = @intCast(item.fd),
-                .filter = number,
-                .flags = if (failed) KernelEvent.flag_end_of_file else 0,
-                .fflags = 0,
-                .data = 0,
-                .udata = 0,
-            };
-            count += 1;
-        }
-        return count;
+        return TestOs.kqueueWait(kqueue, events, timeout_ns);
     }
 };
-
-const PolledNotifier = NotifierType(PolledOs);
 
 /// Never reached.
 const test_timeout_ns = 10 * std.time.ns_per_s;
 
-test "kqueue: readiness follows the interest, and the same interest is no system call" {
-    const listener: os.TestListener = .open(true);
-    defer listener.deinit();
-    const client = try os.Os.openSocket(&listener.address);
-    defer os.Os.close(client);
-    _ = try os.Os.connect(client, &listener.address);
-    const server = listener.accept();
-    defer os.Os.close(server);
+/// A connected pair and a notifier for the client's end.
+const TestBed = struct {
+    client: Descriptor,
+    server: Descriptor,
+    notifier: TestNotifier,
 
-    var notifier: PolledNotifier = try .init();
-    defer notifier.deinit();
-    try notifier.watch(client, .{ .readable = true, .writable = true });
+    fn open() !TestBed {
+        const listener: os.TestListener = .open(true);
+        defer listener.deinit();
+        var notifier: TestNotifier = try .init();
+        errdefer notifier.deinit();
+        const client = try TestOs.openSocket(&listener.address);
+        errdefer TestOs.close(client);
+        const state = try TestOs.connect(client, &listener.address);
+        try notifier.watch(client, .{ .writable = true });
+        if (state == .in_progress) {
+            try testing.expectEqual(Ready{ .writable = true }, try notifier.wait(test_timeout_ns));
+        }
+        try TestOs.connectResult(client);
+        notifier.unwatch(client);
+        CountingOs.changes = 0;
+        return .{ .client = client, .server = listener.accept(), .notifier = notifier };
+    }
+
+    fn deinit(bed: *TestBed) void {
+        bed.notifier.deinit();
+        TestOs.close(bed.client);
+        TestOs.close(bed.server);
+    }
+};
+
+test "kqueue: readiness follows the interest, and the same interest is no system call" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    const notifier = &bed.notifier;
+    try notifier.watch(bed.client, .{ .readable = true, .writable = true });
     try testing.expectEqual(Ready{ .writable = true }, try notifier.wait(test_timeout_ns));
-    try testing.expectEqual(@as(u32, 2), PolledOs.changes);
-    try notifier.watch(client, .{ .readable = true });
-    try notifier.watch(client, .{ .readable = true });
-    try testing.expectEqual(@as(u32, 3), PolledOs.changes);
+    try testing.expectEqual(@as(u32, 2), CountingOs.changes);
+    try notifier.watch(bed.client, .{ .readable = true });
+    try notifier.watch(bed.client, .{ .readable = true });
+    try testing.expectEqual(@as(u32, 3), CountingOs.changes);
     try testing.expectEqual(Ready{ .timed_out = true }, try notifier.wait(0));
 
-    try testing.expectEqual(@as(usize, 1), try os.Os.send(server, "x"));
+    try testing.expectEqual(@as(usize, 1), try TestOs.send(bed.server, "x"));
     try testing.expectEqual(Ready{ .readable = true }, try notifier.wait(null));
-    try notifier.watch(client, .{ .readable = true, .writable = true });
+    try notifier.watch(bed.client, .{ .readable = true, .writable = true });
     const both: Ready = .{ .readable = true, .writable = true };
     try testing.expectEqual(both, try notifier.wait(null));
 
-    notifier.unwatch(client + 1);
-    notifier.unwatch(client);
-    notifier.unwatch(client);
-    try testing.expectEqual(@as(u32, 6), PolledOs.changes);
+    notifier.unwatch(bed.client + 1);
+    notifier.unwatch(bed.client);
+    notifier.unwatch(bed.client);
+    try testing.expectEqual(@as(u32, 6), CountingOs.changes);
     try testing.expectEqual(Ready{ .timed_out = true }, try notifier.wait(0));
+}
+
+test "kqueue: bytes that were left are reported again, by level" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    try bed.notifier.watch(bed.client, .{ .readable = true });
+    try testing.expectEqual(@as(usize, 2), try TestOs.send(bed.server, "xy"));
+    var byte: [1]u8 = undefined;
+    for (0..2) |_| {
+        try testing.expect((try bed.notifier.wait(test_timeout_ns)).readable);
+        try testing.expectEqual(@as(usize, 1), try TestOs.receive(bed.client, &byte, null));
+    }
+    try testing.expectEqual(Ready{ .timed_out = true }, try bed.notifier.wait(0));
+    try testing.expectEqual(@as(u32, 1), CountingOs.changes);
+}
+
+test "kqueue: the end of the stream is for the reader only, a reset for the reader at least" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    TestOs.shutdownSend(bed.server);
+    try bed.notifier.watch(bed.client, .{ .readable = true });
+    try testing.expectEqual(Ready{ .readable = true }, try bed.notifier.wait(test_timeout_ns));
+
+    var other = try TestBed.open();
+    try other.notifier.watch(other.client, .{ .readable = true });
+    os.TestListener.reset(other.server);
+    const ready = try other.notifier.wait(test_timeout_ns);
+    try testing.expect(ready.readable);
+    try testing.expectError(
+        error.ConnectionReset,
+        TestOs.receive(other.client, @constCast(&[1]u8{0}), null),
+    );
+    other.notifier.deinit();
+    TestOs.close(other.client);
 }
 
 test "kqueue: a connect that fails is for the writer and the reader" {
     const listener: os.TestListener = .open(false);
     defer listener.deinit();
-    const client = try os.Os.openSocket(&listener.address);
-    defer os.Os.close(client);
-    if (os.Os.connect(client, &listener.address)) |_| {
-        var notifier: PolledNotifier = try .init();
+    const client = try TestOs.openSocket(&listener.address);
+    defer TestOs.close(client);
+    if (TestOs.connect(client, &listener.address)) |_| {
+        var notifier: TestNotifier = try .init();
         defer notifier.deinit();
         try notifier.watch(client, .{ .writable = true });
         const both: Ready = .{ .readable = true, .writable = true };
         try testing.expectEqual(both, try notifier.wait(test_timeout_ns));
         notifier.unwatch(client);
+        try testing.expectError(error.ConnectionRefused, TestOs.connectResult(client));
     } else |failure| try testing.expectEqual(error.ConnectionRefused, failure);
 }
 
+test "kqueue: a descriptor that was closed first is unwatched all the same" {
+    var bed = try TestBed.open();
+    const client = bed.client;
+    try bed.notifier.watch(client, .{ .readable = true, .writable = true });
+    TestOs.close(client);
+    bed.notifier.unwatch(client);
+    try testing.expectEqual(Ready{ .timed_out = true }, try bed.notifier.wait(0));
+    // Its number comes again, for a socket that is watched for one thing only.
+    const listener: os.TestListener = .open(true);
+    defer listener.deinit();
+    const again = try TestOs.openSocket(&listener.address);
+    try testing.expectEqual(client, again);
+    bed.client = again;
+    defer bed.deinit();
+    _ = try TestOs.connect(again, &listener.address);
+    TestOs.close(listener.accept());
+    try bed.notifier.watch(again, .{ .readable = true });
+    try testing.expectEqual(Ready{ .readable = true }, try bed.notifier.wait(test_timeout_ns));
+}
+
+test "kqueue: what the kernel watches is remembered also when half of a change fails" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    CountingOs.failure = error.OutOfMemory;
+    CountingOs.works = 1;
+    const both: Interest = .{ .readable = true, .writable = true };
+    try testing.expectError(error.OutOfMemory, bed.notifier.watch(bed.client, both));
+    try testing.expectEqual(Interest{ .readable = true }, bed.notifier.watched.?.interest);
+    CountingOs.failure = null;
+    try testing.expectEqual(Ready{ .timed_out = true }, try bed.notifier.wait(0));
+    try bed.notifier.watch(bed.client, both);
+    try testing.expectEqual(@as(u32, 3), CountingOs.changes);
+    try testing.expectEqual(Ready{ .writable = true }, try bed.notifier.wait(test_timeout_ns));
+
+    // When nothing of the first change went well, nothing is watched.
+    bed.notifier.unwatch(bed.client);
+    CountingOs.failure = error.OutOfMemory;
+    try testing.expectError(error.OutOfMemory, bed.notifier.watch(bed.client, both));
+    try testing.expectEqual(null, bed.notifier.watched);
+}
+
 test "kqueue: a time-out longer than the kernel's is waited for in parts" {
-    var notifier: PolledNotifier = try .init();
+    var notifier: TestNotifier = try .init();
     defer notifier.deinit();
-    const timeout_ns = 2 * PolledOs.kqueue_timeout_ns_max + 1;
-    const before_ns = os.Os.monotonicNs();
+    const timeout_ns = 2 * CountingOs.kqueue_timeout_ns_max + 1;
+    const before_ns = TestOs.monotonicNs();
     try testing.expectEqual(Ready{ .timed_out = true }, try notifier.wait(timeout_ns));
-    try testing.expect(os.Os.monotonicNs() - before_ns >= timeout_ns);
-    try testing.expectEqual(@as(u32, 3), PolledOs.waits);
+    try testing.expect(TestOs.monotonicNs() - before_ns >= timeout_ns);
+    try testing.expectEqual(@as(u32, 3), CountingOs.waits);
 }

@@ -1,10 +1,15 @@
-//! macOS: what os.zig promises, by kqueue, POSIX shared memory and BSD socket options.
+//! macOS: what os.zig promises, by kqueue, Mach and BSD socket options.
 //!
 //! Holds only what differs from Linux; the rest is os/posix.zig under the same names. What macOS
-//! does not have is told, not pretended: TCP receive stamps, quick acknowledgements, busy polling,
-//! binding a thread to a CPU and locking all memory are `error.Unsupported`.
+//! does not have is told, not pretended: TCP receive stamps, quick acknowledgements, busy polling
+//! and locking all memory are `error.Unsupported`; binding a thread to a CPU is a hint at most.
+//!
+//! What is called and how it is laid out is spelled out here rather than taken from `std.c`: so it
+//! can be compared with Apple's headers, and so tests on another system can play this kernel
+//! (testing/darwin_on_linux.zig).
 
 const std = @import("std");
+const builtin = @import("builtin");
 const assert = std.debug.assert;
 const c = std.c;
 
@@ -38,7 +43,7 @@ pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {
     const descriptor = try posix.openSocket(address, 0);
     errdefer posix.close(descriptor);
     try setDescriptorFlags(descriptor);
-    posix.setOption(descriptor, c.SOL.SOCKET, c.SO.NOSIGPIPE, 1) catch |failure| switch (failure) {
+    posix.setOption(descriptor, c.SOL.SOCKET, no_sigpipe, 1) catch |failure| switch (failure) {
         error.OutOfMemory => return error.OutOfMemory,
         error.PermissionDenied => return error.AccessDenied,
         error.Unsupported, error.InvalidValue, error.Unexpected => return error.Unexpected,
@@ -134,9 +139,10 @@ pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     };
 }
 
-/// CLOCK_UPTIME_RAW: the clock of kqueue's time-outs. CLOCK_MONOTONIC has microseconds only.
+/// CLOCK_UPTIME_RAW, which is mach_absolute_time(3) in nanoseconds and the clock of kqueue's
+/// time-outs: it stands still while the machine sleeps. CLOCK_MONOTONIC has microseconds only.
 pub inline fn monotonicNs() u64 {
-    return @intCast(posix.clockNs(.UPTIME_RAW));
+    return libsystem.clock_gettime_nsec_np(clock_uptime_raw);
 }
 
 /// CLOCK_REALTIME, in microseconds at best.
@@ -149,54 +155,71 @@ pub fn random(buffer: []u8) void {
     c.arc4random_buf(buffer.ptr, buffer.len);
 }
 
-/// shm_open(2) of an object whose name is gone at once, mapped twice. Every page is touched before
-/// it returns, so that no page fault waits on the data path. Never on huge pages.
-/// Asserts that the size is a multiple of the page size.
+/// Shared anonymous memory, and mach_vm_remap(3) of it into the place behind. There is no name and
+/// no descriptor as with POSIX shared memory, which an app's sandbox refuses. Both copies are put
+/// over reserved address space in one step each, so that no other thread can come between; and they
+/// are shared with what the process forks, as on Linux: a copy on write would part them.
+/// Every page is touched before it returns, so that no page fault waits on the data path. Never on
+/// huge pages. Asserts that the size is a multiple of the page size.
 pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
     assert(size > 0);
     assert(size % std.heap.pageSize() == 0);
     _ = options.huge_pages;
-    const object = try openObject();
-    defer posix.close(object);
-    while (true) switch (c.errno(c.ftruncate(object, @intCast(size)))) {
-        .SUCCESS => break,
-        .INTR => {},
-        else => |cause| return posix.mapError(cause),
-    };
     const memory = try posix.reserveGuarded(2 * size, std.heap.pageSize());
     errdefer posix.unmapGuarded(memory, 2 * size);
-    try posix.mapTwice(memory, size, object, .{ .TYPE = .SHARED, .FIXED = true });
-
-    var offset: usize = 0;
-    while (offset < 2 * size) : (offset += std.heap.pageSize()) {
-        const byte: *volatile u8 = &memory[offset];
-        byte.* = 0;
-    }
+    const shared: c.MAP = .{ .TYPE = .SHARED, .ANONYMOUS = true, .FIXED = true };
+    try posix.mapOver(memory, size, -1, shared);
+    // Before there is a second copy: what was never touched has no object yet to be shared.
+    touch(memory[0..size]);
+    try remap(memory, @alignCast(memory + size), size);
+    touch(memory[size .. 2 * size]);
     return .{ .memory = memory, .size = size, .huge_pages = false };
 }
 
-fn openObject() posix.MapError!Descriptor {
-    var attempt: usize = 0;
-    while (attempt < object_name_attempts_max) : (attempt += 1) {
-        var number: [8]u8 = undefined;
-        random(&number);
-        var buffer: [object_name_size_max:0]u8 = undefined;
-        const name = std.fmt.bufPrintSentinel(&buffer, "/hftws-{x}", .{&number}, 0) catch
-            unreachable;
-        const flags: c.O = .{ .ACCMODE = .RDWR, .CREAT = true, .EXCL = true };
-        // By the C calling convention, a `mode_t` arrives as an `int`.
-        const mode: c_int = 0o600;
-        const object = c.shm_open(name.ptr, @bitCast(flags), mode);
-        switch (c.errno(object)) {
-            .SUCCESS => {
-                _ = c.shm_unlink(name.ptr);
-                return object;
-            },
-            .EXIST, .INTR => {},
-            else => |cause| return posix.mapError(cause),
-        }
+/// Maps the pages at `source` a second time, over what is at `target`.
+fn remap(
+    source: [*]align(std.heap.page_size_min) u8,
+    target: [*]align(std.heap.page_size_min) u8,
+    size: usize,
+) posix.MapError!void {
+    var address: u64 = @intFromPtr(target);
+    var protection: c_int = 0;
+    var protection_max: c_int = 0;
+    const status = libsystem.mach_vm_remap(
+        libsystem.mach_task_self_,
+        &address,
+        size,
+        0,
+        vm_flags_fixed | vm_flags_overwrite,
+        libsystem.mach_task_self_,
+        @intFromPtr(source),
+        @intFromBool(false), // No copy.
+        &protection,
+        &protection_max,
+        vm_inherit_share,
+    );
+    if (status != kern_success) return posix.mapError(errnoOf(status));
+    assert(address == @intFromPtr(target));
+    assert(protection & vm_prot_read_write == vm_prot_read_write);
+}
+
+fn touch(memory: []u8) void {
+    var offset: usize = 0;
+    while (offset < memory.len) : (offset += std.heap.pageSize()) {
+        const byte: *volatile u8 = &memory[offset];
+        byte.* = 0;
     }
-    return error.Unexpected;
+}
+
+/// What a `kern_return_t` is as an errno, in the way of xnu's own mmap(2).
+fn errnoOf(status: c_int) c.E {
+    return switch (status) {
+        kern_success => .SUCCESS,
+        kern_invalid_address, kern_no_space, kern_resource_shortage => .NOMEM,
+        kern_protection_failure, kern_no_access => .ACCES,
+        kern_not_supported => .OPNOTSUPP,
+        else => .INVAL,
+    };
 }
 
 /// munmap(2) of both copies and the guard pages: nothing may point there any more.
@@ -204,26 +227,59 @@ pub fn unmapMirrored(mapping: Mapping) void {
     posix.unmapGuarded(mapping.memory, 2 * mapping.size);
 }
 
-/// Not on macOS, which has hints (thread affinity tags) and no binding.
+/// A hint, and on Intel only (THREAD_AFFINITY_POLICY): threads of this process that were given the
+/// same CPU are put where they share a cache, those of different ones where they do not. Which CPU
+/// it is remains the kernel's choice. `Unsupported` on Apple silicon, which has no such hint.
 pub fn pinThread(cpu: u32) posix.TuneError!void {
-    _ = cpu;
-    return error.Unsupported;
+    const count = std.Thread.getCpuCount() catch return error.Unexpected;
+    if (cpu >= count) return error.InvalidCpu;
+    const tag: c_int = @intCast(cpu + 1); // 0 would take the hint away.
+    return setThreadPolicy(thread_affinity_policy, ThreadAffinity{ .affinity_tag = tag });
 }
 
-/// pthread_setschedparam(3): SCHED_FIFO for the calling thread.
+/// THREAD_TIME_CONSTRAINT_POLICY: the calling thread runs ahead of all ordinary ones, at once when
+/// it wakes. There is one such class; `priority` has to be one of SCHED_FIFO's on Linux, 1 to 99,
+/// and makes no difference. The kernel takes the thread out of it for about two seconds when it has
+/// run for a second without any sleep: nothing for a thread that polls busily.
 pub fn setRealtimePriority(priority: u8) posix.TuneError!void {
-    const parameters: SchedulingParameters = .{ .priority = priority };
-    const status = pthread_setschedparam(c.pthread_self(), policy_fifo, &parameters);
-    return switch (@as(c.E, @fromBackingInt(@intCast(status)))) {
-        .SUCCESS => {},
-        .INVAL => error.InvalidPriority,
-        .PERM => error.PermissionDenied,
-        .OPNOTSUPP, .NOSYS => error.Unsupported,
-        else => |cause| posix.unexpected(cause),
+    if (priority < realtime_priority_min) return error.InvalidPriority;
+    if (priority > realtime_priority_max) return error.InvalidPriority;
+    const base = try timebase();
+    return setThreadPolicy(thread_time_constraint_policy, ThreadTimeConstraint{
+        .period = 0, // Messages come when they come.
+        .computation = absoluteTime(base, realtime_computation_ns),
+        .constraint = absoluteTime(base, realtime_constraint_ns),
+        .preemptible = @intFromBool(true),
+    });
+}
+
+fn setThreadPolicy(flavor: c_uint, policy: anytype) posix.TuneError!void {
+    const count = @divExact(@sizeOf(@TypeOf(policy)), @sizeOf(c_int));
+    const thread = libsystem.pthread_mach_thread_np(c.pthread_self());
+    const status = libsystem.thread_policy_set(thread, flavor, @ptrCast(&policy), count);
+    return switch (status) {
+        kern_success => {},
+        kern_not_supported => error.Unsupported,
+        kern_protection_failure, kern_no_access => error.PermissionDenied,
+        else => posix.unexpected(errnoOf(status)),
     };
 }
 
-/// Not on macOS: its mlockall(2) exists and does nothing.
+fn timebase() error{Unexpected}!TimebaseInfo {
+    var base: TimebaseInfo = undefined;
+    const status = libsystem.mach_timebase_info(&base);
+    if (status != kern_success) return posix.unexpected(errnoOf(status));
+    assert(base.numer > 0);
+    assert(base.denom > 0);
+    return base;
+}
+
+/// In units of mach_absolute_time(3): 24 a microsecond on Apple silicon, 1000 on Intel.
+fn absoluteTime(base: TimebaseInfo, ns: u32) u32 {
+    return @intCast(@as(u64, ns) * base.denom / base.numer);
+}
+
+/// Not on macOS: its mlockall(2) is there and always fails.
 pub fn lockMemory() posix.TuneError!void {
     return error.Unsupported;
 }
@@ -240,6 +296,7 @@ pub const KernelEvent = extern struct {
 
     pub const filter_read = -1;
     pub const filter_write = -2;
+    /// Reported for as long as the descriptor is ready, since there is no EV_CLEAR.
     pub const flag_add = 0x0001;
     pub const flag_delete = 0x0002;
     pub const flag_end_of_file = 0x8000;
@@ -250,7 +307,7 @@ pub const kqueue_timeout_ns_max = 100_000_000 * std.time.ns_per_s;
 
 /// kqueue(2), closed on exec. The caller closes it.
 pub fn kqueueCreate() posix.NotifierError!Descriptor {
-    const kqueue = c.kqueue();
+    const kqueue = libsystem.kqueue();
     switch (c.errno(kqueue)) {
         .SUCCESS => {},
         else => |cause| return posix.notifierError(cause),
@@ -263,8 +320,7 @@ pub fn kqueueCreate() posix.NotifierError!Descriptor {
 /// One change by kevent(2). To delete what is gone is no error: closing a descriptor deletes it as
 /// well.
 pub fn kqueueChange(kqueue: Descriptor, change: *const KernelEvent) posix.WatchError!void {
-    var unused: [1]c.Kevent = undefined;
-    const status = c.kevent(kqueue, @ptrCast(change), 1, &unused, 0, null);
+    const status = libsystem.kevent(kqueue, @ptrCast(change), 1, null, 0, null);
     switch (c.errno(status)) {
         // A signal interrupts the wait for events, after the changes were made.
         .SUCCESS, .INTR => {},
@@ -284,28 +340,100 @@ pub fn kqueueWait(
     if (timeout_ns) |timeout| assert(timeout <= kqueue_timeout_ns_max);
     const time = posix.timespecOf(timeout_ns orelse 0);
     const time_pointer = if (timeout_ns == null) null else &time;
-    const changes: [1]c.Kevent = undefined;
-    const target: [*]c.Kevent = @ptrCast(events.ptr);
-    const status = c.kevent(kqueue, &changes, 0, target, @intCast(events.len), time_pointer);
+    const count_max: c_int = @intCast(events.len);
+    const status = libsystem.kevent(kqueue, null, 0, events.ptr, count_max, time_pointer);
     return switch (c.errno(status)) {
         .SUCCESS => @intCast(status),
         else => |cause| posix.pollError(cause),
     };
 }
 
-const SchedulingParameters = extern struct {
-    priority: c_int,
-    unused: [4]u8 = @splat(0),
+/// What this file calls beside the POSIX calls of `std.c`.
+const libsystem = struct {
+    extern "c" var mach_task_self_: c_uint;
+    extern "c" fn clock_gettime_nsec_np(clock: c_uint) u64;
+    extern "c" fn kqueue() c_int;
+    extern "c" fn kevent(
+        kqueue: c_int,
+        changes: ?[*]const KernelEvent,
+        changes_count: c_int,
+        events: ?[*]KernelEvent,
+        events_count: c_int,
+        timeout: ?*const c.timespec,
+    ) c_int;
+    extern "c" fn mach_timebase_info(info: *TimebaseInfo) c_int;
+    extern "c" fn mach_vm_remap(
+        target_task: c_uint,
+        target_address: *u64,
+        size: u64,
+        mask: u64,
+        flags: c_int,
+        source_task: c_uint,
+        source_address: u64,
+        copy: c_int,
+        protection: *c_int,
+        protection_max: *c_int,
+        inheritance: c_uint,
+    ) c_int;
+    extern "c" fn pthread_mach_thread_np(thread: c.pthread_t) c_uint;
+    extern "c" fn thread_policy_set(
+        thread: c_uint,
+        flavor: c_uint,
+        policy: [*]const c_int,
+        count: c_uint,
+    ) c_int;
 };
 
-extern "c" fn pthread_setschedparam(
-    thread: c.pthread_t,
-    policy: c_int,
-    parameters: *const SchedulingParameters,
-) c_int;
+/// `struct mach_timebase_info`: nanoseconds are units of mach_absolute_time(3) times numer / denom.
+const TimebaseInfo = extern struct { numer: u32, denom: u32 };
 
-/// SCHED_FIFO, pthread_impl.h.
-const policy_fifo = 4;
+/// `struct thread_affinity_policy`.
+const ThreadAffinity = extern struct { affinity_tag: c_int };
+
+/// `struct thread_time_constraint_policy`, in units of mach_absolute_time(3).
+const ThreadTimeConstraint = extern struct {
+    period: u32,
+    computation: u32,
+    constraint: u32,
+    preemptible: c_int,
+};
+
+/// How long the thread may run before others of its class get their turn. The kernel takes 50 us to
+/// 50 ms. A burst of a thousand messages is through by then.
+const realtime_computation_ns = 500 * std.time.ns_per_us;
+
+/// By when that much has to be done. Among threads of the class the earliest goes first, and those
+/// of audio have several milliseconds. No more than twice the above: the kernel would raise that.
+const realtime_constraint_ns = std.time.ns_per_ms;
+
+/// As Linux has them, so that a program need not know where it runs.
+const realtime_priority_min = 1;
+const realtime_priority_max = 99;
+
+/// THREAD_TIME_CONSTRAINT_POLICY and THREAD_AFFINITY_POLICY, mach/thread_policy.h.
+const thread_time_constraint_policy = 2;
+const thread_affinity_policy = 4;
+
+/// mach/kern_return.h.
+const kern_success = 0;
+const kern_invalid_address = 1;
+const kern_protection_failure = 2;
+const kern_no_space = 3;
+const kern_resource_shortage = 6;
+const kern_no_access = 8;
+const kern_not_supported = 46;
+
+/// mach/vm_statistics.h, mach/vm_inherit.h and mach/vm_prot.h.
+const vm_flags_fixed = 0x0000;
+const vm_flags_overwrite = 0x4000;
+const vm_inherit_share = 0;
+const vm_prot_read_write = 0x01 | 0x02;
+
+/// CLOCK_UPTIME_RAW, time.h.
+const clock_uptime_raw = 8;
+
+/// SO_NOSIGPIPE, sys/socket.h.
+const no_sigpipe = 0x1022;
 
 /// IFNAMSIZ, with the terminating zero.
 const interface_name_size_max = 16;
@@ -316,20 +444,91 @@ const ipv4_bound_interface = 25;
 /// IPV6_BOUND_IF, netinet6/in6.h.
 const ipv6_bound_interface = 125;
 
-/// PSHMNAMLEN, sys/posix_shm.h.
-const object_name_size_max = 31;
-
-/// Two processes that draw the same 64 bits once are unlikely, twice impossible.
-const object_name_attempts_max = 4;
-
 comptime {
-    if (@import("builtin").os.tag == .macos) {
-        assert(@sizeOf(KernelEvent) == @sizeOf(c.Kevent));
-        assert(@offsetOf(KernelEvent, "udata") == @offsetOf(c.Kevent, "udata"));
-        assert(KernelEvent.filter_read == c.EVFILT.READ);
-        assert(KernelEvent.filter_write == c.EVFILT.WRITE);
-        assert(KernelEvent.flag_add == c.EV.ADD);
-        assert(KernelEvent.flag_delete == c.EV.DELETE);
-        assert(KernelEvent.flag_end_of_file == c.EV.EOF);
+    assert(realtime_constraint_ns >= realtime_computation_ns);
+    assert(realtime_constraint_ns <= 2 * realtime_computation_ns);
+}
+
+const testing = std.testing;
+/// What plays the kernel where there is no Mac.
+const mach_shim = switch (builtin.os.tag) {
+    .linux => @import("../testing/mach_shim.zig"),
+    else => void,
+};
+
+test "darwin: both copies of a mirrored mapping are shared with what the process forks" {
+    const size = 4 * std.heap.pageSize();
+    const mapping = try mapMirrored(size, .{ .huge_pages = true });
+    defer unmapMirrored(mapping);
+    try testing.expect(!mapping.huge_pages);
+    const child = c.fork();
+    if (child == 0) {
+        mapping.memory[1] = 7;
+        mapping.memory[size + 2] = 8;
+        const mirrored = mapping.memory[size + 1] == 7 and mapping.memory[2] == 8;
+        c._exit(@intFromBool(!mirrored));
     }
+    var status: c_int = undefined;
+    try testing.expectEqual(child, c.waitpid(child, &status, 0));
+    try testing.expectEqual(@as(c_int, 0), status);
+    for ([_]usize{ 0, size }) |copy| {
+        try testing.expectEqualSlices(u8, &.{ 0, 7, 8 }, mapping.memory[copy..][0..3]);
+    }
+}
+
+test "darwin: a mapping that fails half-way says why, and leaves nothing behind" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    const size = 4 * std.heap.pageSize();
+    const failures = .{
+        .{ kern_no_space, error.OutOfMemory },
+        .{ kern_resource_shortage, error.OutOfMemory },
+        .{ kern_protection_failure, error.PermissionDenied },
+        .{ kern_not_supported, error.Unsupported },
+        .{ 5, error.Unexpected }, // KERN_FAILURE
+    };
+    // With the kernel's usual choice, a mapping that was left would move the next one.
+    const before = try mapMirrored(size, .{ .huge_pages = false });
+    unmapMirrored(before);
+    inline for (failures) |pair| {
+        mach_shim.failure_next = pair[0];
+        try testing.expectError(pair[1], mapMirrored(size, .{ .huge_pages = false }));
+    }
+    const after = try mapMirrored(size, .{ .huge_pages = false });
+    defer unmapMirrored(after);
+    try testing.expectEqual(before.memory, after.memory);
+}
+
+test "darwin: real time is asked for in the clock's own units, within what the kernel takes" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    defer mach_shim.apple_silicon = true;
+    for ([_]bool{ true, false }, [_]c_int{ 24, 1000 }) |apple_silicon, units_a_microsecond| {
+        mach_shim.apple_silicon = apple_silicon;
+        for ([_]u8{ realtime_priority_min, 50, realtime_priority_max }) |priority| {
+            try setRealtimePriority(priority);
+            try testing.expectEqual(thread_time_constraint_policy, mach_shim.policy_flavor);
+            const policy = [_]c_int{ 0, 500 * units_a_microsecond, 1000 * units_a_microsecond, 1 };
+            try testing.expectEqual(policy, mach_shim.policy);
+        }
+    }
+    try testing.expectError(error.InvalidPriority, setRealtimePriority(0));
+    try testing.expectError(error.InvalidPriority, setRealtimePriority(100));
+    mach_shim.failure_next = kern_protection_failure;
+    try testing.expectError(error.PermissionDenied, setRealtimePriority(1));
+    mach_shim.failure_next = 4; // KERN_INVALID_ARGUMENT
+    try testing.expectError(error.Unexpected, setRealtimePriority(1));
+}
+
+test "darwin: a CPU is a tag for Intel, and nothing for Apple silicon" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    defer mach_shim.apple_silicon = true;
+    mach_shim.apple_silicon = true;
+    try testing.expectError(error.Unsupported, pinThread(0));
+    mach_shim.apple_silicon = false;
+    try pinThread(0);
+    try testing.expectEqual(thread_affinity_policy, mach_shim.policy_flavor);
+    // No tag is 0.
+    try testing.expectEqual([_]c_int{ 1, 0, 0, 0 }, mach_shim.policy);
+    const count = try std.Thread.getCpuCount();
+    try testing.expectError(error.InvalidCpu, pinThread(@intCast(count)));
+    try testing.expectError(error.InvalidCpu, pinThread(std.math.maxInt(u32)));
 }

@@ -232,11 +232,9 @@ fn mapObject(size: usize, options: MapOptions) posix.MapError!Mapping {
     const alignment: usize = if (options.huge_pages) huge_page_size else std.heap.pageSize();
     const memory = try posix.reserveGuarded(2 * size, alignment);
     errdefer posix.unmapGuarded(memory, 2 * size);
-    try posix.mapTwice(memory, size, object, .{
-        .TYPE = .SHARED,
-        .FIXED = true,
-        .POPULATE = true,
-    });
+    const shared: c.MAP = .{ .TYPE = .SHARED, .FIXED = true, .POPULATE = true };
+    try posix.mapOver(memory, size, object, shared);
+    try posix.mapOver(@alignCast(memory + size), size, object, shared);
     return .{ .memory = memory, .size = size, .huge_pages = options.huge_pages };
 }
 

@@ -703,21 +703,19 @@ pub fn unmapGuarded(memory: [*]align(std.heap.page_size_min) u8, size: usize) vo
     unmap(@alignCast(memory - page), size + 2 * page);
 }
 
-/// mmap(2) of the shared object `descriptor`, twice, one after the other, over reserved memory.
-pub fn mapTwice(
+/// mmap(2) of an object, or of anonymous memory, over a part of what `reserveGuarded` gave.
+pub fn mapOver(
     reserved: [*]align(std.heap.page_size_min) u8,
     size: usize,
     descriptor: Descriptor,
     flags: c.MAP,
 ) MapError!void {
     assert(flags.FIXED);
-    for (0..2) |copy| {
-        const place: [*]align(std.heap.page_size_min) u8 = @alignCast(reserved + copy * size);
-        const access: c.PROT = .{ .READ = true, .WRITE = true };
-        const address = c.mmap(@ptrCast(place), size, access, flags, descriptor, 0);
-        if (address == c.MAP_FAILED) return mapError(c.errno(-1));
-        assert(@intFromPtr(address) == @intFromPtr(place));
-    }
+    assert(flags.ANONYMOUS == (descriptor == -1));
+    const access: c.PROT = .{ .READ = true, .WRITE = true };
+    const address = c.mmap(@ptrCast(reserved), size, access, flags, descriptor, 0);
+    if (address == c.MAP_FAILED) return mapError(c.errno(-1));
+    assert(@intFromPtr(address) == @intFromPtr(reserved));
 }
 
 /// munmap(2) of memory that this module mapped; it has no reason to fail.

@@ -1,0 +1,59 @@
+//! A platform for tests on Linux: macOS's notifier, memory, clock and tuning, as os/darwin.zig has
+//! them, on the stand-ins for its kernel beside this file; and Linux's sockets.
+//!
+//! `zig build -Dkqueue-shim` makes it the platform of the whole extension, so that the client's
+//! tests run on kqueue where there is no Mac.
+
+const darwin = @import("../os/darwin.zig");
+const linux = @import("../os/linux.zig");
+
+comptime {
+    // Their exports are what `darwin` calls.
+    _ = @import("kqueue_shim.zig");
+    _ = @import("mach_shim.zig");
+}
+
+pub const Descriptor = linux.Descriptor;
+pub const Address = linux.Address;
+pub const AddressList = linux.AddressList;
+pub const KernelStamp = linux.KernelStamp;
+pub const TimestampMode = linux.TimestampMode;
+pub const SocketOptions = linux.SocketOptions;
+pub const Mapping = linux.Mapping;
+pub const MapOptions = linux.MapOptions;
+
+pub const resolve = linux.resolve;
+pub const openSocket = linux.openSocket;
+pub const connect = linux.connect;
+pub const connectResult = linux.connectResult;
+pub const bind = linux.bind;
+pub const bindToInterface = linux.bindToInterface;
+pub const receive = linux.receive;
+pub const send = linux.send;
+pub const shutdownSend = linux.shutdownSend;
+pub const close = linux.close;
+pub const setNoDelay = linux.setNoDelay;
+pub const setQuickAck = linux.setQuickAck;
+pub const setBusyPoll = linux.setBusyPoll;
+pub const setReceiveBufferSize = linux.setReceiveBufferSize;
+pub const setSendBufferSize = linux.setSendBufferSize;
+pub const enableReceiveStamps = linux.enableReceiveStamps;
+pub const socketOptions = linux.socketOptions;
+pub const localAddress = linux.localAddress;
+pub const peerAddress = linux.peerAddress;
+pub const random = linux.random;
+
+pub const cycles = darwin.cycles;
+pub const monotonicNs = darwin.monotonicNs;
+pub const realtimeNs = darwin.realtimeNs;
+pub const mapMirrored = darwin.mapMirrored;
+pub const unmapMirrored = darwin.unmapMirrored;
+pub const pinThread = darwin.pinThread;
+pub const setRealtimePriority = darwin.setRealtimePriority;
+pub const lockMemory = darwin.lockMemory;
+
+pub const KernelEvent = darwin.KernelEvent;
+pub const kqueue_timeout_ns_max = darwin.kqueue_timeout_ns_max;
+pub const kqueueCreate = darwin.kqueueCreate;
+pub const kqueueChange = darwin.kqueueChange;
+pub const kqueueWait = darwin.kqueueWait;

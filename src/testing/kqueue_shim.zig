@@ -1,0 +1,701 @@
+//! kqueue(2) for tests on Linux: `kqueue` and `kevent` with macOS's structures and numbers, over
+//! epoll, timerfd and eventfd. It is linked where macOS has libSystem, so that what calls it is the
+//! code that runs there, unchanged.
+//!
+//! Design: a kqueue is an epoll descriptor, which is readable when something is ready, as a kqueue
+//! is. Every (ident, filter) is a knote in one table; what a knote waits for is its source: the
+//! socket itself, an eventfd (EVFILT_USER) or a timerfd (EVFILT_TIMER). epoll finds the sources
+//! that are ready, and their knotes say what is reported.
+//! Invariant: epoll watches a source for exactly what the enabled knotes of it ask for.
+//!
+//! Where macOS differs: `fflags` of an EV_EOF is the socket's error there, which Linux gives out
+//! only once (SO_ERROR) and the client wants for itself: it is 0 here. With EV_CLEAR, news of one
+//! filter of a socket may bring an event of its other one as well. EV_DISPATCH, the NOTE_FF* of
+//! EVFILT_USER and NOTE_ABSOLUTE are not there, and a knote stays in the table when its descriptor
+//! is closed, until the number or the kqueue comes again.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const c = std.c;
+const linux = std.os.linux;
+const EPOLL = linux.EPOLL;
+
+pub const Event = @import("../os/darwin.zig").KernelEvent;
+
+/// sys/event.h of macOS, beside what `KernelEvent` has.
+pub const filter_timer = -7;
+pub const filter_user = -10;
+pub const flag_enable = 0x0004;
+pub const flag_disable = 0x0008;
+pub const flag_one_shot = 0x0010;
+pub const flag_clear = 0x0020;
+pub const flag_receipt = 0x0040;
+pub const flag_error = 0x4000;
+pub const note_trigger = 0x01000000;
+pub const note_seconds = 0x00000001;
+pub const note_microseconds = 0x00000002;
+pub const note_nanoseconds = 0x00000004;
+
+const Knote = struct {
+    /// -1: this place of the table is free.
+    kqueue: c_int = -1,
+    /// As it was added.
+    event: Event = undefined,
+    enabled: bool = true,
+    source: c_int = -1,
+
+    fn ownsSource(knote: *const Knote) bool {
+        return knote.event.filter == filter_user or knote.event.filter == filter_timer;
+    }
+
+    fn release(knote: *Knote) void {
+        if (knote.ownsSource()) _ = c.close(knote.source);
+        knote.kqueue = -1;
+    }
+
+    fn epollEvents(knote: *const Knote) u32 {
+        if (!knote.enabled) return 0;
+        const cleared = knote.event.flags & flag_clear != 0 and !knote.ownsSource();
+        const edge: u32 = if (cleared) EPOLL.ET else 0;
+        return edge | switch (knote.event.filter) {
+            Event.filter_write => EPOLL.OUT,
+            else => EPOLL.IN | @as(u32, EPOLL.RDHUP),
+        };
+    }
+};
+
+var knotes: [4096]Knote = @splat(.{});
+/// No knote lies at or behind it.
+var knotes_end: usize = 0;
+var lock: c.pthread_mutex_t = .{};
+
+/// How often `kevent` was called, so that a test knows that it was.
+export var kqueue_shim_calls: u64 = 0;
+
+export fn kqueue() c_int {
+    const created = c.epoll_create1(0);
+    if (created < 0) return -1;
+    acquire();
+    defer release();
+    // Of one that had this number before.
+    for (knotes[0..knotes_end]) |*knote| {
+        if (knote.kqueue == created) knote.release();
+    }
+    return created;
+}
+
+export fn kevent(
+    queue: c_int,
+    changes: ?[*]const Event,
+    changes_count: c_int,
+    events: ?[*]Event,
+    events_count: c_int,
+    timeout: ?*const c.timespec,
+) c_int {
+    _ = @atomicRmw(u64, &kqueue_shim_calls, .Add, 1, .monotonic);
+    const room: []Event = if (events) |list| list[0..@intCast(events_count)] else &.{};
+    var told: usize = 0;
+    if (changes) |list| for (list[0..@intCast(changes_count)]) |*change| {
+        const cause = apply(queue, change);
+        if (cause == .SUCCESS and change.flags & flag_receipt == 0) continue;
+        if (told == room.len) {
+            if (cause == .SUCCESS) continue;
+            return fail(cause);
+        }
+        room[told] = change.*;
+        room[told].flags = flag_error;
+        room[told].data = @backingInt(cause);
+        told += 1;
+    };
+    // Errors and receipts come back at once.
+    if (told > 0 or room.len == 0) return @intCast(told);
+    return waitFor(queue, room, timeout);
+}
+
+fn fail(cause: c.E) c_int {
+    c._errno().* = @backingInt(cause);
+    return -1;
+}
+
+/// One change. SUCCESS, or what errno is to be.
+fn apply(queue: c_int, change: *const Event) c.E {
+    switch (change.filter) {
+        Event.filter_read, Event.filter_write, filter_timer, filter_user => {},
+        else => return .INVAL,
+    }
+    acquire();
+    defer release();
+    const knote = find(queue, change) orelse {
+        if (change.flags & Event.flag_add == 0) return .NOENT;
+        return add(queue, change);
+    };
+    if (change.flags & Event.flag_delete != 0) {
+        const source = knote.source;
+        const cause = watch(queue, source, knote);
+        knote.release();
+        return cause;
+    }
+    if (change.flags & Event.flag_add != 0) {
+        const flags_kept = change.flags & (flag_clear | flag_one_shot);
+        knote.event = change.*;
+        knote.event.flags = flags_kept;
+        knote.enabled = true;
+        if (change.filter == filter_timer) start(knote);
+    }
+    if (change.flags & flag_enable != 0) knote.enabled = true;
+    if (change.flags & flag_disable != 0) knote.enabled = false;
+    trigger(knote, change);
+    return watch(queue, knote.source, null);
+}
+
+fn add(queue: c_int, change: *const Event) c.E {
+    const source: c_int = switch (change.filter) {
+        filter_user => @intCast(linux.eventfd(0, linux.EFD.NONBLOCK | linux.EFD.CLOEXEC)),
+        filter_timer => @intCast(linux.timerfd_create(.MONOTONIC, .{
+            .NONBLOCK = true,
+            .CLOEXEC = true,
+        })),
+        else => @intCast(change.ident),
+    };
+    assert(source >= 0);
+    if (change.filter == filter_user or change.filter == filter_timer) forget(queue, source, null);
+    const knote = for (&knotes, 0..) |*place, index| {
+        if (place.kqueue != -1) continue;
+        knotes_end = @max(knotes_end, index + 1);
+        break place;
+    } else @panic("too many knotes for the tests' kqueue");
+    knote.* = .{ .kqueue = queue, .event = change.*, .source = source };
+    knote.enabled = change.flags & flag_disable == 0;
+    if (change.filter == filter_timer) {
+        knote.event.flags |= flag_clear;
+        start(knote);
+    }
+    trigger(knote, change);
+    const cause = watch(queue, source, null);
+    if (cause != .SUCCESS) knote.release();
+    return cause;
+}
+
+fn find(queue: c_int, change: *const Event) ?*Knote {
+    for (knotes[0..knotes_end]) |*knote| {
+        if (knote.kqueue != queue) continue;
+        if (knote.event.ident == change.ident and knote.event.filter == change.filter) return knote;
+    }
+    return null;
+}
+
+/// Brings epoll up to date with the knotes of a source, but for one that is about to go.
+fn watch(queue: c_int, source: c_int, without: ?*const Knote) c.E {
+    var events: u32 = 0;
+    var newest: ?*Knote = null;
+    for (knotes[0..knotes_end]) |*knote| {
+        if (knote.kqueue != queue or knote.source != source or knote == without) continue;
+        const wanted = knote.epollEvents();
+        // epoll has one trigger for a descriptor, kqueue one for a filter.
+        if (events != 0 and wanted != 0) assert(events & EPOLL.ET == wanted & EPOLL.ET);
+        events |= wanted;
+        newest = knote;
+    }
+    var event: linux.epoll_event = .{ .events = events, .data = .{ .fd = source } };
+    if (events == 0) {
+        const status = c.epoll_ctl(queue, EPOLL.CTL_DEL, source, null);
+        if (without == null) return .SUCCESS; // Only switched off, perhaps before.
+        return c.errno(status);
+    }
+    switch (c.errno(c.epoll_ctl(queue, EPOLL.CTL_MOD, source, &event))) {
+        .NOENT => {},
+        else => |cause| return cause,
+    }
+    // The descriptor is new to epoll: what is known of this number is of one that was closed.
+    if (without != null) {
+        forget(queue, source, without);
+        return .NOENT;
+    }
+    return c.errno(c.epoll_ctl(queue, EPOLL.CTL_ADD, source, &event));
+}
+
+/// Drops the knotes of a descriptor that was closed.
+fn forget(queue: c_int, source: c_int, but: ?*const Knote) void {
+    for (knotes[0..knotes_end]) |*knote| {
+        if (knote.kqueue != queue or knote.source != source or knote == but) continue;
+        knote.kqueue = -1; // Its source is closed.
+    }
+}
+
+fn trigger(knote: *const Knote, change: *const Event) void {
+    if (change.filter != filter_user or change.fflags & note_trigger == 0) return;
+    const one: u64 = 1;
+    const size = c.write(knote.source, std.mem.asBytes(&one), @sizeOf(u64));
+    assert(size == @sizeOf(u64));
+}
+
+/// A timer that repeats, unless it is EV_ONESHOT.
+fn start(knote: *const Knote) void {
+    const unit: u64 = if (knote.event.fflags & note_seconds != 0)
+        std.time.ns_per_s
+    else if (knote.event.fflags & note_microseconds != 0)
+        std.time.ns_per_us
+    else if (knote.event.fflags & note_nanoseconds != 0)
+        1
+    else
+        std.time.ns_per_ms;
+    const period_ns = @max(1, @as(u64, @intCast(knote.event.data)) * unit);
+    const period: linux.timespec = .{
+        .sec = @intCast(period_ns / std.time.ns_per_s),
+        .nsec = @intCast(period_ns % std.time.ns_per_s),
+    };
+    const once = knote.event.flags & flag_one_shot != 0;
+    const setting: linux.itimerspec = .{
+        .it_interval = if (once) .{ .sec = 0, .nsec = 0 } else period,
+        .it_value = period,
+    };
+    const status = linux.timerfd_settime(knote.source, .{}, &setting, null);
+    assert(linux.errno(status) == .SUCCESS);
+}
+
+fn waitFor(queue: c_int, room: []Event, timeout: ?*const c.timespec) c_int {
+    const end_ns = if (timeout) |time| nowNs() +| nanosecondsOf(time) else 0;
+    while (true) {
+        var list: [1]linux.pollfd = .{.{ .fd = queue, .events = linux.POLL.IN, .revents = 0 }};
+        const left_ns = end_ns -| nowNs();
+        var left: linux.timespec = .{
+            .sec = @intCast(left_ns / std.time.ns_per_s),
+            .nsec = @intCast(left_ns % std.time.ns_per_s),
+        };
+        const status = linux.ppoll(&list, 1, if (timeout == null) null else &left, null);
+        switch (linux.errno(status)) {
+            .SUCCESS => {},
+            else => |cause| return fail(cause),
+        }
+        const count = collect(queue, room) catch |failure| switch (failure) {
+            error.BadDescriptor => return fail(.BADF),
+        };
+        if (count > 0) return @intCast(count);
+        // Nothing, though something was ready: another thread has taken it.
+        if (timeout != null and nowNs() >= end_ns) return 0;
+    }
+}
+
+/// What is ready now.
+fn collect(queue: c_int, room: []Event) error{BadDescriptor}!usize {
+    var ready: [16]linux.epoll_event = undefined;
+    const count = c.epoll_wait(queue, &ready, @intCast(@min(ready.len, room.len)), 0);
+    if (count < 0) return error.BadDescriptor;
+    acquire();
+    defer release();
+    var told: usize = 0;
+    for (ready[0..@intCast(count)]) |source| {
+        for (knotes[0..knotes_end]) |*knote| {
+            if (knote.kqueue != queue or knote.source != source.data.fd) continue;
+            if (!knote.enabled) continue;
+            const event = report(knote, source.events) orelse continue;
+            if (told == room.len) {
+                // Another time: a change makes epoll look anew, also with EV_CLEAR.
+                _ = watch(queue, knote.source, null);
+                break;
+            }
+            room[told] = event;
+            told += 1;
+            if (knote.event.flags & flag_one_shot == 0) continue;
+            _ = watch(queue, knote.source, knote);
+            knote.release();
+        }
+    }
+    return told;
+}
+
+/// The event of a knote whose source is ready, or null when it is another's.
+fn report(knote: *const Knote, events: u32) ?Event {
+    var event = knote.event;
+    event.flags &= ~@as(u16, Event.flag_end_of_file | flag_error);
+    event.fflags = 0;
+    const failed = events & (EPOLL.ERR | EPOLL.HUP) != 0;
+    switch (event.filter) {
+        Event.filter_read => {
+            if (events & (EPOLL.IN | EPOLL.RDHUP) == 0 and !failed) return null;
+            if (failed or events & EPOLL.RDHUP != 0) event.flags |= Event.flag_end_of_file;
+            event.data = askSize(knote.source, linux.T.FIONREAD);
+        },
+        Event.filter_write => {
+            if (events & EPOLL.OUT == 0 and !failed) return null;
+            if (failed) event.flags |= Event.flag_end_of_file;
+            event.data = spaceOf(knote.source);
+        },
+        else => {
+            // A user's event without EV_CLEAR stays, and so does its eventfd's count.
+            var count: u64 = 1;
+            if (event.flags & flag_clear != 0) {
+                const size = c.read(knote.source, std.mem.asBytes(&count), @sizeOf(u64));
+                if (size != @sizeOf(u64)) return null;
+            }
+            event.data = if (event.filter == filter_timer) @intCast(count) else knote.event.data;
+        },
+    }
+    return event;
+}
+
+fn askSize(descriptor: c_int, request: u32) isize {
+    var size: c_int = 0;
+    const status = linux.ioctl(descriptor, request, @intFromPtr(&size));
+    return if (linux.errno(status) == .SUCCESS) size else 0;
+}
+
+/// About how much may be written: Linux counts its own overhead, too.
+fn spaceOf(descriptor: c_int) isize {
+    var size: c_int = 0;
+    var length: c.socklen_t = @sizeOf(c_int);
+    if (c.getsockopt(descriptor, c.SOL.SOCKET, c.SO.SNDBUF, &size, &length) != 0) return 0;
+    const waiting = askSize(descriptor, linux.T.IOCOUTQ);
+    return @max(0, size - waiting);
+}
+
+fn nowNs() u64 {
+    var time: c.timespec = undefined;
+    const status = c.clock_gettime(.MONOTONIC, &time);
+    assert(status == 0);
+    return nanosecondsOf(&time);
+}
+
+fn nanosecondsOf(time: *const c.timespec) u64 {
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}
+
+fn acquire() void {
+    const status = c.pthread_mutex_lock(&lock);
+    assert(status == .SUCCESS);
+}
+
+fn release() void {
+    const status = c.pthread_mutex_unlock(&lock);
+    assert(status == .SUCCESS);
+}
+
+// What kqueue(2) of macOS says, for those who rely on this file.
+
+const testing = std.testing;
+const os = @import("../os.zig");
+
+/// A kqueue and a connected pair of sockets.
+const Bed = struct {
+    queue: c_int,
+    near: c_int,
+    far: c_int,
+
+    fn open() Bed {
+        const queue = kqueue();
+        assert(queue >= 0);
+        const listener: os.TestListener = .open(true);
+        defer listener.deinit();
+        const near = os.Os.openSocket(&listener.address) catch unreachable;
+        _ = os.Os.connect(near, &listener.address) catch unreachable;
+        return .{ .queue = queue, .near = near, .far = listener.accept() };
+    }
+
+    fn close(bed: *const Bed) void {
+        for ([_]c_int{ bed.queue, bed.near, bed.far }) |descriptor| _ = c.close(descriptor);
+    }
+
+    fn give(bed: *const Bed, bytes: []const u8) !void {
+        const sent = c.send(bed.far, bytes.ptr, bytes.len, 0);
+        try testing.expectEqual(@as(isize, @intCast(bytes.len)), sent);
+        var list: [1]c.pollfd = .{.{ .fd = bed.near, .events = c.POLL.IN, .revents = 0 }};
+        try testing.expectEqual(@as(c_int, 1), c.poll(&list, 1, 10_000));
+    }
+
+    fn take(bed: *const Bed, size: usize) !void {
+        var buffer: [64]u8 = undefined;
+        const taken = c.recv(bed.near, &buffer, size, 0);
+        try testing.expectEqual(@as(isize, @intCast(size)), taken);
+    }
+
+    fn change(bed: *const Bed, filter: i16, flags: u16) c.E {
+        return bed.changeEvent(.{
+            .ident = @intCast(bed.near),
+            .filter = filter,
+            .flags = flags,
+            .fflags = 0,
+            .data = 0,
+            .udata = 0x5eed,
+        });
+    }
+
+    fn changeEvent(bed: *const Bed, event: Event) c.E {
+        return c.errno(kevent(bed.queue, @ptrCast(&event), 1, null, 0, null));
+    }
+
+    fn changeElsewhere(bed: *const Bed, event: Event) void {
+        assert(bed.changeEvent(event) == .SUCCESS);
+    }
+
+    /// What is ready within a time.
+    fn wait(bed: *const Bed, buffer: []Event, timeout_ms: u32) ![]Event {
+        const time: c.timespec = .{ .sec = 0, .nsec = timeout_ms * @as(i64, std.time.ns_per_ms) };
+        const count = kevent(bed.queue, null, 0, buffer.ptr, @intCast(buffer.len), &time);
+        if (count < 0) return error.TestUnexpectedResult;
+        return buffer[0..@intCast(count)];
+    }
+
+    fn expectNone(bed: *const Bed) !void {
+        var buffer: [4]Event = undefined;
+        try testing.expectEqual(@as(usize, 0), (try bed.wait(&buffer, 0)).len);
+    }
+
+    fn expectOne(bed: *const Bed, filter: i16) !Event {
+        var buffer: [4]Event = undefined;
+        const events = try bed.wait(&buffer, 900);
+        try testing.expectEqual(@as(usize, 1), events.len);
+        try testing.expectEqual(filter, events[0].filter);
+        return events[0];
+    }
+};
+
+test "kqueue shim: EVFILT_READ counts the bytes, by level" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    try bed.expectNone();
+    try bed.give("abc");
+    for ([_]isize{ 3, 2, 1 }) |size| {
+        const event = try bed.expectOne(Event.filter_read);
+        try testing.expectEqual(@as(usize, @intCast(bed.near)), event.ident);
+        try testing.expectEqual(size, event.data);
+        try testing.expectEqual(@as(usize, 0x5eed), event.udata);
+        try testing.expectEqual(@as(u16, 0), event.flags & Event.flag_end_of_file);
+        try bed.take(1);
+    }
+    try bed.expectNone();
+}
+
+test "kqueue shim: EVFILT_WRITE is ready while there is room, and tells how much" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
+    for (0..2) |_| try testing.expect((try bed.expectOne(Event.filter_write)).data > 0);
+    const bytes: [64 * 1024]u8 = @splat(1);
+    while (c.send(bed.near, &bytes, bytes.len, 0) > 0) {}
+    try bed.expectNone();
+}
+
+test "kqueue shim: with EV_CLEAR an event comes once for what is new" {
+    const bed: Bed = .open();
+    defer bed.close();
+    const flags = Event.flag_add | flag_clear;
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flags));
+    try bed.give("ab");
+    try testing.expectEqual(@as(isize, 2), (try bed.expectOne(Event.filter_read)).data);
+    try bed.expectNone();
+    try bed.give("c");
+    try testing.expectEqual(@as(isize, 3), (try bed.expectOne(Event.filter_read)).data);
+    try bed.expectNone();
+    // To add it again is to look anew.
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flags));
+    _ = try bed.expectOne(Event.filter_read);
+}
+
+test "kqueue shim: EV_EOF comes with the end of the stream, behind its bytes, and stays" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    try bed.give("ab");
+    try testing.expectEqual(@as(c_int, 0), c.shutdown(bed.far, c.SHUT.WR));
+    for ([_]isize{ 2, 1, 0, 0 }) |size| {
+        var event = try bed.expectOne(Event.filter_read);
+        // The end is a segment of its own.
+        while (event.flags & Event.flag_end_of_file == 0) {
+            event = try bed.expectOne(Event.filter_read);
+        }
+        try testing.expectEqual(size, event.data);
+        if (size > 0) try bed.take(1);
+    }
+}
+
+test "kqueue shim: a reset is EV_EOF for the reader and the writer" {
+    const bed: Bed = .open();
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    os.TestListener.reset(bed.far);
+    const event = try bed.expectOne(Event.filter_read);
+    try testing.expect(event.flags & Event.flag_end_of_file != 0);
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
+    var buffer: [4]Event = undefined;
+    const events = try bed.wait(&buffer, 900);
+    try testing.expectEqual(@as(usize, 2), events.len);
+    for (events) |each| try testing.expect(each.flags & Event.flag_end_of_file != 0);
+    // The socket's error is left for its owner.
+    var code: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    try testing.expectEqual(0, c.getsockopt(bed.near, c.SOL.SOCKET, c.SO.ERROR, &code, &size));
+    try testing.expectEqual(@as(c_int, @backingInt(c.E.CONNRESET)), code);
+    for ([_]c_int{ bed.queue, bed.near }) |descriptor| _ = c.close(descriptor);
+}
+
+test "kqueue shim: EV_ONESHOT, EV_DISABLE, EV_ENABLE and EV_DELETE" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try bed.give("x");
+    const once = Event.flag_add | flag_one_shot;
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, once));
+    _ = try bed.expectOne(Event.filter_read);
+    try bed.expectNone();
+    try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, Event.flag_delete));
+
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flag_disable));
+    try bed.expectNone();
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flag_enable));
+    _ = try bed.expectOne(Event.filter_read);
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_delete));
+    try bed.expectNone();
+    try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, Event.flag_delete));
+    try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, flag_enable));
+}
+
+test "kqueue shim: both filters of a socket, as many events as there is room for" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try bed.give("x");
+    for ([_]u16{ 0, flag_clear }) |clear| {
+        const flags = Event.flag_add | clear;
+        try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flags));
+        try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, flags));
+        var buffer: [2]Event = undefined;
+        try testing.expectEqual(@as(usize, 2), (try bed.wait(&buffer, 900)).len);
+        try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flags));
+        try testing.expectEqual(@as(usize, 1), (try bed.wait(buffer[0..1], 900)).len);
+        try testing.expect((try bed.wait(&buffer, 900)).len > 0);
+        try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_delete));
+        _ = bed.change(Event.filter_write, Event.flag_delete);
+    }
+}
+
+test "kqueue shim: errors and receipts come as events where there is room, else as errno" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try testing.expectEqual(c.E.INVAL, bed.change(-100, Event.flag_add));
+    var bad: Event = .{
+        .ident = 10_000,
+        .filter = Event.filter_read,
+        .flags = Event.flag_add,
+        .fflags = 0,
+        .data = 0,
+        .udata = 7,
+    };
+    try testing.expectEqual(c.E.BADF, bed.changeEvent(bad));
+    var good = bad;
+    good.ident = @intCast(bed.near);
+    good.flags |= flag_receipt;
+    bad.flags |= flag_receipt;
+    var events: [2]Event = undefined;
+    const changes = [_]Event{ good, bad };
+    try bed.give("x");
+    try testing.expectEqual(@as(c_int, 2), kevent(bed.queue, &changes, 2, &events, 2, null));
+    for (events, [_]c.E{ .SUCCESS, .BADF }) |event, cause| {
+        try testing.expectEqual(@as(u16, flag_error), event.flags);
+        try testing.expectEqual(@as(isize, @backingInt(cause)), event.data);
+        try testing.expectEqual(@as(usize, 7), event.udata);
+    }
+    _ = try bed.expectOne(Event.filter_read);
+}
+
+test "kqueue shim: EVFILT_USER is triggered from another thread, once with EV_CLEAR" {
+    const bed: Bed = .open();
+    defer bed.close();
+    var user: Event = .{
+        .ident = 1,
+        .filter = filter_user,
+        .flags = Event.flag_add | flag_clear,
+        .fflags = 0,
+        .data = 0,
+        .udata = 9,
+    };
+    try testing.expectEqual(c.E.SUCCESS, bed.changeEvent(user));
+    try bed.expectNone();
+    user.flags = 0;
+    user.fflags = note_trigger;
+    const thread = try std.Thread.spawn(.{}, Bed.changeElsewhere, .{ &bed, user });
+    const event = try bed.expectOne(filter_user);
+    thread.join();
+    try testing.expectEqual(@as(usize, 1), event.ident);
+    try testing.expectEqual(@as(usize, 9), event.udata);
+    try bed.expectNone();
+
+    user.ident = 2;
+    user.flags = Event.flag_add;
+    try testing.expectEqual(c.E.SUCCESS, bed.changeEvent(user));
+    for (0..2) |_| _ = try bed.expectOne(filter_user);
+    user.flags = Event.flag_delete;
+    user.fflags = 0;
+    try testing.expectEqual(c.E.SUCCESS, bed.changeEvent(user));
+    try bed.expectNone();
+}
+
+test "kqueue shim: EVFILT_TIMER repeats, or comes once, and counts what was missed" {
+    const bed: Bed = .open();
+    defer bed.close();
+    const units = [_]u32{ 0, note_microseconds, note_nanoseconds };
+    for (units, [_]isize{ 1, 1000, 1_000_000 }) |unit, data| {
+        var timer: Event = .{
+            .ident = 3,
+            .filter = filter_timer,
+            .flags = Event.flag_add,
+            .fflags = unit,
+            .data = data,
+            .udata = 0,
+        };
+        const before_ns = nowNs();
+        try testing.expectEqual(c.E.SUCCESS, bed.changeEvent(timer));
+        var expirations: isize = 0;
+        while (expirations < 3) expirations += (try bed.expectOne(filter_timer)).data;
+        try testing.expect(nowNs() - before_ns >= 3 * std.time.ns_per_ms);
+        timer.flags = Event.flag_add | flag_one_shot;
+        try testing.expectEqual(c.E.SUCCESS, bed.changeEvent(timer));
+        _ = try bed.expectOne(filter_timer);
+        timer.flags = Event.flag_delete;
+        try testing.expectEqual(c.E.NOENT, bed.changeEvent(timer));
+    }
+}
+
+test "kqueue shim: a time-out passes whole, and the queue is readable when something is ready" {
+    const bed: Bed = .open();
+    defer bed.close();
+    const before_ns = nowNs();
+    var buffer: [1]Event = undefined;
+    try testing.expectEqual(@as(usize, 0), (try bed.wait(&buffer, 5)).len);
+    try testing.expect(nowNs() - before_ns >= 5 * std.time.ns_per_ms);
+    // Without room for events it does not wait.
+    try testing.expectEqual(@as(c_int, 0), kevent(bed.queue, null, 0, null, 0, null));
+
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    var list: [1]c.pollfd = .{.{ .fd = bed.queue, .events = c.POLL.IN, .revents = 0 }};
+    try testing.expectEqual(@as(c_int, 0), c.poll(&list, 1, 0));
+    try bed.give("x");
+    try testing.expectEqual(@as(c_int, 1), c.poll(&list, 1, 10_000));
+}
+
+test "kqueue shim: to close a descriptor ends what it was watched for" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try bed.give("x");
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
+    const kept = c.dup(bed.far);
+    defer _ = c.close(kept);
+    _ = c.close(bed.near);
+    try bed.expectNone();
+    try testing.expectEqual(c.E.BADF, bed.change(Event.filter_read, Event.flag_delete));
+    // The number comes again, for a socket that is watched for one thing only.
+    try testing.expectEqual(bed.near, c.dup2(kept, bed.near));
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
+    _ = try bed.expectOne(Event.filter_write);
+    try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, Event.flag_delete));
+}
+
+test "kqueue shim: a new kqueue knows nothing of the one that had its number" {
+    const bed: Bed = .open();
+    defer bed.close();
+    try bed.give("x");
+    try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
+    _ = c.close(bed.queue);
+    try testing.expectEqual(bed.queue, kqueue());
+    try bed.expectNone();
+    try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, Event.flag_delete));
+}
