@@ -6,10 +6,12 @@
 
 const std = @import("std");
 
-/// Everything that the core has to be type checked for, whatever the machine that builds it.
+/// Everything that has to be type checked, whatever the machine that builds it.
 const supported_targets = [_][]const u8{
     "x86_64-linux-gnu",
     "aarch64-linux-gnu",
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
     "x86_64-macos.12.0",
     "aarch64-macos.12.0",
 };
@@ -59,7 +61,7 @@ pub fn build(b: *std.Build) void {
     const kqueue_shim = b.option(
         bool,
         "kqueue-shim",
-        "On Linux, for tests: macOS's notifier and memory over stand-ins for its kernel (default: no)",
+        "On Linux, for tests: macOS's notifier and memory, on stand-ins for a Mac (default: no)",
     ) orelse false;
     const test_filters = b.option(
         []const []const u8,
@@ -78,29 +80,10 @@ pub fn build(b: *std.Build) void {
         .kqueue_shim = kqueue_shim,
     };
 
-    const python_h = b.addTranslateC(.{
-        .root_source_file = b.path("src/c/python.h"),
-        .target = target,
-        .optimize = optimize,
-    });
-    python_h.addIncludePath(.{ .cwd_relative = python_include });
-
-    // The binding: the only module that sees Python.h.
     const extension = b.addLibrary(.{
         .name = "core",
         .linkage = .dynamic,
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("src/python/module.zig"),
-            .target = target,
-            .optimize = optimize,
-            .link_libc = true,
-            .strip = optimize == .fast or optimize == .small,
-            .valgrind = valgrind,
-            .imports = &.{
-                .{ .name = "core", .module = coreModule(b, target, optimize, core_options) },
-                .{ .name = "python", .module = python_h.createModule() },
-            },
-        }),
+        .root_module = extensionModule(b, target, optimize, core_options, python_include),
     });
     extension.linker_allow_shlib_undefined = true; // CPython's own symbols come from the process.
     if (ipsec_mb != null) {
@@ -113,12 +96,9 @@ pub fn build(b: *std.Build) void {
     // The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough
     // for tests over random input.
     const core_test = b.addTest(.{
-        .root_module = coreModule(b, target, .safe, core_options),
+        .root_module = testModule(b, target, .safe, core_options, fault_seeds),
         .filters = test_filters,
     });
-    const test_options = b.addOptions();
-    test_options.addOption(u32, "fault_seeds", fault_seeds);
-    core_test.root_module.addOptions("test_options", test_options);
 
     // The targets of the fuzzer, over the corpus. Zig does not know that these files are its input,
     // so this runs whether or not anything was compiled.
@@ -170,15 +150,22 @@ pub fn build(b: *std.Build) void {
     }).step);
 
     // A declaration that nothing on this system uses is not even type checked. This step analyses
-    // the core for every supported system, without generating code or linking.
-    const check_step = b.step("check", "Type check the core for every supported system");
+    // the core, its tests and the binding for every supported system, without generating code or
+    // linking. Python's headers are those of this machine: they differ in what is not used here.
+    const check_step = b.step("check", "Type check core and binding for every supported system");
     for (supported_targets) |triple| {
         const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
-        const check = b.addTest(.{
-            .root_module = coreModule(b, b.resolveTargetQuery(query), .debug, .{}),
+        const other = b.resolveTargetQuery(query);
+        const check_core = b.addTest(.{
+            .root_module = testModule(b, other, .debug, .{}, fault_seeds),
         });
-        check.root_module.addOptions("test_options", test_options);
-        check_step.dependOn(&check.step);
+        check_step.dependOn(&check_core.step);
+        const check_extension = b.addLibrary(.{
+            .name = "core",
+            .linkage = .dynamic,
+            .root_module = extensionModule(b, other, .debug, .{}, python_include),
+        });
+        check_step.dependOn(&check_extension.step);
     }
 }
 
@@ -209,6 +196,58 @@ fn coreModule(
     });
     if (core_options.ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
     return module;
+}
+
+/// The core with its tests.
+fn testModule(
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    optimize: std.lang.Optimize,
+    core_options: CoreOptions,
+    fault_seeds: u32,
+) *std.Build.Module {
+    const module = coreModule(b, target, optimize, core_options);
+    const options = b.addOptions();
+    options.addOption(u32, "fault_seeds", fault_seeds);
+    module.addOptions("test_options", options);
+    if (target.result.os.tag == .macos) {
+        // Zig brings Apple's headers along: what the core declares by itself is held against them.
+        const darwin_h = b.addTranslateC(.{
+            .root_source_file = b.path("src/c/darwin.h"),
+            .target = target,
+            .optimize = optimize,
+        });
+        module.addImport("darwin_headers", darwin_h.createModule());
+    }
+    return module;
+}
+
+/// The binding: the only module that sees Python.h.
+fn extensionModule(
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    optimize: std.lang.Optimize,
+    core_options: CoreOptions,
+    python_include: []const u8,
+) *std.Build.Module {
+    const python_h = b.addTranslateC(.{
+        .root_source_file = b.path("src/c/python.h"),
+        .target = target,
+        .optimize = optimize,
+    });
+    python_h.addIncludePath(.{ .cwd_relative = python_include });
+    return b.createModule(.{
+        .root_source_file = b.path("src/python/module.zig"),
+        .target = target,
+        .optimize = optimize,
+        .link_libc = true,
+        .strip = optimize == .fast or optimize == .small,
+        .valgrind = core_options.valgrind,
+        .imports = &.{
+            .{ .name = "core", .module = coreModule(b, target, optimize, core_options) },
+            .{ .name = "python", .module = python_h.createModule() },
+        },
+    });
 }
 
 /// The fuzz targets and the core under them, as one module: Zig then counts edges in both.
