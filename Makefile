@@ -11,12 +11,13 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
 	@echo "make test              every test: core, extension, safe build, lint, types, integration"
 	@echo "make test-valgrind     core and extension under valgrind's memcheck (minutes; not in make test)"
+	@echo "make test-kqueue       the client on macOS's notifier and memory, without a Mac"
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
 	@echo "make autobahn          every case of the Autobahn TestSuite, and docs/conformance.md"
 	@echo "make build             the extension, into this checkout"
@@ -42,7 +43,7 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m hftws demo
 
-test: lint check test-core test-python test-safe types integration-test
+test: lint check test-core test-python test-safe test-kqueue types integration-test
 
 test-core: $(VENV)/.installed
 	$(ZIG) build test --summary all
@@ -60,6 +61,22 @@ test-safe: build
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
 	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
 	MALLOC_PERTURB_=90 HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest $(NOT_SAFE) --fault-seeds=250
+
+# macOS's notifier, memory and tuning under the client, over stand-ins for its kernel. From within
+# tests/, so that the processes which tests start import this build, too.
+KQUEUE_TESTS = test_system.py $(addprefix test_,$(addsuffix .py,connect messages close send \
+	callbacks tls)) kqueue -k "not busy and not left_behind"
+
+test-kqueue: $(VENV)/.installed
+ifeq ($(shell uname -s),Linux)
+	rm -rf build/kqueue && mkdir -p build/kqueue
+	cp -r hftws build/kqueue/ && rm -f build/kqueue/hftws/*.so
+	$(BIN)/python hatch_build.py --optimize safe --kqueue-shim --prefix build/kqueue/hftws
+	cd tests && HFTWS_TEST_KQUEUE=1 PYTHONPATH=../build/kqueue ../$(BIN)/pytest \
+		-c ../pyproject.toml -p no:cacheprovider $(KQUEUE_TESTS)
+else
+	@echo "test-kqueue is skipped: it is for Linux. Here every test runs on the real kqueue."
+endif
 
 # What memcheck finds in our code fails it: tests/valgrind/run.py. Valgrind does not know AVX-512,
 # which libipsec-mb would use, and is too slow for tests of much data or of time.

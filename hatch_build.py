@@ -23,7 +23,12 @@ OPTIMIZE = ("fast", "safe", "small", "debug")
 
 
 def build(
-    *, prefix: Path, optimize: str = "fast", target: str | None = None, valgrind: bool = False
+    *,
+    prefix: Path,
+    optimize: str = "fast",
+    target: str | None = None,
+    valgrind: bool = False,
+    kqueue_shim: bool = False,
 ) -> Path:
     """Builds for the running interpreter, or for `target`, and returns the path of the module."""
     include = Path(sysconfig.get_path("include"))
@@ -48,6 +53,8 @@ def build(
     ]  # fmt: skip
     if valgrind:
         command.append("-Dvalgrind=true")
+    if kqueue_shim:
+        command.append("-Dkqueue-shim=true")
     if target is not None:
         command.append(f"-Dtarget={target}")
     if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
@@ -103,11 +110,15 @@ def main() -> None:
     parser.add_argument("--optimize", default="fast", choices=OPTIMIZE)
     parser.add_argument("--prefix", type=Path, default=ROOT / PACKAGE)
     parser.add_argument("--valgrind", action="store_true", help="for `make test-valgrind`")
+    parser.add_argument("--kqueue-shim", action="store_true", help="for `make test-kqueue`")
+    parser.add_argument("--target", help="another machine, such as aarch64-macos.12.0")
     arguments = parser.parse_args()
     build(
         prefix=arguments.prefix.resolve(),
         optimize=arguments.optimize,
+        target=arguments.target,
         valgrind=arguments.valgrind,
+        kqueue_shim=arguments.kqueue_shim,
     )
 
 

@@ -180,6 +180,12 @@ test {
     testing.refAllDecls(Os);
 }
 
+/// This platform; and on Linux also macOS's memory and clock, over stand-ins for its kernel.
+const test_platforms = switch (builtin.os.tag) {
+    .linux => .{ linux, @import("testing/darwin_on_linux.zig") },
+    else => .{Os},
+};
+
 /// A connection to a listener, both ends: the client's does not block, the server's does.
 const TestPair = struct {
     client: Descriptor,
@@ -446,10 +452,14 @@ test "os: descriptors are closed on exec and do not block" {
 }
 
 test "os: a mirrored mapping shows the same bytes twice, with huge pages or without" {
+    inline for (test_platforms) |Platform| try testMirroring(Platform);
+}
+
+fn testMirroring(comptime Platform: type) !void {
     for ([_]bool{ false, true }) |huge_pages| {
         for ([_]usize{ std.heap.pageSize(), 2 * 1024 * 1024, 8 * 1024 * 1024 }) |size| {
-            const mapping = try Os.mapMirrored(size, .{ .huge_pages = huge_pages });
-            defer Os.unmapMirrored(mapping);
+            const mapping = try Platform.mapMirrored(size, .{ .huge_pages = huge_pages });
+            defer Platform.unmapMirrored(mapping);
             try testing.expectEqual(size, mapping.size);
             if (!huge_pages) try testing.expect(!mapping.huge_pages);
             const memory = mapping.memory[0 .. 2 * size];
@@ -465,10 +475,14 @@ test "os: a mirrored mapping shows the same bytes twice, with huge pages or with
 }
 
 test "os: a byte before or behind a mirrored mapping cannot be read or written" {
+    inline for (test_platforms) |Platform| try testGuards(Platform);
+}
+
+fn testGuards(comptime Platform: type) !void {
     for ([_]bool{ false, true }) |huge_pages| {
         const size = 2 * 1024 * 1024;
-        const mapping = try Os.mapMirrored(size, .{ .huge_pages = huge_pages });
-        defer Os.unmapMirrored(mapping);
+        const mapping = try Platform.mapMirrored(size, .{ .huge_pages = huge_pages });
+        defer Platform.unmapMirrored(mapping);
         const behind = mapping.memory + 2 * size;
         const before = mapping.memory - 1;
         for ([_]bool{ false, true }) |write| {
@@ -502,11 +516,15 @@ fn signalOfAccess(byte: *volatile u8, write: bool) ?std.c.SIG {
 }
 
 test "os: a mirrored mapping takes no page fault, and leaves nothing behind" {
+    inline for (test_platforms) |Platform| try testPages(Platform);
+}
+
+fn testPages(comptime Platform: type) !void {
     const address = Address.parse("127.0.0.1", 0).?;
     const descriptor_next = try Os.openSocket(&address);
     Os.close(descriptor_next);
     const size = 8 * 1024 * 1024;
-    const mapping = try Os.mapMirrored(size, .{ .huge_pages = false });
+    const mapping = try Platform.mapMirrored(size, .{ .huge_pages = false });
 
     const faults_before = pageFaults();
     var offset: usize = 0;
@@ -517,7 +535,7 @@ test "os: a mirrored mapping takes no page fault, and leaves nothing behind" {
     // The test itself may take a few: its stack, its code.
     try testing.expect(pageFaults() - faults_before < 16);
 
-    Os.unmapMirrored(mapping);
+    Platform.unmapMirrored(mapping);
     const page_size = std.heap.pageSize();
     const guarded = mapping.memory - page_size;
     for ([_]usize{ 0, page_size, size, 2 * size, page_size + 2 * size }) |place| {
@@ -538,20 +556,24 @@ fn pageFaults() isize {
 }
 
 test "os: the clock converts cycles to within 1 % of the system's" {
-    var clock: ClockType(Os) = .init();
+    inline for (test_platforms) |Platform| try testClock(Platform);
+}
+
+fn testClock(comptime Platform: type) !void {
+    var clock: ClockType(Platform) = .init();
     clock.calibrate();
     try testing.expect(clock.cyclesPerNs() > 0.01);
     try testing.expect(clock.cyclesPerNs() < 10);
 
     // Each reading of the counter stands between two of the system's clock: that holds also when
     // this process is put aside between them.
-    const outer_start_ns = Os.monotonicNs();
-    const start = Os.cycles();
-    const inner_start_ns = Os.monotonicNs();
-    while (Os.monotonicNs() - inner_start_ns < 20 * std.time.ns_per_ms) {}
-    const inner_end_ns = Os.monotonicNs();
-    const end = Os.cycles();
-    const outer_end_ns = Os.monotonicNs();
+    const outer_start_ns = Platform.monotonicNs();
+    const start = Platform.cycles();
+    const inner_start_ns = Platform.monotonicNs();
+    while (Platform.monotonicNs() - inner_start_ns < 20 * std.time.ns_per_ms) {}
+    const inner_end_ns = Platform.monotonicNs();
+    const end = Platform.cycles();
+    const outer_end_ns = Platform.monotonicNs();
     const converted: f64 = @floatFromInt(clock.nanoseconds(end - start));
     const inner: f64 = @floatFromInt(inner_end_ns - inner_start_ns);
     const outer: f64 = @floatFromInt(outer_end_ns - outer_start_ns);
