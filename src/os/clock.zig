@@ -4,7 +4,8 @@
 //! and kept where the reads lie closest together. Two anchors give the ratio; the further apart,
 //! the better, so that `refine` moves only the later one. The counters run at a constant rate
 //! (invariant TSC, CNTVCT); when the ratio jumps nevertheless (a moved virtual machine, a suspended
-//! laptop), the earlier anchor is dropped and the measurement starts anew.
+//! laptop), the earlier anchor is dropped and the measurement starts anew. On macOS the counter is
+//! read as such: mach_absolute_time(3) comes from it, behind a call, less what was slept.
 //! Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the vDSO's clock.
 
 const std = @import("std");
@@ -75,16 +76,24 @@ pub fn ClockType(comptime Os: type) type {
             const base_line_ns = now.ns - clock.first.ns;
             const base_line_cycles = now.cycles - clock.first.cycles;
             if (base_line_ns < base_line_ns_min or base_line_cycles == 0) return;
-            const multiplier = ratio(@intCast(base_line_ns), base_line_cycles);
-            if (clock.settled and jumped(clock.multiplier, multiplier)) {
+            if (clock.settled and clock.strayed(now)) {
                 clock.restart(now, realtime);
                 return;
             }
             clock.last = now;
             clock.realtime = realtime;
-            clock.multiplier = multiplier;
+            clock.multiplier = ratio(@intCast(base_line_ns), base_line_cycles);
             clock.settled = true;
             clock.invariants();
+        }
+
+        /// Whether the counter and the clock have gone apart since the last anchor. The whole base
+        /// line would not show it: of ten hours, five minutes of sleep are less than 1 %.
+        fn strayed(clock: *const Clock, now: Anchor) bool {
+            const recent_ns = now.ns - clock.last.ns;
+            const recent_cycles = now.cycles - clock.last.cycles;
+            if (recent_ns <= 0 or recent_cycles == 0) return true;
+            return jumped(clock.multiplier, ratio(@intCast(recent_ns), recent_cycles));
         }
 
         /// Keeps the ratio until there is a better one, and trusts it no more.
@@ -291,6 +300,27 @@ test "clock: a ratio that jumps is measured anew, a counter that goes back too" 
     ScriptedOs.pass(200 * std.time.ns_per_ms, 4);
     clock.refine();
     try testing.expectApproxEqRel(4.0, clock.cyclesPerNs(), 1e-9);
+}
+
+test "clock: a sleep is seen that is short beside the base line, and of which no clock has passed" {
+    var clock = scriptedClock();
+    for (0..600) |_| {
+        ScriptedOs.pass(60 * std.time.ns_per_s, 3);
+        clock.refine();
+    }
+    const ratio_before = clock.multiplier;
+    for ([_]u64{ 0, std.time.ns_per_s }) |awake_ns| {
+        // The counter goes on in a machine that sleeps, its monotonic clock does not.
+        ScriptedOs.counter += 180 * 3 * std.time.ns_per_s;
+        ScriptedOs.pass(awake_ns, 3);
+        clock.refine();
+        try testing.expectEqual(ScriptedOs.counter, clock.first.cycles);
+        try testing.expectEqual(ratio_before, clock.multiplier);
+        try testing.expectEqual(ScriptedOs.monotonic_ns, clock.monotonicAt(ScriptedOs.counter));
+        ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
+        clock.refine();
+        try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
+    }
 }
 
 test "clock: readings of the counter and times convert both ways around the anchor" {
