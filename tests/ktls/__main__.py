@@ -1,0 +1,91 @@
+"""Runs the tests of kTLS under every kernel, or one command under one of them.
+
+See the package's docstring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from . import kernel, matrix, openssl
+from .debian import RigError, Unavailable
+from .initramfs import Task
+from .machine import boot
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.ktls", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    test = commands.add_parser("test", help="the tests, under every kernel and OpenSSL")
+    test.add_argument("--suites", nargs="+", default=list(kernel.SUITES), choices=kernel.SUITES)
+    test.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="boots at a time")
+    test.add_argument("--timeout", type=float, default=150.0, help="seconds for one boot")
+    test.add_argument("--tls-engine", default="ktls", help="what is tested: ktls")
+    run = commands.add_parser("run", help="one command; `python` stands for this Python")
+    run.add_argument("--suite", default=kernel.SUITES[-1], choices=kernel.SUITES)
+    run.add_argument("--openssl", default=openssl.HOST, choices=[openssl.HOST, *openssl.VERSIONS])
+    run.add_argument("--without", nargs="+", default=[], metavar="MODULE", help="not loaded")
+    run.add_argument("--timeout", type=float, default=600.0, help="seconds")
+    run.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    if options.name == "run":
+        options.command = options.command[options.command[:1] == ["--"] :]
+        if not options.command:
+            parser.error("run needs a command")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: that of the command, or whether a test has failed."""
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        return test(options) if options.name == "test" else run(options)
+    except Unavailable as reason:
+        print(f"skipped: {reason}")
+        return 0
+    except RigError as error:
+        print(f"The rig failed: {error}", file=sys.stderr)
+        return 1
+
+
+def leave(signum: int, frame: FrameType | None) -> None:
+    """Not without what stops the kernels."""
+    sys.exit(128 + signum)
+
+
+def run(options: argparse.Namespace) -> int:
+    """One command, in this folder, for somebody who wants to look inside."""
+    folder = matrix.folder()
+    command = options.command
+    if command[0] == "python":
+        command = [*openssl.provide(options.openssl, folder), *command[1:]]
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as shared:
+        result = boot(
+            kernel.provide(options.suite, folder),
+            Task(command, Path.cwd(), matrix.environment()),
+            shared=Path(shared),
+            output=sys.stdout.buffer,
+            timeout_s=options.timeout,
+            without=options.without,
+        )
+    counted = {name: count for name, count in result.tls_stat.items() if count}
+    print(f"{result.seconds:.1f} s; tls_stat: {counted}", file=sys.stderr)
+    return result.status
+
+
+def test(options: argparse.Namespace) -> int:
+    """All of them, and a table."""
+    return matrix.test(
+        options.suites, engine=options.tls_engine, jobs=options.jobs, timeout_s=options.timeout
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

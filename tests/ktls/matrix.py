@@ -1,0 +1,191 @@
+"""Every kernel with every OpenSSL, some at a time, and a table of how that went."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import kernel, openssl
+from .debian import RigError, Unavailable
+from .initramfs import CONTROL, Task
+from .machine import Result, boot
+
+__all__ = ["environment", "folder", "test"]
+
+ROOT = Path(__file__).parents[2]
+
+#: Variables that a command in the guest gets from here.
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "CI")
+
+#: The tests of kTLS, and those of everything else that goes over TLS.
+TESTS = ("tests/ktls", "--ignore=tests/ktls/test_missing.py")
+
+#: The tests for kernels that lack something.
+MISSING = ("tests/ktls/test_missing.py",)
+
+OUTPUT_LINES = 60
+
+#: What is summed up of /proc/net/tls_stat.
+COUNTERS = ("TlsTxSw", "TlsRxSw", "TlsTxRekeyOk", "TlsRxRekeyOk", "TlsDecryptError")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One boot."""
+
+    suite: str
+    openssl: str
+    tests: tuple[str, ...] = TESTS
+    #: Modules that are not loaded.
+    without: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.suite, "openssl", self.openssl, *(f"no-{x}" for x in self.without)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    plan: Plan
+    seconds: float = 0.0
+    #: Of the tests' own report: release, openssl, passed, failed, skipped.
+    report: dict[str, Any] = field(default_factory=dict)
+    tls_stat: dict[str, int] = field(default_factory=dict)
+    #: Why there was no boot; empty when there was one.
+    skipped: str = ""
+    failed: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether tests were run, and all of them passed; or whether it could not be."""
+        return bool(self.skipped) or (not self.failed and self.report["passed"] > 0)
+
+
+def folder() -> Path:
+    """Where the rig keeps what it fetched."""
+    path = ROOT / "build" / "ktls"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def environment() -> dict[str, str]:
+    """Of a command in the guest: the extension is the checkout's, and nothing is cached."""
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    passed |= {name: value for name, value in os.environ.items() if name.startswith("HFTWS_")}
+    return {**passed, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def plans(suites: Iterable[str]) -> list[Plan]:
+    """The long ones first."""
+    full = [Plan(suite, version) for suite in suites for version in (openssl.HOST, "3.5")]
+    missing = [
+        Plan(suite, openssl.HOST, MISSING, (module,))
+        for suite in suites
+        for module in ("tls", "gcm")
+    ]
+    return full + missing
+
+
+def test(suites: list[str], *, engine: str, jobs: int, timeout_s: float) -> int:
+    """The exit code: 0 when nothing failed."""
+    needs = [(kernel.provide, suite) for suite in suites]
+    needs += [(openssl.provide, version) for version in openssl.VERSIONS]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda need: fetched(*need), needs))
+        outcomes = list(pool.map(lambda plan: carry_out(plan, engine, timeout_s), plans(suites)))
+    print("\n".join(table(outcomes)))
+    if all(outcome.skipped for outcome in outcomes):
+        print(f"skipped: {outcomes[0].skipped}")
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+def fetched(provide: Any, name: str) -> None:
+    """In advance, side by side. What went wrong, each boot that needs it tells."""
+    try:
+        provide(name, folder())
+    except (RigError, Unavailable) as error:
+        print(f"{name}: {error}", flush=True)
+
+
+def carry_out(plan: Plan, engine: str, timeout_s: float) -> Outcome:
+    """One boot, and what became of it."""
+    try:
+        return attempt(plan, engine, timeout_s)
+    except Unavailable as reason:
+        return Outcome(plan, skipped=str(reason))
+    except RigError as error:
+        print(f"{plan.name}: {error}\n{last_lines(plan)}", flush=True)
+        return Outcome(plan, failed=str(error).splitlines()[0])
+
+
+def attempt(plan: Plan, engine: str, timeout_s: float) -> Outcome:
+    """One boot. Its output is kept, and shown where a test failed."""
+    guest = kernel.provide(plan.suite, folder())
+    python = openssl.provide(plan.openssl, folder())
+    shared = folder() / "runs" / plan.name
+    shutil.rmtree(shared, ignore_errors=True)
+    shared.mkdir(parents=True)
+    pytest = ["-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/run/pytest", "--tb=short"]
+    reports = [f"--ktls-report={CONTROL}/report.json", f"--tls-engine={engine}"]
+    reports += [f"--ktls-without={module}" for module in plan.without]
+    task = Task([*python, *pytest, *reports, *plan.tests], ROOT, environment())
+    with (shared / "output").open("wb") as output:
+        result = boot(
+            guest, task, shared=shared, output=output, timeout_s=timeout_s, without=plan.without
+        )
+    return judge(plan, shared, result)
+
+
+def judge(plan: Plan, shared: Path, result: Result) -> Outcome:
+    """The tests tell in a file how they went; a process that crashed does not."""
+    file = shared / "report.json"
+    report = json.loads(file.read_text()) if file.is_file() else {}
+    failed = "" if result.status == 0 and report else f"exit status {result.status}"
+    if failed:
+        print(f"{plan.name}: {failed}\n{last_lines(plan)}", flush=True)
+    return Outcome(plan, result.seconds, report, result.tls_stat, failed=failed)
+
+
+def last_lines(plan: Plan) -> str:
+    """Of what the tests said."""
+    file = folder() / "runs" / plan.name / "output"
+    text = file.read_text(errors="replace") if file.is_file() else ""
+    return "\n".join(text.splitlines()[-OUTPUT_LINES:])
+
+
+def table(outcomes: list[Outcome]) -> list[str]:
+    """A line for each boot."""
+    heads = ["kernel", "OpenSSL", "without", "passed", "failed", "skipped", "seconds", *COUNTERS]
+    rows = [heads, *map(row, outcomes)]
+    widths = [max(len(line[column]) for line in rows) for column in range(len(heads))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in rows
+    ]
+    reasons = [
+        f"{outcome.plan.name}: {outcome.failed or 'skipped: ' + outcome.skipped}"
+        for outcome in outcomes
+        if outcome.failed or outcome.skipped
+    ]
+    return [*(line.rstrip() for line in lines), *reasons]
+
+
+def row(outcome: Outcome) -> list[str]:
+    """The cells of the table."""
+    plan, report = outcome.plan, outcome.report
+    return [
+        str(report.get("release", plan.suite)),
+        str(report.get("openssl", plan.openssl)),
+        " ".join(plan.without),
+        *(str(report.get(name, "-")) for name in ("passed", "failed", "skipped")),
+        f"{outcome.seconds:.1f}",
+        *(str(outcome.tls_stat.get(name, "-")) for name in COUNTERS),
+    ]

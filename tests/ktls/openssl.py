@@ -1,0 +1,42 @@
+"""The host's Python with the OpenSSL of another suite: beside the host's, which stays as it is."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from .debian import unpack
+
+__all__ = ["HOST", "VERSIONS", "provide"]
+
+#: What the host's Python has by itself.
+HOST = "host"
+
+#: OpenSSL's version, the suite that has it, and the package.
+VERSIONS = {"3.5": ("trixie", "libssl3t64")}
+
+#: What libssl needs besides. It is newer than the host's.
+COMPANIONS = ("libc6", "zlib1g", "libzstd1")
+
+LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
+
+
+def provide(version: str, folder: Path) -> list[str]:
+    """The command that starts Python with this OpenSSL; fetched unless it is in the folder.
+
+    That is the loader of the suite, with its libraries and then the host's. What Python starts by
+    itself has the host's again.
+    """
+    if version == HOST:
+        return [sys.executable]
+    kept = folder / f"openssl-{version}"
+    if not kept.is_dir():
+        suite, package = VERSIONS[version]
+        with tempfile.TemporaryDirectory(prefix=f"openssl-{version}-", dir=folder) as name:
+            unpack(suite, (package, *COMPANIONS), Path(name, "packages"))
+            Path(name, "packages").rename(kept)
+    libraries = kept / LIBRARIES
+    loader = libraries / "ld-linux-x86-64.so.2"
+    arguments = ["--library-path", str(libraries), "--argv0", sys.executable, sys.executable]
+    return [str(loader), *arguments]
