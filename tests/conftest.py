@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--fault-seeds", type=int, default=3000, help="seeds of test_faults.py")
     group.addoption("--fault-seed", type=int, default=None, help="only this one")
+    parser.addoption("--tls-engine", help="what the clients of `serve` have for the option tls")
 
 
 def pytest_configure() -> None:
@@ -71,17 +72,19 @@ def tls_context(ca: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def serve(ca_file: Path, tls_context: ssl.SSLContext) -> Serve:
+def serve(request: pytest.FixtureRequest, ca_file: Path, tls_context: ssl.SSLContext) -> Serve:
     """``with serve(script) as server``: a scripted server, over TLS with ``tls=True``.
 
     ``server.client(...)`` makes a client for it that trusts it.
     """
+    engine = request.config.getoption("--tls-engine")
+    client_options = {"ca_file": ca_file, **({} if engine is None else {"tls": engine})}
 
     def make(scripts: Scripts, *, tls: bool = False, **options: Any) -> ScriptServer:
         if tls:
             options.setdefault("tls_context", tls_context)
         if options.get("tls_context") is not None:
-            options.setdefault("client_options", {"ca_file": ca_file})
+            options.setdefault("client_options", client_options)
         return ScriptServer(scripts, **options)
 
     return make
