@@ -70,8 +70,11 @@ class Client(_core.Connection):
     :param server_name: the name in the certificate, when it is not the host of the URL.
     :param tls: what opens and seals the TLS records. ``"direct"``: hftws itself, with keys from
         OpenSSL's handshake; connecting fails where the cipher suite has no AEAD that it knows.
-        ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it can be had, and
-        :meth:`info` tells ``engine`` and ``engine_reason``.
+        ``"ktls"``: the Linux kernel, from when the connection is open; connecting fails, with the
+        reason, where it cannot. The kernel then gives no receive stamps, and it can follow a
+        server that changes its keys from Linux 6.14 on only: before, that ends the connection.
+        ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it can be had, else
+        openssl; :meth:`info` tells ``engine`` and ``engine_reason``.
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake.
@@ -116,7 +119,7 @@ class Client(_core.Connection):
         key_file: StrPath | None = None,
         verify: bool = True,
         server_name: str | None = None,
-        tls: Literal["auto", "direct", "openssl"] = "auto",
+        tls: Literal["auto", "direct", "ktls", "openssl"] = "auto",
         connect_timeout: float = 10.0,
         close_timeout: float = 5.0,
         max_message_size: int = 4 * MIB,
@@ -221,8 +224,8 @@ def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
 
 def check_engine(tls: object) -> None:
     """None is no choice here: it would not say which engine was meant."""
-    if tls not in ("auto", "direct", "openssl"):
-        raise ValueError(f"tls has to be 'auto', 'direct' or 'openssl', not {tls!r}")
+    if tls not in ("auto", "direct", "ktls", "openssl"):
+        raise ValueError(f"tls has to be 'auto', 'direct', 'ktls' or 'openssl', not {tls!r}")
 
 
 def check_callables(**callbacks: object) -> None:

@@ -6,8 +6,8 @@
 //! The owner pulls: `nextMessage` gives the next message; when it has none, `next` does all else
 //! that can be done without waiting and gives one event; on `blocked` the owner calls `wait`, the
 //! only function that sleeps, and goes on. One record is opened, parsed and delivered before the
-//! next is opened, so that the first message of a burst does not wait for the last. For `ws://` the
-//! socket is read straight into the receive ring.
+//! next is opened, so that the first message of a burst does not wait for the last. For `ws://`,
+//! and where the kernel opens the records, the socket is read straight into the receive ring.
 //!
 //! A message stays in the receive ring until the next call, and longer if its bytes are pinned; one
 //! that came compressed, in the ring that it was inflated into. Nothing here allocates once the
@@ -66,6 +66,8 @@ pub fn ConnectionType(comptime Os: type) type {
         socket: ?Socket = null,
         notifier: Notifier,
         tls: ?ssl.Session = null,
+        /// Who opens the records of TLS, if there are any.
+        records: enum { none, user_space, kernel } = .none,
         /// Of the connections before, to this server.
         tickets: ssl.Tickets = .{},
 
@@ -210,7 +212,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// More plaintext into the receive ring: the next record, or else the next read.
         inline fn fill(connection: *Connection) NextError!bool {
-            if (connection.tls == null) return connection.receive();
+            if (connection.records != .user_space) return connection.receive();
             while (true) {
                 if (try connection.openRecord()) return true;
                 if (!try connection.receive()) return false;
@@ -223,24 +225,51 @@ pub fn ConnectionType(comptime Os: type) type {
                 connection.early_read = null;
                 return connection.acceptRead(read);
             }
+            if (connection.records == .kernel and connection.tls.?.kernel_failed) {
+                return connection.failTls();
+            }
             if (connection.socket_drained or connection.read_budget == 0) return false;
             if (connection.peer_ended) return false;
             const target = connection.readTarget();
-            if (target.len == 0) {
-                if (connection.tls == null) return connection.makeRoom(1);
-                return false; // Records that cannot be opened until our answer has gone out.
-            }
+            if (target.len == 0) return switch (connection.records) {
+                .none => connection.makeRoom(1),
+                .user_space => false, // What cannot be opened until our answer has gone out.
+                .kernel => connection.makeRoom(constants.record_plaintext_size_max),
+            };
             return connection.acceptRead(connection.readSocket(target));
         }
 
-        /// The free bytes that the next read goes to.
+        /// What the socket is read into.
+        inline fn socketRing(connection: *const Connection) *RingBuffer {
+            return switch (connection.records) {
+                .none, .kernel => connection.receive_ring.?,
+                .user_space => connection.ciphertext_ring.?,
+            };
+        }
+
+        /// The free bytes that the next read goes to; none when there are too few.
         inline fn readTarget(connection: *Connection) []u8 {
-            const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
-            const room = ring.writable();
-            return room[0..@min(room.len, constants.read_size_max)];
+            const room = connection.socketRing().writable();
+            const size = @min(room.len, constants.read_size_max);
+            if (connection.options.tls_engine != .ktls) return room[0..size];
+            return room[0..connection.recordReadSize(size)];
+        }
+
+        /// Before the kernel has the keys, the end of a record is not read over: what lies behind
+        /// is the kernel's. Afterwards, a record that is no data has to fit.
+        fn recordReadSize(connection: *const Connection, size: usize) usize {
+            return switch (connection.records) {
+                .none => size,
+                .user_space => size: {
+                    const received = connection.ciphertext_ring.?.readable();
+                    break :size @min(size, ssl.sizeToRecordEnd(received));
+                },
+                .kernel => if (size < constants.record_plaintext_size_max) 0 else size,
+            };
         }
 
         inline fn readSocket(connection: *Connection, target: []u8) types.Read {
+            if (connection.records == .kernel) return connection.readKernel(target);
             const stamped = connection.options.timestamps != .none;
             const stamp = if (stamped) &connection.kernel_stamp else null;
             const size = connection.socket.?.receive(target, stamp) catch |err| {
@@ -251,21 +280,84 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         inline fn acceptRead(connection: *Connection, read: types.Read) NextError!bool {
+            if (connection.records == .kernel) return connection.acceptKernelRead(read);
             const size = read.result catch |err| switch (err) {
                 error.WouldBlock => {
                     connection.socket_drained = true;
                     return false;
                 },
+                error.BadRecord,
+                error.RecordTooLong,
+                error.InvalidRecord,
+                error.KeysExpired,
+                => unreachable, // Of `readKernel`.
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
             };
             if (size == 0) return connection.endOfStream(connection.endFound());
 
-            const ring = connection.ciphertext_ring orelse connection.receive_ring.?;
-            ring.produce(size);
+            connection.socketRing().produce(size);
             connection.counters.reads += 1;
             connection.read_budget -= 1;
             connection.socket_drained = size < read.target_size; // A short read took all there was.
             return true;
+        }
+
+        /// The kernel has opened the records, and gives no stamps.
+        fn readKernel(connection: *Connection, target: []u8) types.Read {
+            const record = connection.socket.?.receiveRecord(target) catch |err| {
+                return .{ .target_size = target.len, .result = err };
+            };
+            if (connection.options.timestamps != .none) connection.stampRead();
+            return .{
+                .target_size = target.len,
+                .result = record.size,
+                .content_type = record.content_type,
+            };
+        }
+
+        fn acceptKernelRead(connection: *Connection, read: types.Read) NextError!bool {
+            const tls = &connection.tls.?;
+            const size = read.result catch |err| switch (err) {
+                error.WouldBlock => {
+                    connection.socket_drained = true;
+                    return false;
+                },
+                error.BadRecord => return connection.refuseRecord(.bad_record_mac),
+                error.RecordTooLong => return connection.refuseRecord(.record_overflow),
+                error.InvalidRecord => return connection.refuseRecord(.unexpected_content_type),
+                // It got new ones when a KeyUpdate was read. What else it takes for one, a
+                // fragment of a ticket that looks like it, is beyond what it can do.
+                error.KeysExpired => {
+                    tls.refuseKernel(.unexpected);
+                    return connection.failTls();
+                },
+                else => |cause| return connection.endOfStream(.{ .receive = cause }),
+            };
+            const content_type = read.content_type orelse
+                return connection.endOfStream(connection.endFound());
+            connection.counters.reads += 1;
+            connection.read_budget -= 1;
+
+            const content = connection.receive_ring.?.writable()[0..size];
+            const step = tls.accept(@fromBackingInt(content_type), content) catch
+                return connection.endOfRecords();
+            if (step.plaintext_size > 0) {
+                connection.receive_ring.?.produce(size);
+                connection.counters.records += 1;
+                connection.socket_drained = size < read.target_size;
+                return true;
+            }
+            if (tls.takeReceiveKeysChanged()) try connection.giveKeys(.receive);
+            if (tls.owes()) connection.outbox.?.sendOwed(connection.link());
+            return switch (step.status) {
+                .closed => connection.endOfStream(.close_notify),
+                .done => true,
+                .needs_received, .needs_room => unreachable, // The record was whole.
+            };
+        }
+
+        fn refuseRecord(connection: *Connection, violation: ssl.Violation) NextError!bool {
+            connection.tls.?.refuse(violation) catch return connection.endOfRecords();
         }
 
         /// Opens one record into the receive ring. False when no whole one has arrived.
@@ -278,11 +370,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (room.len < needed) return connection.makeRoom(needed);
 
             const to_send = connection.outbox.?.openTarget(connection.link());
-            const step = tls.open(bytes, room, to_send) catch {
-                if (!connection.close_received) return connection.failTls();
-                connection.peer_ended = true; // Whatever this was, all had been said before.
-                return false;
-            };
+            const step = tls.open(bytes, room, to_send) catch return connection.endOfRecords();
             received.consume(step.received_used);
             if (step.to_send_size > 0) {
                 connection.outbox.?.sendSealed(connection.link(), step.to_send_size);
@@ -305,6 +393,13 @@ pub fn ConnectionType(comptime Os: type) type {
                 .needs_room => return false, // Goes on when the socket has taken some.
                 .closed => return connection.endOfStream(.close_notify),
             }
+        }
+
+        /// TLS has failed; `tls` knows why.
+        fn endOfRecords(connection: *Connection) NextError!bool {
+            if (!connection.close_received) return connection.failTls();
+            connection.peer_ended = true; // Whatever this was, all had been said before.
+            return false;
         }
 
         /// The receive ring is full. Between the fragments of a message there may be headers and
@@ -534,6 +629,23 @@ pub fn ConnectionType(comptime Os: type) type {
                 };
             };
             connection.state = .securing;
+            connection.records = .user_space;
+            if (connection.tls.?.wantsKernel()) try connection.attachKernelTls();
+        }
+
+        /// Before anything is said: without it, there is no reason to bother the peer.
+        fn attachKernelTls(connection: *Connection) NextError!void {
+            connection.socket.?.attachTls() catch |err| switch (err) {
+                error.NotConnected => {}, // Already over: the next read tells how.
+                error.Unsupported => {
+                    connection.tls.?.refuseKernel(.no_kernel_tls);
+                    return connection.failTls();
+                },
+                error.KeysFixed, error.OutOfMemory, error.Unexpected => {
+                    connection.tls.?.refuseKernel(.unexpected);
+                    return connection.failTls();
+                },
+            };
         }
 
         fn awaitTls(connection: *Connection) NextError!?Event {
@@ -558,6 +670,39 @@ pub fn ConnectionType(comptime Os: type) type {
                     .closed => _ = try connection.endOfStream(.close_notify),
                 }
             }
+        }
+
+        /// The handshakes are over: the kernel opens and seals the records from the next ones on.
+        /// False while it still has to take what we have sealed.
+        fn enterKernelTls(connection: *Connection) NextError!bool {
+            const outbox = &connection.outbox.?;
+            outbox.sendOwed(connection.link());
+            if (outbox.hasUnsent()) return false;
+            assert(connection.ciphertext_ring.?.readable().len == 0); // See `recordReadSize`.
+            try connection.giveKeys(.receive);
+            try connection.giveKeys(.send);
+            connection.tls.?.enterKernel();
+            connection.records = .kernel;
+            connection.kernel_stamp = .{};
+            connection.socket_drained = false;
+            return true;
+        }
+
+        fn giveKeys(connection: *Connection, direction: os.TlsDirection) NextError!void {
+            const tls = &connection.tls.?;
+            var info = tls.cryptoInfo(switch (direction) {
+                .receive => .receive,
+                .send => .send,
+            });
+            defer info.wipe();
+            connection.socket.?.setTlsKeys(direction, info.bytes()) catch |err| {
+                tls.refuseKernel(switch (err) {
+                    error.Unsupported => .no_cipher,
+                    error.KeysFixed => .keys_fixed,
+                    error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
+                });
+                return connection.failTls();
+            };
         }
 
         fn beginRequest(connection: *Connection) NextError!void {
@@ -596,6 +741,9 @@ pub fn ConnectionType(comptime Os: type) type {
             const head = parsed orelse {
                 if (try connection.fill()) return null;
                 return try connection.blocked();
+            };
+            if (connection.tls) |*tls| if (tls.wantsKernel() and !tls.inKernel()) {
+                if (!try connection.enterKernelTls()) return try connection.blocked();
             };
             connection.lent_size = head.size;
             const is_websocket = connection.options.purpose == .websocket;

@@ -81,6 +81,7 @@ test "connection over tls: opens, talks and says goodbye in both layers" {
 
 test "connection over tls: one read for many records, and one record before the next" {
     for (variants) |variant| {
+        if (variant.engine == .ktls) continue; // The kernel opens what it has, together.
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
@@ -317,7 +318,7 @@ test "connection over tls: a full ring refuses a message whole, and goes on" {
             try expectEqual(error.SendRingFull, err);
         }
         switch (variant.engine) {
-            .direct => try expectEqual(3, count),
+            .direct, .ktls => try expectEqual(3, count),
             .openssl => try expect(count * payload.len > constants.ciphertext_ring_capacity / 2),
         }
         try tls.sayFrames(&.{ .{ .opcode = frames.ping, .payload = "p" }, textFrame("between") });

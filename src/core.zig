@@ -36,6 +36,7 @@ test {
     _ = @import("connection/outbox.zig");
     _ = @import("connection/types.zig");
     _ = @import("connection/latency.zig");
+    _ = @import("connection_ktls_test.zig");
     _ = @import("connection_test.zig");
     _ = @import("cpu.zig");
     _ = @import("dynamic_library.zig");

@@ -29,6 +29,8 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const TlsDirection = posix.TlsDirection;
+pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
 pub const MapOptions = posix.MapOptions;
 pub const ConnectState = posix.ConnectState;
@@ -40,7 +42,9 @@ pub const OpenError = posix.OpenError;
 pub const ConnectError = posix.ConnectError;
 pub const BindError = posix.BindError;
 pub const ReceiveError = posix.ReceiveError;
+pub const ReceiveRecordError = posix.ReceiveRecordError;
 pub const SendError = posix.SendError;
+pub const TlsError = posix.TlsError;
 pub const OptionError = posix.OptionError;
 pub const MapError = posix.MapError;
 pub const TuneError = posix.TuneError;
@@ -60,6 +64,8 @@ pub const interface_types = .{
     .KernelStamp = KernelStamp,
     .TimestampMode = TimestampMode,
     .SocketOptions = SocketOptions,
+    .TlsDirection = TlsDirection,
+    .ReceivedRecord = ReceivedRecord,
     .Mapping = Mapping,
     .MapOptions = MapOptions,
 };
@@ -93,6 +99,18 @@ pub const Interface = struct {
     socketOptions: fn (descriptor: Descriptor) SocketOptions,
     localAddress: fn (descriptor: Descriptor) ?Address,
     peerAddress: fn (descriptor: Descriptor) ?Address,
+
+    // Kernel TLS: the kernel opens and seals the records of a connected socket.
+
+    /// To be called before the peer can have said anything; changes nothing by itself.
+    attachTls: fn (descriptor: Descriptor) TlsError!void,
+    /// `info`: struct tls12_crypto_info_* of <linux/tls.h>. From now on this direction is the
+    /// kernel's. Once more for new keys (Linux 6.14).
+    setTlsKeys: fn (Descriptor, direction: TlsDirection, info: []const u8) TlsError!void,
+    /// Bytes of one record or of several of the same type, opened.
+    receiveRecord: fn (descriptor: Descriptor, buffer: []u8) ReceiveRecordError!ReceivedRecord,
+    /// One record that is no data, whole or not at all.
+    sendRecord: fn (descriptor: Descriptor, content_type: u8, content: []const u8) SendError!void,
 
     // Clocks.
 

@@ -118,6 +118,40 @@ pub fn SocketType(comptime Os: type) type {
             };
         }
 
+        /// Has the kernel ready to open and seal records, as soon as it gets keys.
+        pub fn attachTls(socket: *const Socket) os.TlsError!void {
+            return Os.attachTls(socket.descriptor);
+        }
+
+        /// `info` as in `os.Interface`.
+        pub fn setTlsKeys(
+            socket: *const Socket,
+            direction: os.TlsDirection,
+            info: []const u8,
+        ) os.TlsError!void {
+            return Os.setTlsKeys(socket.descriptor, direction, info);
+        }
+
+        /// Once the kernel opens the records: instead of `receive`.
+        pub fn receiveRecord(
+            socket: *const Socket,
+            buffer: []u8,
+        ) os.ReceiveRecordError!os.ReceivedRecord {
+            assert(buffer.len > 0);
+            const record = try Os.receiveRecord(socket.descriptor, buffer);
+            if (socket.quick_ack) socket.acknowledgeQuickly();
+            return record;
+        }
+
+        /// Once the kernel seals the records: one that is no data.
+        pub fn sendRecord(
+            socket: *const Socket,
+            content_type: u8,
+            content: []const u8,
+        ) SendError!void {
+            return Os.sendRecord(socket.descriptor, content_type, content);
+        }
+
         /// How many of the bytes, of which there is one at least, the kernel took.
         pub inline fn send(socket: *const Socket, bytes: []const u8) SendError!usize {
             assert(bytes.len > 0);

@@ -6,21 +6,29 @@
 //! handshake, certificates, host names) is OpenSSL's in each of them.
 //!
 //! Engines: `direct`, which takes over the records after the handshake and opens and seals them
-//! where they lie, and `openssl`, SSL_read and SSL_write over our own BIO, for every other cipher.
+//! where they lie; `ktls`, which has the kernel do that once the connection is open; and `openssl`,
+//! SSL_read and SSL_write over our own BIO, for every other cipher.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
 const openssl = @import("ssl/openssl.zig");
 const direct = @import("ssl/direct.zig");
+const key_schedule = @import("ssl/key_schedule.zig");
+const ktls = @import("ssl/ktls.zig");
+const record = @import("ssl/record.zig");
 
 pub const aead = @import("ssl/aead.zig");
 pub const libssl = @import("ssl/libssl.zig");
 pub const Context = openssl.Context;
+pub const ContentType = record.ContentType;
+pub const CryptoInfo = ktls.CryptoInfo;
+pub const OwedRecord = direct.OwedRecord;
+pub const Violation = record.Violation;
 pub const Tickets = @import("ssl/tickets.zig").Tickets;
 
 /// What opens and seals the records.
-pub const Engine = enum { direct, openssl };
+pub const Engine = enum { direct, ktls, openssl };
 
 pub const Error = error{
     /// TLS failed; `Session.failure` says why. The session is of no further use.
@@ -34,6 +42,8 @@ pub const Failure = struct {
     reason: [:0]const u8,
     /// X509_V_ERR_*, 0 when the certificate was not the cause.
     verify_code: c_long = 0,
+    /// It is what kernel TLS cannot do, and no fault of the peer's.
+    of_kernel: bool = false,
     /// What is wrong with the certificate, such as "certificate has expired"; "" when nothing is.
     verify_reason: [:0]const u8 = "",
 };
@@ -78,18 +88,23 @@ pub const SessionOptions = struct {
     /// The name or the address that the certificate has to be for. Names are also sent (SNI).
     server_name: [:0]const u8,
     server_name_is_address: bool,
-    /// Null: `direct` if it can, else `openssl`. That `direct` cannot is an error if it was named.
+    /// Null: `direct` if it can, else `openssl`. What was named and cannot be had is an error.
     engine: ?Engine = null,
     /// Of earlier connections to the same server name. Has to outlive the session.
     tickets: ?*Tickets = null,
 };
 
 pub const Session = struct {
-    /// The engine in charge: `openssl` until the handshake is complete.
+    /// The engine in charge: `openssl` until the handshake is complete, and `direct` from then on
+    /// until the kernel has been given the keys.
     engine: Engine,
     openssl: openssl.Session,
-    /// Defined when it is in charge.
+    /// Defined when it or the kernel is in charge.
     direct: direct.Session,
+    /// Of TLS 1.2, for the kernel.
+    legacy_keys: key_schedule.KeyBlock,
+    /// The kernel has not done what it was told. Nothing can be received or sent any more.
+    kernel_failed: bool,
     engine_wanted: ?Engine,
     engine_reason: [:0]const u8,
 
@@ -99,6 +114,8 @@ pub const Session = struct {
             .engine = .openssl,
             .openssl = undefined,
             .direct = undefined,
+            .legacy_keys = .{},
+            .kernel_failed = false,
             .engine_wanted = options.engine,
             .engine_reason = "",
         };
@@ -107,9 +124,10 @@ pub const Session = struct {
 
     pub fn deinit(session: *Session) void {
         switch (session.engine) {
-            .direct => session.direct.deinit(),
+            .direct, .ktls => session.direct.deinit(),
             .openssl => {},
         }
+        session.dropLegacyKeys();
         session.openssl.deinit();
         session.* = undefined;
     }
@@ -127,7 +145,7 @@ pub const Session = struct {
         const wanted = session.engine_wanted orelse .direct;
         switch (wanted) {
             .openssl => session.openssl.dropSecrets(),
-            .direct => {
+            .direct, .ktls => {
                 session.engine_reason = try session.takeOver() orelse return;
                 if (session.engine_wanted == null) return;
                 session.openssl.last_failure = .{ .reason = session.engine_reason };
@@ -147,8 +165,102 @@ pub const Session = struct {
             error.TlsFailed => return "the TLS library lacks the AEAD",
         };
         session.engine = .direct;
+        if (session.wantsKernel()) switch (takeover.secrets) {
+            .tls1_2 => |*found| session.legacy_keys = found.keys,
+            .tls1_3 => {}, // They follow from the secrets.
+        };
         return null;
     }
+
+    fn dropLegacyKeys(session: *Session) void {
+        session.legacy_keys.client.wipe();
+        session.legacy_keys.server.wipe();
+    }
+
+    // ---- The kernel as the engine. -------------------------------------------------------------
+
+    /// Whether the kernel is to have the records, once the connection is open. Until then no byte
+    /// behind the record under way may be read: see `sizeToRecordEnd`.
+    pub fn wantsKernel(session: *const Session) bool {
+        const wanted = session.engine_wanted orelse return false;
+        return wanted == .ktls;
+    }
+
+    /// What the kernel has to be told of one direction. The caller wipes it.
+    pub fn cryptoInfo(session: *const Session, direction: enum { receive, send }) CryptoInfo {
+        assert(session.engine == .direct or session.engine == .ktls);
+        const engine = &session.direct;
+        const half, const legacy_keys = switch (direction) {
+            .receive => .{ &engine.receiving, &session.legacy_keys.server },
+            .send => .{ &engine.sending, &session.legacy_keys.client },
+        };
+        var keys = switch (engine.suite.version) {
+            .tls1_3 => key_schedule.trafficKeys(engine.suite, &half.secret),
+            .tls1_2 => legacy_keys.*,
+        };
+        defer keys.wipe();
+        return .init(engine.suite, &keys, engine.explicit_nonce, half.sequence);
+    }
+
+    /// The kernel has the keys of both directions. From now on it is `accept` instead of `open`,
+    /// and what is to be sent needs no sealing.
+    pub fn enterKernel(session: *Session) void {
+        assert(session.engine == .direct);
+        session.dropLegacyKeys();
+        session.engine = .ktls;
+    }
+
+    /// The kernel does not do what it was told, for this reason. Fails the session.
+    pub fn refuseKernel(session: *Session, refusal: ktls.Refusal) void {
+        const suite = if (session.engine == .openssl) null else session.direct.suite;
+        const refused: Failure = .{ .reason = refusal.describe(suite), .of_kernel = true };
+        session.openssl.last_failure = refused;
+        if (session.engine != .openssl) session.direct.last_failure = refused;
+        session.kernel_failed = true;
+    }
+
+    /// What the kernel has opened: one record, or several with data. It is data if the step has
+    /// `plaintext_size`.
+    pub fn accept(
+        session: *Session,
+        content_type: ContentType,
+        content: []const u8,
+    ) Error!Step {
+        assert(session.engine == .ktls);
+        return session.direct.acceptOpened(content_type, content, 0);
+    }
+
+    /// The kernel has found this in a record.
+    pub fn refuse(session: *Session, violation: Violation) error{TlsFailed} {
+        assert(session.engine == .ktls);
+        return session.direct.refuse(violation);
+    }
+
+    /// Whether the kernel has to be told new keys to receive by: once, after a KeyUpdate.
+    pub fn takeReceiveKeysChanged(session: *Session) bool {
+        defer session.direct.receive_keys_changed = false;
+        return session.direct.receive_keys_changed;
+    }
+
+    /// What has to be sent before anything else; `said` follows. Instead of `writeOwed`.
+    pub fn owedRecord(session: *const Session) ?OwedRecord {
+        assert(session.engine == .ktls);
+        if (session.kernel_failed) return null;
+        return session.direct.owedRecord();
+    }
+
+    pub fn said(session: *Session, owed_record: OwedRecord) Error!void {
+        assert(session.engine == .ktls);
+        return session.direct.said(owed_record);
+    }
+
+    /// The kernel has made records out of so much data.
+    pub fn countSealed(session: *Session, content_size: usize) void {
+        assert(session.engine == .ktls);
+        session.direct.sending.sequence += recordCount(content_size);
+    }
+
+    // ---- Opening and sealing here. -------------------------------------------------------------
 
     /// Opens at most one record of `received` into `plaintext`, which has `roomToOpen` bytes. What
     /// lies there means nothing before its tag has been checked, and is wiped if that fails.
@@ -166,6 +278,7 @@ pub const Session = struct {
                 if (session.direct.ticket_opened) try session.passTicket(received, step);
                 return step;
             },
+            .ktls => unreachable, // `accept`.
         }
     }
 
@@ -187,15 +300,26 @@ pub const Session = struct {
         switch (session.engine) {
             .openssl => return if (session.openssl.recordWaiting(received)) 1 else null,
             .direct => {
-                const record = firstRecord(received) orelse return null;
-                return record.len;
+                const whole = firstRecord(received) orelse return null;
+                return whole.len;
             },
+            .ktls => return null,
         }
     }
 
-    /// Whether the owner lays records out by himself: `contentOffset`, `sealInPlace`. Else `seal`.
+    /// Whether the owner lays records out by himself: `contentOffset`, `sealInPlace`.
     pub inline fn sealsInPlace(session: *const Session) bool {
         return session.engine == .direct;
+    }
+
+    /// Whether it is `seal` that makes the records, in another place.
+    pub inline fn sealsApart(session: *const Session) bool {
+        return session.engine == .openssl;
+    }
+
+    /// Whether the kernel opens and seals the records.
+    pub inline fn inKernel(session: *const Session) bool {
+        return session.engine == .ktls;
     }
 
     /// Seals the front of `plaintext`, at most one record, into `to_send`.
@@ -252,7 +376,7 @@ pub const Session = struct {
     /// Whether there is something to say before anything else: new keys, an alert. Always false
     /// for an engine that writes it into the `to_send` of the call.
     pub inline fn owes(session: *const Session) bool {
-        return session.engine == .direct and session.direct.owes();
+        return session.engine != .openssl and session.direct.owes();
     }
 
     /// Says it at the front of `target`, as far as there is room, and returns the size.
@@ -264,7 +388,7 @@ pub const Session = struct {
     pub fn shutdown(session: *Session, to_send: []u8) Step {
         switch (session.engine) {
             .openssl => return session.openssl.shutdown(to_send),
-            .direct => {
+            .direct, .ktls => {
                 session.direct.shutdown();
                 return .{ .status = .closed, .received_used = 0, .to_send_size = 0 };
             },
@@ -274,7 +398,8 @@ pub const Session = struct {
     /// Why the last call failed.
     pub fn failure(session: *const Session) Failure {
         return switch (session.engine) {
-            inline else => |tag| @field(session, @tagName(tag)).last_failure,
+            .openssl => session.openssl.last_failure,
+            .direct, .ktls => session.direct.last_failure,
         };
     }
 
@@ -282,7 +407,7 @@ pub const Session = struct {
     pub fn alertSize(session: *const Session) usize {
         return switch (session.engine) {
             .openssl => session.openssl.transfer.to_send_size,
-            .direct => 0,
+            .direct, .ktls => 0,
         };
     }
 
@@ -295,7 +420,11 @@ pub const Session = struct {
         var found = session.openssl.info();
         found.engine = session.engine;
         found.engine_reason = session.engine_reason;
-        if (session.engine == .direct) found.aead = session.direct.sending.aead.description();
+        found.aead = switch (session.engine) {
+            .openssl => found.aead,
+            .direct => session.direct.sending.aead.description(),
+            .ktls => ktls.description,
+        };
         return found;
     }
 };
@@ -320,23 +449,51 @@ pub inline fn firstRecord(received: []const u8) ?[]const u8 {
     return received[0..size];
 }
 
+/// How many bytes are missing of the record that `received` ends with, or of its header: to read
+/// no more than these leaves the next record where it is. At least 1.
+pub fn sizeToRecordEnd(received: []const u8) usize {
+    const header_size = constants.record_header_size;
+    if (received.len < header_size) return header_size - received.len;
+    const size = header_size + @as(usize, std.mem.readInt(u16, received[3..5], .big));
+    if (size > constants.record_size_max) return 1; // The engine refuses it.
+    return @max(1, size -| received.len);
+}
+
 test {
     _ = openssl;
     _ = direct;
     _ = aead;
     _ = libssl;
     _ = @import("ssl/direct_test.zig");
-    _ = @import("ssl/key_schedule.zig");
-    _ = @import("ssl/record.zig");
+    _ = key_schedule;
+    _ = ktls;
+    _ = record;
+}
+
+test "ssl: reading by what is missing ends where the record ends" {
+    var record_bytes: [5 + 20]u8 = @splat(0);
+    record_bytes[0..5].* = .{ 23, 3, 3, 0, 20 };
+    var size: usize = 0;
+    const expected = [_]usize{ 5, 20 };
+    for (expected) |missing| {
+        try std.testing.expectEqual(missing, sizeToRecordEnd(record_bytes[0..size]));
+        size += missing;
+    }
+    try std.testing.expectEqual(record_bytes.len, size);
+    for (0..record_bytes.len) |have| {
+        const missing = sizeToRecordEnd(record_bytes[0..have]);
+        try std.testing.expect(missing >= 1 and have + missing <= record_bytes.len);
+    }
+    try std.testing.expectEqual(@as(usize, 1), sizeToRecordEnd(&.{ 23, 3, 3, 0xff, 0xff }));
 }
 
 test "ssl: a record is whole when its last byte is there" {
-    var record: [5 + 20]u8 = @splat(0);
-    record[0..5].* = .{ 23, 3, 3, 0, 20 };
-    for (0..record.len) |size| try std.testing.expect(firstRecord(record[0..size]) == null);
-    try std.testing.expectEqual(record.len, firstRecord(&record).?.len);
-    const longer = record ++ [_]u8{23};
-    try std.testing.expectEqual(record.len, firstRecord(&longer).?.len);
+    var whole: [5 + 20]u8 = @splat(0);
+    whole[0..5].* = .{ 23, 3, 3, 0, 20 };
+    for (0..whole.len) |size| try std.testing.expect(firstRecord(whole[0..size]) == null);
+    try std.testing.expectEqual(whole.len, firstRecord(&whole).?.len);
+    const longer = whole ++ [_]u8{23};
+    try std.testing.expectEqual(whole.len, firstRecord(&longer).?.len);
 }
 
 test "ssl: a record that is too long is for the engine to refuse" {

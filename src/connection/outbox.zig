@@ -2,6 +2,7 @@
 //! given to the kernel; what it does not take waits in the rings.
 //!
 //!     frame in the send ring, sealed in place (TLS, direct engine) ─▶ kernel
+//!     frame in the send ring ─▶ kernel, which seals it (TLS, ktls engine)
 //!     frame in the send ring ─▶ seal (TLS, openssl engine) ─▶ ciphertext ring ─▶ kernel
 //!
 //! A frame is in the ring whole or not at all. Sending that has failed stays failed, and the
@@ -39,6 +40,8 @@ pub fn OutboxType(comptime Os: type) type {
         failure: ?os.SendError = null,
         /// TLS 1.2 shakes hands again: nothing can be sealed before the peer has answered.
         awaits_peer: bool = false,
+        /// What the ktls engine owes did not go out: the kernel was full, or had frames to take.
+        owed_waits: bool = false,
 
         /// Where the bytes go. Borrowed from the connection for a call.
         pub const Link = struct {
@@ -48,6 +51,16 @@ pub fn OutboxType(comptime Os: type) type {
             inline fn sealsInPlace(link: Link) bool {
                 const tls = link.tls orelse return false;
                 return tls.sealsInPlace();
+            }
+
+            inline fn sealsApart(link: Link) bool {
+                const tls = link.tls orelse return false;
+                return tls.sealsApart();
+            }
+
+            inline fn inKernel(link: Link) bool {
+                const tls = link.tls orelse return false;
+                return tls.inKernel();
             }
 
             /// Where content has to lie in the send ring, from its front.
@@ -279,6 +292,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// Whether something waits for the socket to be writable.
         pub fn isWaiting(outbox: *const Outbox) bool {
             if (outbox.failure != null) return false;
+            if (outbox.owed_waits) return true;
             if (outbox.ciphertext) |ring| {
                 if (ring.readable().len > 0) return true;
             }
@@ -303,7 +317,7 @@ pub fn OutboxType(comptime Os: type) type {
 
         inline fn flushRings(outbox: *Outbox, link: Link) void {
             if (outbox.ciphertext) |ciphertext| {
-                if (!link.sealsInPlace()) {
+                if (link.sealsApart()) {
                     while (outbox.sealRecord(link)) {
                         if (!outbox.push(link, ciphertext)) break;
                     }
@@ -312,13 +326,61 @@ pub fn OutboxType(comptime Os: type) type {
                 }
                 if (!outbox.push(link, ciphertext)) return; // The end of the handshake comes first.
             }
-            _ = outbox.push(link, outbox.ring);
+            const everything = outbox.push(link, outbox.ring);
+            if (everything and outbox.owed_waits) outbox.sendOwedRecords(link);
         }
 
         /// Queues what TLS has to say before anything else can be sealed.
         pub inline fn settle(outbox: *Outbox, link: Link) void {
             const tls = link.tls orelse return;
-            if (tls.owes()) outbox.writeOwed(tls);
+            if (!tls.owes()) return;
+            if (tls.inKernel()) outbox.sendOwedRecords(link) else outbox.writeOwed(tls);
+        }
+
+        /// The kernel makes these records, so there is no place for them in the ring: they go out
+        /// when it is empty.
+        fn sendOwedRecords(outbox: *Outbox, link: Link) void {
+            @branchHint(.cold);
+            const tls = link.tls.?;
+            outbox.owed_waits = false;
+            while (tls.owedRecord()) |owed| {
+                if (outbox.failure != null) return;
+                if (outbox.ring.readable().len > 0) {
+                    outbox.owed_waits = true;
+                    return;
+                }
+                var buffer: ssl.OwedRecord.Buffer = undefined;
+                const content_type = @backingInt(owed.contentType());
+                link.socket.sendRecord(content_type, owed.content(&buffer)) catch |err| switch (err) {
+                    error.WouldBlock => {
+                        outbox.owed_waits = true;
+                        return;
+                    },
+                    else => |cause| return outbox.abandon(cause),
+                };
+                outbox.changeKeys(link, owed) catch return outbox.abandon(error.BrokenPipe);
+            }
+        }
+
+        /// Behind our KeyUpdate, the kernel has to seal with the next keys. The receiving half
+        /// tells why it does not.
+        fn changeKeys(outbox: *Outbox, link: Link, owed: ssl.OwedRecord) error{KeysFixed}!void {
+            assert(!outbox.owed_waits);
+            const tls = link.tls.?;
+            tls.said(owed) catch return error.KeysFixed;
+            switch (owed) {
+                .key_update => {},
+                .no_renegotiation, .alert => return,
+            }
+            var info = tls.cryptoInfo(.send);
+            defer info.wipe();
+            link.socket.setTlsKeys(.send, info.bytes()) catch |err| {
+                tls.refuseKernel(switch (err) {
+                    error.KeysFixed, error.Unsupported => .keys_fixed,
+                    error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
+                });
+                return error.KeysFixed;
+            };
         }
 
         fn writeOwed(outbox: *Outbox, tls: *ssl.Session) void {
@@ -361,7 +423,7 @@ pub fn OutboxType(comptime Os: type) type {
 
         /// Where an engine that does not seal in place may write while it opens records.
         pub inline fn openTarget(outbox: *Outbox, link: Link) []u8 {
-            return if (link.sealsInPlace()) &.{} else outbox.ciphertext.?.writable();
+            return if (link.sealsApart()) outbox.ciphertext.?.writable() else &.{};
         }
 
         /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
@@ -385,12 +447,14 @@ pub fn OutboxType(comptime Os: type) type {
                     return false;
                 };
                 ring.consume(size);
+                if (link.inKernel()) link.tls.?.countSealed(size);
             }
         }
 
         fn abandon(outbox: *Outbox, cause: os.SendError) void {
             outbox.failure = cause;
             outbox.pong_pending = null;
+            outbox.owed_waits = false;
             outbox.ring.consume(outbox.ring.readable().len);
             if (outbox.ciphertext) |ring| ring.consume(ring.readable().len);
         }

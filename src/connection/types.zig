@@ -228,7 +228,9 @@ pub const SendError = error{
 /// A read of the socket that had room for so many bytes.
 pub const Read = struct {
     target_size: usize,
-    result: os.ReceiveError!usize,
+    result: os.ReceiveRecordError!usize,
+    /// Of what the kernel has opened; null at the end of the stream.
+    content_type: ?u8 = null,
 
     pub fn foundNothing(read: Read) bool {
         _ = read.result catch |err| return switch (err) {

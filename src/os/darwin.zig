@@ -21,6 +21,8 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const TlsDirection = posix.TlsDirection;
+pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
 pub const MapOptions = posix.MapOptions;
 
@@ -125,6 +127,32 @@ pub fn enableReceiveStamps(descriptor: Descriptor, mode: TimestampMode) posix.Op
         .none => {},
         .software, .hardware => error.Unsupported,
     };
+}
+
+/// Not on macOS; nor are the other three functions of kernel TLS.
+pub fn attachTls(descriptor: Descriptor) posix.TlsError!void {
+    assert(descriptor >= 0);
+    return error.Unsupported;
+}
+
+pub fn setTlsKeys(
+    descriptor: Descriptor,
+    direction: TlsDirection,
+    info: []const u8,
+) posix.TlsError!void {
+    assert(descriptor >= 0);
+    assert(info.len > 0);
+    return switch (direction) {
+        .receive, .send => error.Unsupported,
+    };
+}
+
+pub fn receiveRecord(_: Descriptor, _: []u8) posix.ReceiveRecordError!ReceivedRecord {
+    unreachable; // There are no keys.
+}
+
+pub fn sendRecord(_: Descriptor, _: u8, _: []const u8) posix.SendError!void {
+    unreachable; // There are no keys.
 }
 
 /// The options as the kernel has them now.

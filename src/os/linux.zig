@@ -17,6 +17,8 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const TlsDirection = posix.TlsDirection;
+pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
 pub const MapOptions = posix.MapOptions;
 
@@ -127,6 +129,151 @@ fn nanosecondsOf(time: c.timespec) i64 {
 pub inline fn send(descriptor: Descriptor, bytes: []const u8) posix.SendError!usize {
     return posix.send(descriptor, bytes, c.MSG.NOSIGNAL);
 }
+
+/// TCP_ULP (Documentation/networking/tls.rst): kernel TLS, still without keys. The kernel loads its
+/// module `tls` by itself where it may.
+pub fn attachTls(descriptor: Descriptor) posix.TlsError!void {
+    const name = "tls";
+    const status = c.setsockopt(descriptor, c.IPPROTO.TCP, linux.TCP.ULP, name, name.len);
+    return switch (c.errno(status)) {
+        .SUCCESS => {},
+        else => |cause| tlsError(cause),
+    };
+}
+
+/// TLS_RX and TLS_TX. Records that have arrived already are the kernel's as well: nothing of them
+/// may have been read.
+pub fn setTlsKeys(
+    descriptor: Descriptor,
+    direction: TlsDirection,
+    info: []const u8,
+) posix.TlsError!void {
+    const option: u32 = switch (direction) {
+        .receive => tls_receive,
+        .send => tls_send,
+    };
+    const size: c.socklen_t = @intCast(info.len);
+    const status = c.setsockopt(descriptor, sol_tls, option, info.ptr, size);
+    switch (c.errno(status)) {
+        .SUCCESS => {},
+        else => |cause| return tlsError(cause),
+    }
+    if (direction == .send) return;
+    // Saves a copy inside the kernel where no record is padded. TLS 1.3 and Linux 6.0; no loss if
+    // it cannot be had.
+    posix.setOption(descriptor, sol_tls, tls_receive_expect_no_padding, 1) catch |err| switch (err) {
+        error.Unsupported,
+        error.PermissionDenied,
+        error.InvalidValue,
+        error.OutOfMemory,
+        error.Unexpected,
+        => {},
+    };
+}
+
+fn tlsError(cause: c.E) posix.TlsError {
+    return switch (cause) {
+        // No module `tls`; no such cipher among the kernel's; no such version or cipher in `tls`.
+        .NOENT, .NOPROTOOPT, .OPNOTSUPP, .INVAL, .PERM => error.Unsupported,
+        .BUSY, .EXIST => error.KeysFixed,
+        .NOTCONN => error.NotConnected,
+        .NOMEM, .NOBUFS => error.OutOfMemory,
+        else => posix.unexpected(cause),
+    };
+}
+
+/// recvmsg(2) with room for the type of the record, without which anything but data is EIO.
+pub fn receiveRecord(
+    descriptor: Descriptor,
+    buffer: []u8,
+) posix.ReceiveRecordError!ReceivedRecord {
+    assert(buffer.len > 0);
+    var control: TlsControl = undefined;
+    var part: c.iovec = .{ .base = buffer.ptr, .len = buffer.len };
+    var message: c.msghdr = .{
+        .name = null,
+        .namelen = 0,
+        .iov = @ptrCast(&part),
+        .iovlen = 1,
+        .control = &control,
+        .controllen = @sizeOf(TlsControl),
+        .flags = 0,
+    };
+    while (true) {
+        const size = c.recvmsg(descriptor, &message, 0);
+        if (size >= 0) {
+            const told = message.controllen >= TlsControl.used_size and
+                control.header.level == sol_tls and control.header.type == tls_get_record_type;
+            // Bytes without a type are data: kernels say it of every record since there is TLS_RX.
+            const data_type: ?u8 = if (size > 0) content_type_data else null;
+            return .{
+                .size = @intCast(size),
+                .content_type = if (told) control.content_type else data_type,
+            };
+        }
+        const failure = switch (c.errno(size)) {
+            .BADMSG => error.BadRecord,
+            .MSGSIZE => error.RecordTooLong,
+            .INVAL => error.InvalidRecord,
+            .KEYEXPIRED => return error.KeysExpired,
+            else => {
+                try posix.receiveFailed();
+                continue;
+            },
+        };
+        // The kernel would tell it to the next call as well, and that is the one with our alert.
+        _ = posix.getOption(descriptor, c.SOL.SOCKET, c.SO.ERROR);
+        return failure;
+    }
+}
+
+/// sendmsg(2) with the type of the record.
+pub fn sendRecord(
+    descriptor: Descriptor,
+    content_type: u8,
+    content: []const u8,
+) posix.SendError!void {
+    assert(content.len > 0);
+    var control: TlsControl = .{
+        .header = .{
+            .len = TlsControl.used_size,
+            .level = sol_tls,
+            .type = tls_set_record_type,
+        },
+        .content_type = content_type,
+    };
+    var part: c.iovec_const = .{ .base = content.ptr, .len = content.len };
+    const message: c.msghdr_const = .{
+        .name = null,
+        .namelen = 0,
+        .iov = @ptrCast(&part),
+        .iovlen = 1,
+        .control = &control,
+        .controllen = @sizeOf(TlsControl),
+        .flags = 0,
+    };
+    while (true) {
+        const size = c.sendmsg(descriptor, &message, c.MSG.NOSIGNAL);
+        if (size >= 0) {
+            assert(size == content.len); // A record of a few bytes is not cut.
+            return;
+        }
+        try posix.sendFailed();
+    }
+}
+
+/// A control message (cmsg(3)) with the type of a record.
+const TlsControl = extern struct {
+    header: c.cmsghdr,
+    content_type: u8,
+
+    const used_size = @sizeOf(c.cmsghdr) + 1;
+
+    comptime {
+        assert(@offsetOf(TlsControl, "content_type") == @sizeOf(c.cmsghdr));
+        assert(@sizeOf(TlsControl) == std.mem.alignForward(usize, used_size, c.cmsg_align));
+    }
+};
 
 /// TCP_QUICKACK (tcp(7)). Not permanent: the kernel goes back to delayed acknowledgements.
 pub fn setQuickAck(descriptor: Descriptor) posix.OptionError!void {
@@ -374,6 +521,17 @@ const huge_page_size = 2 * 1024 * 1024;
 
 /// Room for SCM_TIMESTAMPING (64 bytes) and for another small message beside it.
 const control_size_max = 128;
+
+/// <linux/socket.h> and <linux/tls.h>.
+const sol_tls = 282;
+const tls_send = 1; // TLS_TX
+const tls_receive = 2; // TLS_RX
+const tls_receive_expect_no_padding = 4; // TLS_RX_EXPECT_NO_PAD
+const tls_set_record_type = 1;
+const tls_get_record_type = 2;
+
+/// RFC 8446, section 5.1.
+const content_type_data = 23;
 
 /// SOF_TIMESTAMPING_*, include/uapi/linux/net_tstamp.h.
 const stamping_rx_hardware = 1 << 2;

@@ -175,6 +175,17 @@ pub const KernelStamp = struct {
     pub const Source = enum { none, software, hardware };
 };
 
+/// Which half of a connection kernel TLS is given keys for.
+pub const TlsDirection = enum { receive, send };
+
+/// What one read brought of a socket whose records the kernel opens.
+pub const ReceivedRecord = struct {
+    /// May be 0, for a record without content.
+    size: usize,
+    /// Of all of these bytes (RFC 8446, section 5.1). Null: the peer closed its direction.
+    content_type: ?u8,
+};
+
 /// Which receive stamps to ask the kernel for. `hardware` also asks for the kernel's, for what the
 /// card does not stamp; the card itself has to be told by its administrator (SIOCSHWTSTAMP).
 pub const TimestampMode = enum { none, software, hardware };
@@ -279,6 +290,28 @@ pub const ReceiveError = error{
     TimedOut,
     NetworkUnreachable,
     HostUnreachable,
+    OutOfMemory,
+    Unexpected,
+};
+
+/// Of a socket whose records the kernel opens.
+pub const ReceiveRecordError = ReceiveError || error{
+    /// The tag of a record was wrong.
+    BadRecord,
+    RecordTooLong,
+    /// A record that is none: its type or its version.
+    InvalidRecord,
+    /// The peer has changed its keys, and the kernel has not been given the new ones.
+    KeysExpired,
+};
+
+/// Of kernel TLS.
+pub const TlsError = error{
+    /// This system has no kernel TLS, or none for this version and cipher.
+    Unsupported,
+    /// There are keys already, and this kernel cannot change them.
+    KeysFixed,
+    NotConnected,
     OutOfMemory,
     Unexpected,
 };
@@ -543,7 +576,8 @@ pub inline fn send(descriptor: Descriptor, bytes: []const u8, flags: u32) SendEr
     }
 }
 
-noinline fn sendFailed() SendError!void {
+/// What went wrong with the last send(2) or sendmsg(2); nothing when a signal came: try again.
+pub noinline fn sendFailed() SendError!void {
     return switch (c.errno(-1)) {
         .INTR => {},
         .AGAIN => error.WouldBlock,

@@ -191,7 +191,12 @@ fn raiseFailure(client: *Client, failure: Failure) py.Error {
             describeStage(stage), host,
         }),
         .tls => |tls| return raiseTls(
-            if (tls.in_handshake) "the TLS handshake failed: " else "a TLS record is bad: ",
+            if (tls.cause.of_kernel)
+                "kernel TLS: "
+            else if (tls.in_handshake)
+                "the TLS handshake failed: "
+            else
+                "a TLS record is bad: ",
             "",
             tls.cause,
         ),

@@ -134,7 +134,7 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
 }
 
 /// What the option `tls` can be.
-const Tls = enum { auto, direct, openssl };
+const Tls = enum { auto, direct, ktls, openssl };
 
 const BuildError = py.Error || error{OutOfMemory};
 
@@ -179,6 +179,7 @@ fn buildOptions(
         .tls_engine = switch (try choice(Tls, "tls", arguments.tls)) {
             .auto => null,
             .direct => .direct,
+            .ktls => .ktls,
             .openssl => .openssl,
         },
         .socket = try socketOptions(arena, arguments),

@@ -47,7 +47,8 @@ fn setAddress(dict: *py.Object, key: [:0]const u8, address: ?core.os.Address) py
 fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const keys = .{ "tls_library", "tls_version", "cipher", "engine", "engine_reason", "aead" };
     const tls = if (connection.tls) |*session| session.info() else {
-        inline for (keys ++ .{"tls_resumed"}) |key| try py.setItem(dict, key, py.none());
+        const flags = .{ "tls_resumed", "ktls_receiving", "ktls_sending" };
+        inline for (keys ++ flags) |key| try py.setItem(dict, key, py.none());
         return;
     };
     const engine = @tagName(tls.engine);
@@ -55,6 +56,10 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const values = .{ tls.library, tls.version, tls.cipher, engine, reason, tls.aead };
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
+    // The kernel is given both directions or none, but who looks for one need not know that.
+    const in_kernel = tls.engine == .ktls;
+    try py.setItem(dict, "ktls_receiving", py.boolean(in_kernel));
+    try py.setItem(dict, "ktls_sending", py.boolean(in_kernel));
 }
 
 fn compressionInfo(connection: *const core.Connection) py.Error!*py.Object {

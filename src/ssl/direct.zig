@@ -112,6 +112,38 @@ pub const Takeover = struct {
     }
 };
 
+/// A record that has to go out before any other.
+pub const OwedRecord = union(enum) {
+    /// New keys for what we send (RFC 8446, section 4.6.3).
+    key_update,
+    /// A warning of TLS 1.2: we shake hands no more.
+    no_renegotiation,
+    /// The last word, `close_notify` among them.
+    alert: Alert,
+
+    pub const Buffer = [@max(record.key_update_message.len, Alert.size)]u8;
+
+    pub fn contentType(owed: OwedRecord) ContentType {
+        return switch (owed) {
+            .key_update => .handshake,
+            .no_renegotiation, .alert => .alert,
+        };
+    }
+
+    pub fn content(owed: OwedRecord, buffer: *Buffer) []const u8 {
+        const level: record.AlertLevel, const alert: Alert = switch (owed) {
+            .key_update => {
+                buffer[0..record.key_update_message.len].* = record.key_update_message;
+                return buffer[0..record.key_update_message.len];
+            },
+            .no_renegotiation => .{ .warning, .no_renegotiation },
+            .alert => |alert| .{ if (alert == .close_notify) .warning else .fatal, alert },
+        };
+        buffer[0..Alert.size].* = .{ @backingInt(level), @backingInt(alert) };
+        return buffer[0..Alert.size];
+    }
+};
+
 /// The record layer of one connection. See `ssl.Session` for the contract of each function.
 pub const Session = struct {
     suite: Suite,
@@ -129,6 +161,9 @@ pub const Session = struct {
     wants_tickets: bool,
     /// The last record opened was such a ticket, or a part of one.
     ticket_opened: bool,
+    /// The peer has changed its keys since whoever opens the records was told: the kernel, if it
+    /// is not us.
+    receive_keys_changed: bool,
     /// What has to be said to the peer before anything else.
     owed: Owed,
     last_failure: ssl.Failure,
@@ -193,6 +228,7 @@ pub const Session = struct {
             .key_updates = 0,
             .wants_tickets = suite.version == .tls1_3,
             .ticket_opened = false,
+            .receive_keys_changed = false,
             .owed = .{},
             .last_failure = .{ .reason = "" },
         };
@@ -281,6 +317,17 @@ pub const Session = struct {
         if (content.len > constants.record_plaintext_size_max) {
             return session.refuse(.record_overflow);
         }
+        return session.acceptOpened(content_type, content, record_size);
+    }
+
+    /// What somebody has opened, we or the kernel, who gives the data of several records at once.
+    /// It is data if the step has a size of it.
+    pub inline fn acceptOpened(
+        session: *Session,
+        content_type: ContentType,
+        content: []const u8,
+        record_size: usize,
+    ) Error!Step {
         const is_data = content_type == .application_data and content.len > 0;
         if (!is_data or session.handshake.inMessage()) {
             @branchHint(.unlikely);
@@ -356,6 +403,7 @@ pub const Session = struct {
                     return session.refuse(.too_many_key_updates);
                 }
                 try session.receiving.update(session.suite);
+                session.receive_keys_changed = true;
                 if (found == .key_update_requested) session.owed.key_update = true;
             },
         }
@@ -376,7 +424,7 @@ pub const Session = struct {
         return session.refuse(.too_many_records_without_data);
     }
 
-    fn refuse(session: *Session, violation: record.Violation) error{TlsFailed} {
+    pub fn refuse(session: *Session, violation: record.Violation) error{TlsFailed} {
         @branchHint(.cold);
         session.last_failure = .{ .reason = violation.describe() };
         session.owed.alert = violation.alert();
@@ -450,38 +498,40 @@ pub const Session = struct {
         return session.sending.sequence >= session.records_per_key_max;
     }
 
+    /// The first of what is owed. `said` follows, once it is on its way.
+    pub fn owedRecord(session: *const Session) ?OwedRecord {
+        const owed = &session.owed;
+        if (owed.nothing_more) return null;
+        if (owed.key_update or session.keysAreSpent()) return .key_update;
+        if (owed.no_renegotiation) return .no_renegotiation;
+        return if (owed.alert) |alert| .{ .alert = alert } else null;
+    }
+
+    /// After a KeyUpdate, what is sealed next is sealed with new keys.
+    pub fn said(session: *Session, owed_record: OwedRecord) Error!void {
+        switch (owed_record) {
+            .key_update => {
+                session.owed.key_update = false;
+                try session.sending.update(session.suite);
+            },
+            .no_renegotiation => session.owed.no_renegotiation = false,
+            .alert => session.owed = .{ .nothing_more = true },
+        }
+    }
+
     /// Says what is owed, as far as there is room at the front of `target`, and returns its size.
     pub fn writeOwed(session: *Session, target: []u8) Error!usize {
         var size: usize = 0;
-        if (session.owed.nothing_more) return 0;
-        if (session.owed.key_update or session.keysAreSpent()) {
-            size += try session.writeSmall(target, &record.key_update_message, .handshake);
-            if (size == 0) return 0;
-            session.owed.key_update = false;
-            try session.sending.update(session.suite);
-        }
-        if (session.owed.no_renegotiation) {
-            const written = try session.writeAlert(target[size..], .warning, .no_renegotiation);
-            if (written > 0) session.owed.no_renegotiation = false;
-            size += written;
-        }
-        if (session.owed.alert) |alert| {
-            const level: record.AlertLevel = if (alert == .close_notify) .warning else .fatal;
-            const written = try session.writeAlert(target[size..], level, alert);
-            if (written > 0) session.owed = .{ .nothing_more = true };
+        while (session.owedRecord()) |owed_record| {
+            var buffer: OwedRecord.Buffer = undefined;
+            const content = owed_record.content(&buffer);
+            const content_type = owed_record.contentType();
+            const written = try session.writeSmall(target[size..], content, content_type);
+            if (written == 0) break;
+            try session.said(owed_record);
             size += written;
         }
         return size;
-    }
-
-    fn writeAlert(
-        session: *Session,
-        target: []u8,
-        level: record.AlertLevel,
-        alert: Alert,
-    ) Error!usize {
-        const content = [Alert.size]u8{ @backingInt(level), @backingInt(alert) };
-        return session.writeSmall(target, &content, .alert);
     }
 
     /// One record of a few bytes; 0 when there is no room for it.

@@ -20,6 +20,8 @@ pub const Call = enum {
     resolve,
     open,
     option,
+    /// Kernel TLS: to attach it, or to give it keys.
+    tls,
     connect,
     connect_result,
     map,
@@ -42,7 +44,7 @@ pub fn init(random: std.Random) RandomFaults {
         const rates: []const u16 = switch (call) {
             // These end a connection: often enough, but not before it has lived.
             .receive, .send => &.{ 0, 0, 5, 50 },
-            .resolve, .open, .option, .connect, .connect_result => &.{ 0, 0, 0, 200 },
+            .resolve, .open, .option, .tls, .connect, .connect_result => &.{ 0, 0, 0, 200 },
             .map, .notifier, .watch, .wait => &.{ 0, 0, 100, 300 },
             .interrupt, .receive_short, .send_short => &.{ 0, 100, 500 },
         };

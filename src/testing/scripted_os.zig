@@ -10,6 +10,7 @@
 
 const std = @import("std");
 const os = @import("../os.zig");
+const KernelTls = @import("kernel_tls.zig");
 pub const RandomFaults = @import("random_faults.zig");
 
 pub const Descriptor = os.Descriptor;
@@ -18,6 +19,8 @@ pub const AddressList = os.AddressList;
 pub const KernelStamp = os.KernelStamp;
 pub const TimestampMode = os.TimestampMode;
 pub const SocketOptions = os.SocketOptions;
+pub const TlsDirection = os.TlsDirection;
+pub const ReceivedRecord = os.ReceivedRecord;
 pub const Mapping = os.Mapping;
 pub const MapOptions = os.MapOptions;
 
@@ -90,6 +93,9 @@ pub const Kernel = struct {
     /// What `receive` fills in where stamps were asked for.
     stamp: KernelStamp = .{},
 
+    /// Of the connected socket.
+    tls: KernelTls = .{},
+
     sockets: [8]?Socket = @splat(null),
     watched: ?Watched = null,
     notifiers: u32 = 0,
@@ -156,7 +162,7 @@ pub const Kernel = struct {
             if (socket == .connecting) return false;
         }
         state.settle();
-        if (state.receives.head() != null) return false;
+        if (state.receives.head() != null or state.tls.isReadable()) return false;
         return !wants_write or state.send_room == 0;
     }
 
@@ -189,7 +195,8 @@ pub const Kernel = struct {
         }
         state.settle();
         const step = state.receives.head();
-        const arrived = step != null and step.?.* != .pause_ns;
+        const waiting = step != null and step.?.* != .pause_ns;
+        const arrived = waiting or state.tls.isReadable();
         return .{
             .readable = interest.readable and arrived,
             .writable = interest.writable and state.hasRoom(),
@@ -258,6 +265,7 @@ pub fn reset(gpa: std.mem.Allocator, seed: u64) void {
 pub fn deinit() void {
     if (kernel.openCount() != 0) @panic("a socket was left open");
     if (kernel.notifiers != 0) @panic("a notifier was left open");
+    kernel.tls.deinit();
     kernel.arena.deinit();
     kernel = undefined;
 }
@@ -328,6 +336,7 @@ pub fn connect(descriptor: Descriptor, address: *const Address) os.ConnectError!
     kernel.send_side_shut = false;
     kernel.send_dead = null;
     kernel.drained = false;
+    kernel.tls.detach();
     return if (socket.* == .connected) .connected else .in_progress;
 }
 
@@ -354,10 +363,18 @@ pub fn receive(
     buffer: []u8,
     stamp: ?*KernelStamp,
 ) os.ReceiveError!usize {
+    if (kernel.tls.receiving != null) @panic("read past the kernel's TLS");
+    if (kernel.drained and !kernel.spins_allowed) @panic("a read that can give nothing");
+    const size = try receiveBytes(descriptor, buffer);
+    if (stamp) |target| target.* = kernel.stamp;
+    kernel.drained = size > 0 and size < buffer.len;
+    return size;
+}
+
+/// What the script has for the socket, ciphertext or not.
+fn receiveBytes(descriptor: Descriptor, buffer: []u8) os.ReceiveError!usize {
     if (kernel.socketOf(descriptor).* != .connected) @panic("read before it was connected");
     kernel.receive_calls += 1;
-    if (kernel.drained and !kernel.spins_allowed) @panic("a read that can give nothing");
-    if (stamp) |target| target.* = kernel.stamp;
     kernel.settle();
     if (kernel.strike(.receive, os.ReceiveError)) |failure| switch (failure) {
         error.WouldBlock => return wouldBlock(),
@@ -374,7 +391,6 @@ pub fn receive(
             @memcpy(buffer[0..size], bytes.*[0..size]);
             bytes.* = bytes.*[size..];
             if (bytes.len == 0) kernel.receives.pop();
-            kernel.drained = size < buffer.len;
             return size;
         },
         .pause_ns => return wouldBlock(),
@@ -395,7 +411,58 @@ fn wouldBlock() error{WouldBlock} {
     return error.WouldBlock;
 }
 
+pub fn attachTls(descriptor: Descriptor) os.TlsError!void {
+    if (kernel.socketOf(descriptor).* != .connected) @panic("TLS before it was connected");
+    if (kernel.strike(.tls, os.TlsError)) |failure| return failure;
+    return kernel.tls.attach();
+}
+
+pub fn setTlsKeys(
+    descriptor: Descriptor,
+    direction: TlsDirection,
+    info: []const u8,
+) os.TlsError!void {
+    _ = kernel.socketOf(descriptor);
+    if (kernel.strike(.tls, os.TlsError)) |failure| return failure;
+    return kernel.tls.setKeys(direction, info);
+}
+
+/// Reads on until a record is whole: the kernel does that by itself.
+pub fn receiveRecord(
+    descriptor: Descriptor,
+    buffer: []u8,
+) os.ReceiveRecordError!ReceivedRecord {
+    if (kernel.drained and !kernel.spins_allowed) @panic("a read that can give nothing");
+    const gpa = kernel.arena.allocator();
+    while (true) {
+        const record = kernel.tls.read(gpa, buffer) catch |err| switch (err) {
+            error.Starved => {
+                var segment: [64 * 1024]u8 = undefined;
+                const size = try receiveBytes(descriptor, &segment);
+                if (size == 0) return .{ .size = 0, .content_type = null };
+                kernel.tls.feed(gpa, segment[0..size]);
+                continue;
+            },
+            else => |cause| return cause,
+        };
+        return record;
+    }
+}
+
+pub fn sendRecord(
+    descriptor: Descriptor,
+    content_type: u8,
+    content: []const u8,
+) os.SendError!void {
+    const size = try sendBytes(descriptor, content_type, content);
+    if (size != content.len) @panic("a control record was cut");
+}
+
 pub fn send(descriptor: Descriptor, bytes: []const u8) os.SendError!usize {
+    return sendBytes(descriptor, 23, bytes);
+}
+
+fn sendBytes(descriptor: Descriptor, content_type: u8, bytes: []const u8) os.SendError!usize {
     if (kernel.socketOf(descriptor).* != .connected) @panic("sent before it was connected");
     if (kernel.send_side_shut) @panic("sent after the end");
     if (bytes.len == 0) @panic("sent nothing");
@@ -424,9 +491,14 @@ pub fn send(descriptor: Descriptor, bytes: []const u8) os.SendError!usize {
         },
     };
     if (size == 0) return error.WouldBlock;
-    kernel.sent.appendSlice(kernel.arena.allocator(), bytes[0..size]) catch
-        return error.OutOfMemory;
-    if (kernel.send_room != std.math.maxInt(usize)) kernel.send_room -= size;
+    const gpa = kernel.arena.allocator();
+    if (content_type != 23) size = bytes.len; // Linux does not cut so small a record.
+    const wire = if (kernel.tls.sending != null)
+        try kernel.tls.seal(gpa, content_type, bytes[0..size])
+    else
+        bytes[0..size];
+    try kernel.sent.appendSlice(gpa, wire);
+    if (kernel.send_room != std.math.maxInt(usize)) kernel.send_room -|= size;
     return size;
 }
 

@@ -19,6 +19,8 @@ const Server = tls_server.Server;
 pub const variants = [_]Variant{
     .{ .version = .tls1_2, .engine = .direct },
     .{ .version = .tls1_3, .engine = .direct },
+    .{ .version = .tls1_2, .engine = .ktls },
+    .{ .version = .tls1_3, .engine = .ktls },
     .{ .version = .tls1_2, .engine = .openssl },
     .{ .version = .tls1_3, .engine = .openssl },
 };

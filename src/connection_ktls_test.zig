@@ -1,0 +1,228 @@
+//! Tests of `connection.zig` with the ktls engine: what the kernel is given, when, and what becomes
+//! of a connection whose kernel does not do it. `connection_tls_test.zig` has what all engines
+//! share.
+
+const std = @import("std");
+const constants = @import("constants.zig");
+const os = @import("os.zig");
+const ssl = @import("ssl.zig");
+const types = @import("connection/types.zig");
+const ScriptedOs = @import("testing/scripted_os.zig");
+const bed_module = @import("testing/connection_bed.zig");
+const tls_bed = @import("testing/tls_bed.zig");
+const tls_server = @import("testing/tls_server.zig");
+
+const testing = std.testing;
+const expect = testing.expect;
+const expectEqual = testing.expectEqual;
+const kernel = &ScriptedOs.kernel;
+const textFrame = bed_module.textFrame;
+const TlsBed = tls_bed.TlsBed;
+const Server = tls_server.Server;
+
+const options: types.Options = tls_bed.withEngine(
+    .ktls,
+    bed_module.optionsOf("wss://feed.test/stream"),
+);
+const versions = [_]Server.Version{ .tls1_2, .tls1_3 };
+
+fn expectRefused(tls: *TlsBed, reason: []const u8) !void {
+    try expect(tls.bed.failed);
+    const cause = tls.bed.connection.failure.?.tls.cause;
+    try expect(cause.of_kernel);
+    try testing.expectEqualStrings(reason, cause.reason);
+}
+
+test "connection over ktls: the kernel gets the keys of both directions when it opens" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version, .tickets = 2 });
+        defer tls.deinit();
+        try tls.bed.start();
+        try tls.exchange();
+        try expect(kernel.tls.attached); // It could have been refused before anything was said.
+        try expect(kernel.tls.receiving == null and kernel.tls.sending == null);
+        try expectEqual(ssl.Engine.direct, tls.bed.connection.tls.?.info().engine);
+
+        // What follows the answer at once is the kernel's to open.
+        try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
+        try tls.server.write(try tls.bed.encode(&.{textFrame("one")}));
+        try tls.server.write(try tls.bed.encode(&.{ textFrame("two"), textFrame("three") }));
+        tls.checked_size = tls.plaintext.items.len;
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{
+            .{ .opened = 101 }, .text("one"), .text("two"), .text("three"),
+        });
+        try expect(kernel.tls.receiving != null and kernel.tls.sending != null);
+        const info = tls.bed.connection.tls.?.info();
+        try expectEqual(ssl.Engine.ktls, info.engine);
+        try testing.expectEqualStrings("Linux kernel TLS", info.aead);
+        try expectEqual(@as(usize, 0), tls.bed.connection.ciphertext_ring.?.readable().len);
+    }
+}
+
+test "connection over ktls: frames in the record of the answer are delivered" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version });
+        defer tls.deinit();
+        try tls.bed.start();
+        try tls.exchange();
+        const response = try tls.bed.upgradeResponseTo(tls.plaintext.items);
+        const frame = try tls.bed.encode(&.{textFrame("early")});
+        try tls.say(try std.mem.concat(tls.bed.arena(), u8, &.{ response, frame }));
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("early") });
+    }
+}
+
+test "connection over ktls: a kernel without it is told before the peer hears a word" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    kernel.tls.attach_failure = error.Unsupported;
+    try tls.bed.start();
+    try tls.bed.drive();
+    try expectRefused(&tls, "there is none: it needs Linux with the module tls");
+    try expectEqual(@as(usize, 0), kernel.sent.items.len);
+    try tls.bed.expectSeen(&.{});
+}
+
+test "connection over ktls: a kernel without the cipher is told by its name" {
+    const reasons = [_][]const u8{
+        "this kernel cannot do AES-128-GCM in TLS 1.2",
+        "this kernel cannot do AES-128-GCM in TLS 1.3",
+    };
+    for (versions, reasons) |version, reason| {
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version });
+        defer tls.deinit();
+        kernel.tls.keys_failure = error.Unsupported;
+        try tls.bed.start();
+        try tls.exchange();
+        try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
+        try tls.exchange();
+        try expectRefused(&tls, reason);
+        try tls.bed.expectSeen(&.{});
+    }
+}
+
+test "connection over ktls: new keys in the middle of it all" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{ .tickets = 2 });
+    defer tls.deinit();
+    try tls.open();
+    for (0..20) |round| {
+        tls.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
+        try tls.sayFrames(&.{textFrame("tick")});
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{.text("tick")});
+        try tls.bed.connection.send(.text, "order");
+        try tls.expectSent(&.{textFrame("order")});
+    }
+}
+
+test "connection over ktls: new keys on a kernel that cannot change them are the end, and say why" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    kernel.tls.changes_keys = false;
+    try tls.open();
+    try tls.sayFrames(&.{textFrame("before")});
+    tls.server.updateKeys(.not_requested);
+    try tls.sayFrames(&.{textFrame("after")});
+    try tls.exchange();
+    try tls.bed.expectSeen(&.{.text("before")});
+    try expectRefused(&tls, "this kernel cannot change keys (KeyUpdate): Linux 6.14 can");
+}
+
+test "connection over ktls: an answer to new keys waits behind frames that wait" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    kernel.send_room = 3;
+    try tls.bed.connection.send(.text, "queued");
+    tls.server.updateKeys(.requested);
+    try tls.sayFrames(&.{textFrame("tick")});
+    try tls.exchange();
+    try tls.bed.expectSeen(&.{.text("tick")});
+    try expect(tls.bed.connection.wantsWrite());
+    kernel.send_room = std.math.maxInt(usize);
+    try tls.exchange();
+    try tls.bed.connection.send(.text, "next");
+    try tls.expectSent(&.{ textFrame("queued"), textFrame("next") });
+    try expect(!tls.bed.connection.wantsWrite());
+    try expect(!tls.bed.connection.tls.?.owes());
+}
+
+test "connection over ktls: an answer that the kernel has no room for goes out later" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    kernel.thenSend(.{ .fails_once = error.WouldBlock });
+    tls.server.updateKeys(.requested);
+    try tls.sayFrames(&.{textFrame("tick")});
+    try tls.bed.drive();
+    try tls.bed.connection.send(.text, "order");
+    try tls.exchange();
+    try tls.expectSent(&.{textFrame("order")});
+    try expect(!tls.bed.connection.wantsWrite());
+}
+
+test "connection over ktls: keys that are spent are changed, or it ends" {
+    for ([_]bool{ true, false }) |changes_keys| {
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{});
+        defer tls.deinit();
+        try tls.open();
+        kernel.tls.changes_keys = changes_keys;
+        const sending = &tls.bed.connection.tls.?.direct.sending;
+        const spent = constants.records_per_key_max - sending.sequence;
+        sending.sequence += spent - 2; // As if so many had gone out.
+        try tls.bed.connection.send(.text, "one");
+        try tls.bed.connection.send(.text, "two");
+        if (changes_keys) {
+            try tls.bed.connection.send(.text, "three");
+            try expectEqual(@as(u64, 1), sending.sequence);
+            try tls.expectSent(&.{ textFrame("one"), textFrame("two"), textFrame("three") });
+        } else {
+            try testing.expectError(
+                error.Disconnected,
+                tls.bed.connection.send(.text, "three"),
+            );
+            try tls.bed.drive();
+            try expectRefused(&tls, "this kernel cannot change keys (KeyUpdate): Linux 6.14 can");
+        }
+    }
+}
+
+test "connection over ktls: the control record needs room, and what is kept can take it" {
+    var with_small_ring = options;
+    with_small_ring.receive_ring_capacity = 64 * 1024;
+    var tls: TlsBed = undefined;
+    try tls.init(with_small_ring, .{});
+    defer tls.deinit();
+    try tls.open();
+    const payload: [25_000]u8 = @splat('x');
+    try tls.sayFrames(&.{ textFrame(&payload), textFrame(&payload) });
+    _ = try tls.bed.connection.wait(null);
+    const first = try tls.bed.connection.next();
+    const ring = tls.bed.connection.receive_ring.?;
+    const Pin = @import("ringbuffer.zig").Pin;
+    var pins: [2]Pin = undefined;
+    ring.pin(&pins[0], first.message.payload);
+    const second = try tls.bed.connection.next();
+    ring.pin(&pins[1], second.message.payload);
+    // 15 KiB are free: not enough for the largest record.
+    tls.server.sayGoodbye();
+    kernel.feed(try tls.server.take(tls.bed.arena()));
+    _ = try tls.bed.connection.wait(0);
+    try testing.expectError(error.ReceiveRingPinned, tls.bed.connection.next());
+    ring.unpin(&pins[0]);
+    ring.unpin(&pins[1]);
+    kernel.then(.end);
+    try tls.bed.drive();
+    try expect(tls.bed.failed);
+}

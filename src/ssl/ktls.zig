@@ -1,0 +1,160 @@
+//! Kernel TLS (Linux): how the kernel is told to open and seal the records of a connection, and why
+//! it does not (Documentation/networking/tls.rst, <linux/tls.h>).
+//!
+//! The direct engine has the connection until it is open. Then the kernel gets the keys of both
+//! directions and the numbers of their next records; what else there is to TLS (alerts, tickets,
+//! new keys) stays with `direct.Session`, to which the kernel gives it opened.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const aead = @import("aead.zig");
+const key_schedule = @import("key_schedule.zig");
+
+const Keys = key_schedule.Keys;
+const Suite = key_schedule.Suite;
+
+pub const description: [:0]const u8 = "Linux kernel TLS";
+
+/// struct tls12_crypto_info_aes_gcm_128, …_256 or …_chacha20_poly1305. Holds a key: wipe it.
+pub const CryptoInfo = struct {
+    buffer: [size_max]u8 = undefined,
+    size: usize = 0,
+
+    /// Version, cipher, nonce, key, number of the next record.
+    const size_max = 2 + 2 + aead.nonce_size + aead.key_size_max + 8;
+
+    /// `explicit_nonce`: of the next record, where the records carry one (TLS 1.2 with AES-GCM).
+    pub fn init(suite: Suite, keys: *const Keys, explicit_nonce: u64, sequence: u64) CryptoInfo {
+        var info: CryptoInfo = .{};
+        info.append(&std.mem.toBytes(versionNumber(suite.version)));
+        info.append(&std.mem.toBytes(cipherNumber(suite.algorithm)));
+        const key = keys.key[0..suite.algorithm.keySize()];
+        switch (suite.algorithm) {
+            // The front of the nonce, which the kernel calls salt, has a place of its own.
+            .aes_128_gcm, .aes_256_gcm => {
+                if (suite.explicitNonceSize() > 0) {
+                    info.append(&bigEndian(explicit_nonce));
+                } else {
+                    info.append(keys.iv[salt_size..]);
+                }
+                info.append(key);
+                info.append(keys.iv[0..salt_size]);
+            },
+            .chacha20_poly1305 => {
+                info.append(&keys.iv);
+                info.append(key);
+            },
+        }
+        info.append(&bigEndian(sequence));
+        return info;
+    }
+
+    pub fn bytes(info: *const CryptoInfo) []const u8 {
+        return info.buffer[0..info.size];
+    }
+
+    pub fn wipe(info: *CryptoInfo) void {
+        std.crypto.secureZero(u8, &info.buffer);
+    }
+
+    fn append(info: *CryptoInfo, part: []const u8) void {
+        @memcpy(info.buffer[info.size..][0..part.len], part);
+        info.size += part.len;
+    }
+
+    fn bigEndian(number: u64) [8]u8 {
+        return std.mem.toBytes(std.mem.nativeToBig(u64, number));
+    }
+};
+
+const salt_size = 4; // TLS_CIPHER_AES_GCM_128_SALT_SIZE
+
+/// TLS_1_2_VERSION, TLS_1_3_VERSION.
+fn versionNumber(version: key_schedule.Version) u16 {
+    return switch (version) {
+        .tls1_2 => 0x0303,
+        .tls1_3 => 0x0304,
+    };
+}
+
+/// TLS_CIPHER_AES_GCM_128 and so on.
+fn cipherNumber(algorithm: aead.Algorithm) u16 {
+    return switch (algorithm) {
+        .aes_128_gcm => 51,
+        .aes_256_gcm => 52,
+        .chacha20_poly1305 => 54,
+    };
+}
+
+/// Why the kernel does not do it.
+pub const Refusal = enum {
+    no_kernel_tls,
+    no_cipher,
+    keys_fixed,
+    unexpected,
+
+    pub fn describe(refusal: Refusal, suite: ?Suite) [:0]const u8 {
+        return switch (refusal) {
+            .no_kernel_tls => "there is none: it needs Linux with the module tls",
+            .no_cipher => switch (suite.?.algorithm) {
+                inline else => |algorithm| switch (suite.?.version) {
+                    inline else => |version| comptime "this kernel cannot do " ++
+                        name(algorithm) ++ " in " ++ versionName(version),
+                },
+            },
+            .keys_fixed => "this kernel cannot change keys (KeyUpdate): Linux 6.14 can",
+            .unexpected => "it failed without a reason that is known",
+        };
+    }
+};
+
+fn name(algorithm: aead.Algorithm) []const u8 {
+    return switch (algorithm) {
+        .aes_128_gcm => "AES-128-GCM",
+        .aes_256_gcm => "AES-256-GCM",
+        .chacha20_poly1305 => "ChaCha20-Poly1305",
+    };
+}
+
+fn versionName(version: key_schedule.Version) []const u8 {
+    return switch (version) {
+        .tls1_2 => "TLS 1.2",
+        .tls1_3 => "TLS 1.3",
+    };
+}
+
+const testing = std.testing;
+
+/// Bytes that count up from a number.
+fn counting(comptime size: usize, first: u8) [size]u8 {
+    var result: [size]u8 = undefined;
+    for (&result, first..) |*byte, value| byte.* = @intCast(value);
+    return result;
+}
+
+test "ktls: the kernel's structures, field by field" {
+    const keys: Keys = .{ .key = counting(32, 0x40), .iv = counting(12, 0x10) };
+    const Case = struct { number: u16, nonce: u64, expected: []const u8 };
+    const sequence = "\x00\x00\x00\x00\x00\x00\x01\x02";
+    const little = @import("builtin").cpu.arch.endian() == .little;
+    try testing.expect(little); // The numbers at the front are the machine's.
+    const cases = [_]Case{
+        .{ .number = 0x1301, .nonce = 7, .expected = "\x04\x03\x33\x00" ++
+            counting(8, 0x14) ++ counting(16, 0x40) ++ counting(4, 0x10) ++ sequence },
+        .{ .number = 0x1302, .nonce = 7, .expected = "\x04\x03\x34\x00" ++
+            counting(8, 0x14) ++ counting(32, 0x40) ++ counting(4, 0x10) ++ sequence },
+        .{ .number = 0x1303, .nonce = 7, .expected = "\x04\x03\x36\x00" ++
+            counting(12, 0x10) ++ counting(32, 0x40) ++ sequence },
+        .{ .number = 0xc02b, .nonce = 7, .expected = "\x03\x03\x33\x00" ++
+            "\x00\x00\x00\x00\x00\x00\x00\x07" ++
+            counting(16, 0x40) ++ counting(4, 0x10) ++ sequence },
+        .{ .number = 0xcca8, .nonce = 7, .expected = "\x03\x03\x36\x00" ++
+            counting(12, 0x10) ++ counting(32, 0x40) ++ sequence },
+    };
+    for (cases) |case| {
+        var info: CryptoInfo = .init(Suite.of(case.number).?, &keys, case.nonce, 0x0102);
+        defer info.wipe();
+        try testing.expectEqualSlices(u8, case.expected, info.bytes());
+    }
+    assert(CryptoInfo.size_max == 56);
+}
