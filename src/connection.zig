@@ -325,10 +325,10 @@ pub fn ConnectionType(comptime Os: type) type {
                 error.BadRecord => return connection.refuseRecord(.bad_record_mac),
                 error.RecordTooLong => return connection.refuseRecord(.record_overflow),
                 error.InvalidRecord => return connection.refuseRecord(.unexpected_content_type),
-                // It got new ones when a KeyUpdate was read. What else it takes for one, a
-                // fragment of a ticket that looks like it, is beyond what it can do.
+                // It got new ones when a KeyUpdate was read. But it takes more for one: it looks at
+                // the first byte of each record, whatever came before.
                 error.KeysExpired => {
-                    tls.refuseKernel(.unexpected);
+                    tls.refuseKernel(.handshake_in_parts);
                     return connection.failTls();
                 },
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
@@ -341,10 +341,11 @@ pub fn ConnectionType(comptime Os: type) type {
             const content = connection.receive_ring.?.writable()[0..size];
             const step = tls.accept(@fromBackingInt(content_type), content) catch
                 return connection.endOfRecords();
+            // A short read says nothing here: a record of another type may be next, and when that is
+            // a KeyUpdate, polls keep quiet about it. So it is read until there is nothing.
             if (step.plaintext_size > 0) {
                 connection.receive_ring.?.produce(size);
                 connection.counters.records += 1;
-                connection.socket_drained = size < read.target_size;
                 return true;
             }
             if (tls.takeReceiveKeysChanged()) try connection.giveKeys(.receive);

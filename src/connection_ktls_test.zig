@@ -15,6 +15,7 @@ const tls_server = @import("testing/tls_server.zig");
 const testing = std.testing;
 const expect = testing.expect;
 const expectEqual = testing.expectEqual;
+const expectError = testing.expectError;
 const kernel = &ScriptedOs.kernel;
 const textFrame = bed_module.textFrame;
 const TlsBed = tls_bed.TlsBed;
@@ -122,6 +123,43 @@ test "connection over ktls: new keys in the middle of it all" {
     }
 }
 
+test "connection over ktls: new keys that arrive together with data are seen" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    const gpa = tls.bed.arena();
+    try tls.server.write(try tls.bed.encode(&.{textFrame("before")}));
+    tls.server.updateKeys(.requested);
+    try tls.server.write(try tls.bed.encode(&.{textFrame("behind")}));
+    kernel.feed(try tls.server.take(gpa));
+    try tls.exchange();
+    try tls.bed.expectSeen(&.{ .text("before"), .text("behind") });
+    try tls.bed.connection.send(.text, "order");
+    try tls.expectSent(&.{textFrame("order")});
+}
+
+test "connection over ktls: a part of a message that the kernel takes for new keys ends it" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    kernel.tls.awaits_keys = true;
+    try tls.sayFrames(&.{textFrame("never")});
+    kernel.then(.spurious);
+    try expectError(error.Failed, readOnce(&tls));
+    tls.bed.failed = true;
+    try expectRefused(
+        &tls,
+        "a KeyUpdate or a ticket came in several records, which the kernel cannot follow",
+    );
+}
+
+fn readOnce(tls: *TlsBed) !void {
+    _ = try tls.bed.connection.wait(0);
+    _ = try tls.bed.connection.next();
+}
+
 test "connection over ktls: new keys on a kernel that cannot change them are the end, and say why" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
@@ -188,10 +226,8 @@ test "connection over ktls: keys that are spent are changed, or it ends" {
             try expectEqual(@as(u64, 1), sending.sequence);
             try tls.expectSent(&.{ textFrame("one"), textFrame("two"), textFrame("three") });
         } else {
-            try testing.expectError(
-                error.Disconnected,
-                tls.bed.connection.send(.text, "three"),
-            );
+            const result = tls.bed.connection.send(.text, "three");
+            try expectError(error.Disconnected, result);
             try tls.bed.drive();
             try expectRefused(&tls, "this kernel cannot change keys (KeyUpdate): Linux 6.14 can");
         }
@@ -219,7 +255,7 @@ test "connection over ktls: the control record needs room, and what is kept can 
     tls.server.sayGoodbye();
     kernel.feed(try tls.server.take(tls.bed.arena()));
     _ = try tls.bed.connection.wait(0);
-    try testing.expectError(error.ReceiveRingPinned, tls.bed.connection.next());
+    try expectError(error.ReceiveRingPinned, tls.bed.connection.next());
     ring.unpin(&pins[0]);
     ring.unpin(&pins[1]);
     kernel.then(.end);

@@ -142,7 +142,8 @@ pub fn attachTls(descriptor: Descriptor) posix.TlsError!void {
 }
 
 /// TLS_RX and TLS_TX. Records that have arrived already are the kernel's as well: nothing of them
-/// may have been read.
+/// may have been read. TLS_RX_EXPECT_NO_PAD would save the kernel a copy, but Linux 6.1 with it puts
+/// what follows an empty, padded record at the wrong place.
 pub fn setTlsKeys(
     descriptor: Descriptor,
     direction: TlsDirection,
@@ -154,20 +155,9 @@ pub fn setTlsKeys(
     };
     const size: c.socklen_t = @intCast(info.len);
     const status = c.setsockopt(descriptor, sol_tls, option, info.ptr, size);
-    switch (c.errno(status)) {
+    return switch (c.errno(status)) {
         .SUCCESS => {},
-        else => |cause| return tlsError(cause),
-    }
-    if (direction == .send) return;
-    // Saves a copy inside the kernel where no record is padded. TLS 1.3 and Linux 6.0; no loss if
-    // it cannot be had.
-    posix.setOption(descriptor, sol_tls, tls_receive_expect_no_padding, 1) catch |err| switch (err) {
-        error.Unsupported,
-        error.PermissionDenied,
-        error.InvalidValue,
-        error.OutOfMemory,
-        error.Unexpected,
-        => {},
+        else => |cause| tlsError(cause),
     };
 }
 
@@ -526,7 +516,6 @@ const control_size_max = 128;
 const sol_tls = 282;
 const tls_send = 1; // TLS_TX
 const tls_receive = 2; // TLS_RX
-const tls_receive_expect_no_padding = 4; // TLS_RX_EXPECT_NO_PAD
 const tls_set_record_type = 1;
 const tls_get_record_type = 2;
 

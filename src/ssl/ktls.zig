@@ -91,6 +91,7 @@ pub const Refusal = enum {
     no_kernel_tls,
     no_cipher,
     keys_fixed,
+    handshake_in_parts,
     unexpected,
 
     pub fn describe(refusal: Refusal, suite: ?Suite) [:0]const u8 {
@@ -103,6 +104,8 @@ pub const Refusal = enum {
                 },
             },
             .keys_fixed => "this kernel cannot change keys (KeyUpdate): Linux 6.14 can",
+            .handshake_in_parts => "a KeyUpdate or a ticket came in several records, which the " ++
+                "kernel cannot follow",
             .unexpected => "it failed without a reason that is known",
         };
     }

@@ -194,11 +194,13 @@ pub fn feed(tls: *KernelTls, gpa: std.mem.Allocator, bytes: []const u8) void {
     tls.received.appendSlice(gpa, bytes) catch @panic("out of memory");
 }
 
-/// Whether a read would find something: a whole record, or what is none.
+/// Whether polls say that a read would find something: a whole record, or what is none. Linux says
+/// nothing of a KeyUpdate that it has found behind data (6.14 and later).
 pub fn isReadable(tls: *const KernelTls) bool {
+    if (tls.awaits_keys) return false;
     if (tls.opened.items.len > 0) return true;
     const bytes = tls.received.items;
-    if (bytes.len < header_size or tls.awaits_keys) return false;
+    if (bytes.len < header_size) return false;
     const size = header_size + @as(usize, std.mem.readInt(u16, bytes[3..5], .big));
     return bytes.len >= size or size > record_size_max;
 }
