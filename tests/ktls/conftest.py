@@ -1,13 +1,19 @@
-"""The report of a test run, for the rig that started it."""
+"""Fixtures of the tests of kTLS, and their report for the rig that started them."""
 
 from __future__ import annotations
 
 import json
 import os
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
+from servers import Serve
+from tls_peers import Identity, Listener
+
+from .support import KernelBed, TlsStat
 
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
@@ -33,3 +39,28 @@ def pytest_terminal_summary(
         "skipped": counts["skipped"],
     }
     file.write_text(json.dumps(report), encoding="utf-8")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """What is tested: kTLS, unless the option says that the tests themselves are."""
+    return str(request.config.getoption("--tls-engine") or "ktls")
+
+
+@pytest.fixture
+def stat(engine: str) -> TlsStat:
+    """The kernel's counters since the test has begun."""
+    return TlsStat(engine)
+
+
+@pytest.fixture
+def tls_serve(serve: Serve) -> Serve:
+    """``serve`` over TLS."""
+    return lambda scripts, **options: serve(scripts, tls=True, **options)
+
+
+@pytest.fixture(scope="module")
+def bed(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelBed]:
+    bed = KernelBed(Identity(ca, tmp_path_factory.mktemp("tls")), Listener())
+    yield bed
+    bed.close()
