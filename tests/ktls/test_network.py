@@ -79,7 +79,7 @@ def test_nothing_of_a_record_with_a_flipped_bit_is_delivered(
     assert error.reason == "decryption failed or bad record mac"
     expected = [b"message %d" % index for index in range(min(number, COUNT))]
     assert inbox.payloads == expected
-    stat.expect(TlsTxSw=2, TlsRxSw=2, TlsDecryptError=1)
+    assert (stat.counted()["TlsDecryptError"] > 0) == (engine == "ktls")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

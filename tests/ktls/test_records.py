@@ -15,6 +15,8 @@ from test_tls_engines import (
     ENDINGS_1_2,
     ENDINGS_1_3,
     EOF_REASON,
+    FAILS_SILENTLY,
+    GOES_ON,
     HARMLESS,
     HARMLESS_1_2,
     HARMLESS_1_3,
@@ -26,6 +28,7 @@ from test_tls_engines import (
     harmless,
     over_1_3,
     over_all,
+    refused,
     text,
 )
 from tls_peers import CONTENT_SIZE_MAX, SUITES, SUITES_1_2, SUITES_1_3, LiteTls, Outcome, Suite
@@ -42,6 +45,9 @@ def new_keys(name: str) -> bool:
 
 UNCHANGED = {name: make for name, make in HARMLESS_1_3.items() if not new_keys(name)}
 RENEWING = {name: make for name, make in HARMLESS_1_3.items() if new_keys(name)}
+
+#: The kernel takes the first byte of a KeyUpdate for all of it.
+IN_PIECES = RENEWING.pop("KeyUpdate in five records")
 
 #: With one cipher each; what a record's inside means does not depend on that.
 SOME = [SUITES_1_3[0], SUITES_1_3[2]]
@@ -89,6 +95,22 @@ def test_what_does_no_harm_in_any_order(bed: KernelBed, engine: str, suite: Suit
 
 
 @over_1_3
+def test_records_with_padding_that_are_read_at_once(
+    bed: KernelBed, engine: str, suite: Suite
+) -> None:
+    """Linux 6.1 and 6.12 mix them up where they were told to expect none."""
+    stack = bed.lite(suite)
+    with bed.converse(stack, engine) as conversation:
+        for padding in (1, 5, 30, 1000):
+            payloads = [b"%d" % number * (number + 1) for number in range(10)]
+            records = b"".join(
+                data(stack, payload, padding=padding * (number % 3))
+                for number, payload in enumerate(payloads)
+            )
+            conversation.exchange(records, messages=payloads)
+
+
+@over_1_3
 def test_padding_of_every_size(bed: KernelBed, engine: str, suite: Suite) -> None:
     """The kernel finds the type of a record only behind it."""
     stack = bed.lite(suite)
@@ -123,6 +145,21 @@ def test_new_keys_are_the_kernels_too(
     counted = stat.counted()
     assert counted["TlsRxRekeyOk"] in (20, 40) or engine != "ktls"
     assert counted["TlsTxRekeyOk"] == counted["TlsRxRekeyError"] == 0
+
+
+@over_1_3
+def test_a_key_update_in_pieces_is_too_much_for_the_kernel(
+    bed: KernelBed, engine: str, suite: Suite
+) -> None:
+    """It says so, whichever kernel. Nobody sends such a one: it has five bytes."""
+    stack = bed.lite(suite)
+    with bed.converse(stack, engine) as conversation:
+        if engine != "ktls":
+            conversation.exchange(IN_PIECES(stack, b"new keys"), messages=[b"new keys"])
+            return
+        outcome = conversation.finish(data(stack, b"good") + IN_PIECES(stack, b"lost"))
+    assert (outcome.messages, outcome.error) == ([b"good"], "TLSError")
+    assert "KeyUpdate" in outcome.reason and "kernel" in outcome.reason, outcome.reason
 
 
 @needs_rekey
@@ -192,19 +229,54 @@ def test_what_ends_the_connection(
         conversation.exchange(data(stack, b"before"), messages=[b"before"])
         good = data(stack, b"good")
         outcome = conversation.finish(good + ending.make(stack), hang_up=True)
-        judge(ending, outcome, engine)
+        judge(ending, outcome, suite, engine)
 
 
-def judge(ending: Ending, outcome: Outcome, engine: str) -> None:
+#: Where the kernel does not tell one cause from another; a version of TLS, or "" for both.
+BY_KERNEL = {
+    # It reads over records without content by itself, however many.
+    ("", "empty records"): GOES_ON,
+    # It waits for an explicit nonce before it looks at the size.
+    ("TLSv1.2", "fragment longest"): GOES_ON,
+    ("TLSv1.2", "nothing at all"): GOES_ON,
+    # What cannot be opened, or has no type, is one error: EBADMSG.
+    ("TLSv1.3", "no content type"): refused("bad_record_mac"),
+    ("TLSv1.3", "nothing under the tag"): refused("bad_record_mac"),
+    ("TLSv1.3", "change_cipher_spec in the open"): refused("bad_record_mac"),
+    ("TLSv1.3", "alert in the open"): refused("bad_record_mac"),
+    ("TLSv1.3", "handshake in the open"): refused("bad_record_mac"),
+    ("TLSv1.3", "unknown type in the open"): refused("bad_record_mac"),
+    # It authenticates the type of application data, whatever the header says.
+    ("TLSv1.3", "sealed as a handshake"): refused("bad_record_mac"),
+}
+
+if has_rekey:  # It waits for new keys when a handshake message begins as a KeyUpdate does.
+    BY_KERNEL["TLSv1.3", "data within a KeyUpdate"] = FAILS_SILENTLY
+else:  # The first KeyUpdate is the end.
+    BY_KERNEL["TLSv1.3", "data with the old keys behind a KeyUpdate"] = FAILS_SILENTLY
+    BY_KERNEL["TLSv1.3", "flood of KeyUpdates"] = FAILS_SILENTLY
+    BY_KERNEL["TLSv1.3", "flood of KeyUpdates that ask for ours"] = FAILS_SILENTLY
+
+
+def judge(ending: Ending, outcome: Outcome, suite: Suite, engine: str) -> None:
     """As the direct engine, but for what the kernel does not tell."""
-    ending.judge(outcome, engine, [b"good"])
+    key = (suite.version, ending.name)
+    other = BY_KERNEL.get(key) or BY_KERNEL.get(("", ending.name))
+    if engine != "ktls" or other is None:
+        ending.judge(outcome, engine, [b"good"])
+    else:
+        assert outcome.messages == [b"good"]
+        assert (outcome.error, ", ".join(outcome.alerts)) == other
 
 
 @over_all
 def test_no_byte_of_a_record_can_be_changed(bed: KernelBed, engine: str, suite: Suite) -> None:
-    """Of its header neither. Of the two records in one segment, the first one is delivered."""
+    """Of its header neither, but that the kernel takes any type of TLS 1.3's for application data.
+
+    Of the two records in one segment, the first one is delivered.
+    """
     size = len(data(lite_of(bed, suite, engine), b"x"))
-    for place in range(size):
+    for place in range(1 if suite.version == "TLSv1.3" else 0, size):
         stack = bed.lite(suite)
         with bed.converse(stack, engine) as conversation:
             good, record = data(stack, b"good"), bytearray(data(stack, b"x"))
