@@ -48,6 +48,11 @@ pub fn build(b: *std.Build) void {
         "ipsec-mb",
         "Archive to link in: libIPSec_MB.a, version 1.3 to 2.0 (default: looked for at run time)",
     );
+    const openssl = b.option(
+        Openssl,
+        "openssl",
+        "lookup: libssl is found at run time (default); link: it is a dependency, as packages have",
+    ) orelse .lookup;
     const fault_seeds = b.option(
         u32,
         "fault-seeds",
@@ -78,6 +83,7 @@ pub fn build(b: *std.Build) void {
         .ipsec_mb = ipsec_mb,
         .valgrind = valgrind,
         .kqueue_shim = kqueue_shim,
+        .openssl = openssl,
     };
 
     const extension = b.addLibrary(.{
@@ -169,14 +175,18 @@ pub fn build(b: *std.Build) void {
     }
 }
 
+/// How libssl and libcrypto are found.
+const Openssl = enum { lookup, link };
+
 const CoreOptions = struct {
     ipsec_mb: ?[]const u8 = null,
+    openssl: Openssl = .lookup,
     valgrind: bool = false,
     kqueue_shim: bool = false,
 };
 
-/// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs; and
-/// libipsec-mb too, unless its archive is given.
+/// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs, unless that
+/// is to be linked; and libipsec-mb too, unless its archive is given.
 fn coreModule(
     b: *std.Build,
     target: std.Build.ResolvedTarget,
@@ -186,6 +196,7 @@ fn coreModule(
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
     options.addOption(bool, "kqueue_shim", core_options.kqueue_shim);
+    options.addOption(bool, "openssl_linked", core_options.openssl == .link);
     const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
@@ -195,6 +206,9 @@ fn coreModule(
         .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
     });
     if (core_options.ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
+    if (core_options.openssl == .link) {
+        for ([_][]const u8{ "ssl", "crypto" }) |name| module.linkSystemLibrary(name, .{});
+    }
     return module;
 }
 
@@ -260,6 +274,7 @@ fn fuzzModule(
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", false);
     options.addOption(bool, "kqueue_shim", false);
+    options.addOption(bool, "openssl_linked", false);
     return b.createModule(.{
         .root_source_file = b.path("src/fuzz.zig"),
         .target = target,

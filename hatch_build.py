@@ -59,6 +59,8 @@ def build(
         command.append(f"-Dtarget={target}")
     if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
         command.append(f"-Dipsec-mb={Path(archive).resolve()}")
+    if openssl := os.environ.get("HFTWS_BUILD_OPENSSL"):  # "link": see build.zig.
+        command.append(f"-Dopenssl={openssl}")
 
     # Zig compiles its own build tool on first use: in debug mode that takes seconds, not minutes.
     # It has no effect on the code that the tool then produces.

@@ -28,6 +28,7 @@ from hftws.exceptions import (
     ProtocolError,
     TLSError,
 )
+from hftws.libssl import use_libssl
 from hftws.rest import Response, get
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "lock_memory",
     "pin_thread",
     "set_realtime_priority",
+    "use_libssl",
 ]

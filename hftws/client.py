@@ -286,11 +286,13 @@ def file_text(file: StrPath | None) -> str | None:
 
 def tls_libraries() -> tuple[str, ...]:
     """Where to look for the TLS library first: in the one that Python itself uses."""
+    if os.environ.get("HFTWS_LIBSSL"):  # No other is tried; and this leaves the choice to be made.
+        return ()
     try:
         import _ssl
     except ImportError:  # A Python without TLS. The system may still have a library.
         return ()
-    file = getattr(_ssl, "__file__", None)
+    file = getattr(_ssl, "__file__", None)  # None where it is part of the interpreter.
     return () if file is None else (file,)
 
 

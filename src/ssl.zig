@@ -468,6 +468,7 @@ test {
     _ = key_schedule;
     _ = ktls;
     _ = record;
+    _ = @import("ssl/product.zig");
 }
 
 test "ssl: reading by what is missing ends where the record ends" {

@@ -61,11 +61,22 @@ pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
     return raiseText(classes.?.InvalidURL, "{s}: {s}", .{ problem, url });
 }
 
+/// The library says in words what was tried, and what to do.
 pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
-    return raiseText(classes.?.TLSError, "{s}", .{switch (err) {
-        error.LibraryNotFound => "no TLS library found: libssl of OpenSSL or LibreSSL is needed",
-        error.SymbolMissing => "the TLS library found is too old: OpenSSL 1.1.1 or later is needed",
-    }});
+    return switch (err) {
+        error.LibraryNotFound, error.SymbolMissing => {
+            return raiseWith(classes.?.TLSError, core.ssl.libssl.failure(), .{});
+        },
+    };
+}
+
+pub fn raiseUse(err: core.ssl.libssl.UseError) py.Error {
+    return switch (err) {
+        error.LibraryNotFound, error.SymbolMissing => |e| raiseLibrary(e),
+        error.AlreadyLoaded, error.LinkedIn => {
+            return py.raiseFormat(c.PyExc_RuntimeError, "{s}", .{core.ssl.libssl.failure()});
+        },
+    };
 }
 
 pub fn raiseZlib(err: core.deflate.zlib.LoadError) py.Error {

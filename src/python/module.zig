@@ -7,6 +7,7 @@ const c = py.c;
 const exceptions = @import("exceptions.zig");
 const Client = @import("client.zig").Client;
 const Message = @import("message.zig").Message;
+const options = @import("options.zig");
 const Reservation = @import("reservation.zig").Reservation;
 
 const Clock = core.clock.ClockType(core.os.Os);
@@ -108,13 +109,9 @@ fn defaultRoots(_: ?*py.Object, libraries: *py.Object) callconv(.c) ?*py.Object 
 }
 
 fn defaultRootsOf(libraries: *py.Object) py.Error!*py.Object {
-    const api = core.ssl.libssl.get() orelse blk: {
-        const first = try py.check(c.PySequence_GetItem(libraries, 0));
-        defer c.Py_DECREF(first);
-        break :blk core.ssl.libssl.load(&.{try py.utf8(first)}) catch |err| {
-            return exceptions.raiseLibrary(err);
-        };
-    };
+    var arena: std.heap.ArenaAllocator = .init(std.heap.c_allocator);
+    defer arena.deinit();
+    const api = try options.loadLibrary(arena.allocator(), libraries);
     return py.check(c.Py_BuildValue(
         "(ssss)",
         api.X509_get_default_cert_file_env(),
@@ -122,6 +119,15 @@ fn defaultRootsOf(libraries: *py.Object) py.Error!*py.Object {
         api.X509_get_default_cert_dir_env(),
         api.X509_get_default_cert_dir(),
     ));
+}
+
+fn useLibssl(_: ?*py.Object, file: *py.Object) callconv(.c) ?*py.Object {
+    return useLibsslFile(file) catch null;
+}
+
+fn useLibsslFile(file: *py.Object) py.Error!*py.Object {
+    _ = core.ssl.libssl.use(try py.utf8(file)) catch |err| return exceptions.raiseUse(err);
+    return py.none();
 }
 
 fn function(
@@ -172,6 +178,12 @@ var methods = [_]c.PyMethodDef{
         \\--
         \\
         \\Where the TLS library looks for trusted roots: file_env, file, directory_env, directory.
+    ),
+    function("use_libssl", &useLibssl, c.METH_O,
+        \\use_libssl(file, /)
+        \\--
+        \\
+        \\Loads this libssl and no other. See hftws.use_libssl.
     ),
     .{},
 };

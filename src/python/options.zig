@@ -380,12 +380,17 @@ fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Hea
     return headers;
 }
 
-fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
-    const libraries = textList(arena, arguments.tls_libraries) catch |err| switch (err) {
+/// The one that is in use, or the first of these files (a sequence of str) that serves.
+pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.Api {
+    const list = textList(arena, files) catch |err| switch (err) {
         error.OutOfMemory => return noMemory(),
         error.PythonError => return error.PythonError,
     };
-    const api = libssl.load(libraries) catch |err| return exceptions.raiseLibrary(err);
+    return libssl.load(list) catch |err| exceptions.raiseLibrary(err);
+}
+
+fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
+    const api = try loadLibrary(arena, arguments.tls_libraries);
     var failure: core.ssl.Failure = .{ .reason = "" };
     return core.ssl.Context.init(api, .{
         .ca_file = copyText(arena, arguments.ca_file) catch return noMemory(),

@@ -46,15 +46,16 @@ fn setAddress(dict: *py.Object, key: [:0]const u8, address: ?core.os.Address) py
 
 fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const keys = .{ "tls_library", "tls_version", "cipher", "engine", "engine_reason", "aead" };
+    const more_keys = .{ "tls_library_file", "tls_resumed", "ktls_receiving", "ktls_sending" };
     const tls = if (connection.tls) |*session| session.info() else {
-        const flags = .{ "tls_resumed", "ktls_receiving", "ktls_sending" };
-        inline for (keys ++ flags) |key| try py.setItem(dict, key, py.none());
+        inline for (keys ++ more_keys) |key| try py.setItem(dict, key, py.none());
         return;
     };
     const engine = @tagName(tls.engine);
     const reason = tls.engine_reason;
     const values = .{ tls.library, tls.version, tls.cipher, engine, reason, tls.aead };
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
+    try py.setItem(dict, "tls_library_file", py.string(core.ssl.libssl.file().?));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
     // The kernel is given both directions or none, but who looks for one need not know that.
     const in_kernel = tls.engine == .ktls;

@@ -2,12 +2,21 @@
 //!
 //! Building needs no OpenSSL headers and the extension links no OpenSSL: it uses the library that
 //! Python's own `_ssl` module has loaded, so that a process has one TLS library, one that its
-//! distribution keeps patched. The declarations are written by hand after the manual pages
-//! (https://docs.openssl.org/master/man3/); from OpenSSL 1.1.1 on they have stayed the same, and
-//! LibreSSL shares them.
+//! distribution keeps patched; or the one that the user names. The declarations are written by hand
+//! after the manual pages (https://docs.openssl.org/master/man3/); from OpenSSL 1.1.1 on they have
+//! stayed the same, and LibreSSL shares them. A build with `-Dopenssl=link` links the library.
+//!
+//! Invariant: a process uses one TLS library, and all of its functions come from that one.
 
 const std = @import("std");
+const builtin = @import("builtin");
+const build_options = @import("build_options");
 const dynamic_library = @import("../dynamic_library.zig");
+
+pub const Product = @import("product.zig").Product;
+pub const ErrorCode = @import("product.zig").ErrorCode;
+
+const os = builtin.os.tag;
 
 pub const Context = opaque {}; // SSL_CTX
 pub const Ssl = opaque {}; // SSL
@@ -52,6 +61,16 @@ pub const PasswordCallback = fn ([*]u8, c_int, c_int, ?*anyopaque) callconv(.c) 
 pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
 pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
 pub const InfoCallback = fn (*const Ssl, c_int, c_int) callconv(.c) void;
+/// Whether it is sent, version, type of the content, bytes, their size, connection, argument.
+pub const MessageCallback = fn (
+    c_int,
+    c_int,
+    c_int,
+    ?[*]const u8,
+    usize,
+    *Ssl,
+    ?*anyopaque,
+) callconv(.c) void;
 pub const KeyLogCallback = fn (*const Ssl, [*:0]const u8) callconv(.c) void;
 pub const NewSessionCallback = fn (*Ssl, *Session) callconv(.c) c_int;
 pub const BioControl = fn (*Bio, c_int, c_long, ?*anyopaque) callconv(.c) c_long;
@@ -81,10 +100,12 @@ pub const Api = struct {
     OpenSSL_version_num: *const fn () callconv(.c) c_ulong,
 
     TLS_client_method: *const fn () callconv(.c) *const Method,
-    SSL_CTX_new: *const fn (*const Method) callconv(.c) ?*Context,
+    /// Without a method there is none, and an error in the queue.
+    SSL_CTX_new: *const fn (?*const Method) callconv(.c) ?*Context,
     SSL_CTX_free: *const fn (*Context) callconv(.c) void,
     SSL_CTX_ctrl: *const fn (*Context, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
     SSL_CTX_set_info_callback: *const fn (*Context, *const InfoCallback) callconv(.c) void,
+    SSL_CTX_set_msg_callback: *const fn (*Context, *const MessageCallback) callconv(.c) void,
     /// LibreSSL has it, and never calls back.
     SSL_CTX_set_keylog_callback: *const fn (*Context, *const KeyLogCallback) callconv(.c) void,
     SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const anyopaque) callconv(.c) void,
@@ -111,7 +132,8 @@ pub const Api = struct {
     SSL_CTX_sess_set_new_cb: *const fn (*Context, *const NewSessionCallback) callconv(.c) void,
     SSL_set_session: *const fn (*Ssl, *Session) callconv(.c) c_int,
     SSL_get_session: *const fn (*const Ssl) callconv(.c) ?*Session,
-    SSL_session_reused: *const fn (*const Ssl) callconv(.c) c_int,
+    /// A macro in LibreSSL: `sessionReused` serves both.
+    SSL_session_reused: ?*const fn (*const Ssl) callconv(.c) c_int,
     SSL_set_shutdown: *const fn (*Ssl, c_int) callconv(.c) void,
     SSL_SESSION_free: *const fn (*Session) callconv(.c) void,
     SSL_SESSION_get_protocol_version: *const fn (*const Session) callconv(.c) c_int,
@@ -124,6 +146,7 @@ pub const Api = struct {
     SSL_read: *const fn (*Ssl, [*]u8, c_int) callconv(.c) c_int,
     SSL_write: *const fn (*Ssl, [*]const u8, c_int) callconv(.c) c_int,
     SSL_pending: *const fn (*const Ssl) callconv(.c) c_int,
+    SSL_want: *const fn (*const Ssl) callconv(.c) c_int,
     SSL_shutdown: *const fn (*Ssl) callconv(.c) c_int,
     SSL_get_version: *const fn (*const Ssl) callconv(.c) [*:0]const u8,
     SSL_get_current_cipher: *const fn (*const Ssl) callconv(.c) ?*const Cipher,
@@ -183,6 +206,16 @@ pub const Api = struct {
     ERR_peek_error: *const fn () callconv(.c) c_ulong,
     ERR_peek_last_error: *const fn () callconv(.c) c_ulong,
     ERR_reason_error_string: *const fn (c_ulong) callconv(.c) ?[*:0]const u8,
+
+    pub fn sessionReused(api: *const Api, session: *Ssl) bool {
+        if (api.SSL_session_reused) |function| return function(session) == 1;
+        return api.SSL_ctrl(session, control_get_session_reused, 0, null) == 1;
+    }
+
+    /// An entry of the error queue, taken apart.
+    pub fn errorCode(api: *const Api, code: c_ulong) ErrorCode {
+        return Product.of(api).errorCode(code);
+    }
 };
 
 /// Values from openssl/{ssl,bio,evp,x509_vfy}.h; part of the stable ABI.
@@ -198,18 +231,16 @@ pub const control_set_mode = 33; // SSL_CTRL_MODE
 pub const control_set_session_cache_mode = 44; // SSL_CTRL_SET_SESS_CACHE_MODE
 pub const session_cache_client = 0x1;
 pub const session_cache_no_internal = 0x300; // Neither looked up nor stored by the library.
+pub const control_get_session_reused = 8; // SSL_CTRL_GET_SESSION_REUSED
 pub const shutdown_sent_and_received = 3;
 pub const control_set_min_proto_version = 123;
 pub const control_set_tlsext_hostname = 55;
 pub const name_type_host_name = 0;
 pub const mode_enable_partial_write = 0x1;
 pub const mode_accept_moving_write_buffer = 0x2;
+pub const mode_auto_retry = 0x4;
+pub const want_nothing = 1; // SSL_NOTHING
 pub const info_read_alert = 0x4004; // SSL_CB_READ_ALERT
-pub const alert_reason_offset = 1000; // SSL_AD_REASON_OFFSET
-/// Of an error's code. In every version there is room for the reasons of alerts.
-pub const error_reason_mask = 0xfff;
-/// ERR_SYSTEM_FLAG, OpenSSL 3.
-pub const error_system_flag = 0x8000_0000;
 pub const bio_type_source_sink = 0x0400;
 pub const bio_flag_read = 0x1;
 pub const bio_flag_write = 0x2;
@@ -221,31 +252,336 @@ pub const version_text = 0; // OPENSSL_VERSION
 
 pub const LoadError = dynamic_library.LoadError;
 
-/// Where to look after the files that the caller names.
-const system_names: []const [:0]const u8 = switch (@import("builtin").os.tag) {
+pub const UseError = LoadError || error{
+    /// Another library is in use already.
+    AlreadyLoaded,
+    /// The library was chosen when hftws was built.
+    LinkedIn,
+};
+
+/// The library is one of the extension's dependencies.
+const linked = build_options.openssl_linked;
+
+/// Names the file to use in place of Python's own and the system's.
+const file_variable = "HFTWS_LIBSSL";
+
+/// Where to look after the files that the caller names. On macOS never by a bare name, which dyld
+/// may look for in /usr/lib and in the working directory.
+const system_names: []const [:0]const u8 = switch (os) {
     .linux => &.{ "libssl.so.3", "libssl.so.1.1", "libssl.so" },
     .macos => &.{
         "/opt/homebrew/opt/openssl@3/lib/libssl.3.dylib",
         "/usr/local/opt/openssl@3/lib/libssl.3.dylib",
-        "libssl.3.dylib",
+        "/opt/local/libexec/openssl3/lib/libssl.3.dylib", // MacPorts
     },
     else => @compileError("hftws supports Linux and macOS"),
 };
 
-var loaded: ?Api = null;
+/// What to install where there is none.
+const advice = switch (os) {
+    .linux => "Install OpenSSL: `apt install libssl3` on Debian and Ubuntu (libssl3t64 from " ++
+        "Debian 13 and Ubuntu 24.04 on), `dnf install openssl-libs` on Fedora and RHEL, " ++
+        "`apk add libssl3` on Alpine. Or name a libssl with " ++ file_variable ++ ".",
+    else => "Install OpenSSL: `brew install openssl@3`. Or name a libssl with " ++
+        file_variable ++ ".",
+};
+
+const Loaded = struct {
+    api: Api,
+    /// Of the functions of libssl, as the loader names it.
+    file: [:0]const u8,
+};
+
+/// One library a process. Only `load` and `use` write here: two threads may not be in them at once.
+const State = struct {
+    loaded: ?Loaded = null,
+    report: Report = .{},
+};
+
+var state: State = .{};
+
+/// What was tried in vain, and why.
+const Report = struct {
+    buffer: [4096]u8 = undefined,
+    size: usize = 0,
+
+    /// What does not fit is left out.
+    fn print(report: *Report, comptime format: []const u8, arguments: anytype) void {
+        var writer: std.Io.Writer = .fixed(report.buffer[report.size..]);
+        writer.print(format, arguments) catch {}; // It keeps what did fit.
+        report.size += writer.end;
+    }
+
+    fn text(report: *const Report) []const u8 {
+        return report.buffer[0..report.size];
+    }
+};
 
 /// The functions of the library that was loaded first. It stays loaded as long as the process.
-/// `files` are tried in order, before the system's own names; each may be a library or anything
-/// that is linked against one, such as Python's `_ssl` module.
+///
+/// The file that `HFTWS_LIBSSL` names is the only one to be tried; without it `files` in order, and
+/// then the system's own names. Each may be a library or anything that is linked against one, such
+/// as Python's `_ssl` module. On an error `failure` says why.
 pub fn load(files: []const [:0]const u8) LoadError!*const Api {
-    if (loaded == null) loaded = try dynamic_library.loadFirst(Api, &.{ files, system_names });
-    return &loaded.?;
+    if (state.loaded == null) state.loaded = try find(files);
+    return &state.loaded.?.api;
 }
 
-/// The functions, if `load` has succeeded before.
-pub fn get() ?*const Api {
-    return if (loaded) |*api| api else null;
+/// Loads this file and no other. It is no error that it is in use already.
+pub fn use(named: [:0]const u8) UseError!*const Api {
+    state.report = .{};
+    if (linked) {
+        state.report.print("this hftws was built with -Dopenssl=link, for the libssl of the " ++
+            "system: {s} cannot be used in its place", .{named});
+        return error.LinkedIn;
+    }
+    if (state.loaded) |*loaded| {
+        if (isSameFile(named, loaded.file)) return &loaded.api;
+        state.report.print("{s} is in use already, and a process uses one TLS library: choose " ++
+            "before the first client and the first request", .{loaded.file});
+        return error.AlreadyLoaded;
+    }
+    state.loaded = try tryFile(named, .chosen);
+    return &state.loaded.?.api;
 }
+
+/// The functions, if `load` or `use` has succeeded before.
+pub fn get() ?*const Api {
+    return if (state.loaded) |*loaded| &loaded.api else null;
+}
+
+/// Where they are from, as the loader names it; null before.
+pub fn file() ?[:0]const u8 {
+    return if (state.loaded) |*loaded| loaded.file else null;
+}
+
+/// Why the last `load` or `use` failed, for people. Valid until the next one.
+pub fn failure() []const u8 {
+    return state.report.text();
+}
+
+// ---- Finding one. ------------------------------------------------------------------------------
+
+fn find(files: []const [:0]const u8) LoadError!Loaded {
+    state.report = .{};
+    const report = &state.report;
+    const named = if (std.c.getenv(file_variable)) |name| std.mem.span(name) else "";
+    if (linked) {
+        if (named.len == 0) return useLinked();
+        report.print(file_variable ++ " names {s}, but this hftws was built with " ++
+            "-Dopenssl=link, for the libssl of the system", .{named});
+        return error.LibraryNotFound;
+    }
+    if (named.len > 0) {
+        report.print(file_variable ++ ": ", .{});
+        return tryFile(named, .chosen);
+    }
+
+    var last_error: LoadError = error.LibraryNotFound;
+    report.print("no TLS library can be used. Tried ", .{});
+    for ([_][]const [:0]const u8{ files, system_names }) |list| {
+        for (list) |name| {
+            if (tryFile(name, .default)) |found| return found else |err| switch (err) {
+                error.LibraryNotFound => {},
+                error.SymbolMissing => last_error = error.SymbolMissing,
+            }
+            report.print("; ", .{});
+        }
+    }
+    report.size -= "; ".len;
+    report.print(". " ++ advice, .{});
+    return last_error;
+}
+
+/// On an error the report has a line more.
+fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
+    const report = &state.report;
+    report.print("{s}: ", .{name});
+    if (isApples(os, name)) {
+        report.print("macOS ends a process that loads its own libssl. " ++
+            "Name another by its whole path: `brew install openssl@3` brings one", .{});
+        return error.LibraryNotFound;
+    }
+    const beside = if (how == .chosen) Beside.open(name) else Beside.none;
+    defer beside.close();
+    const isolated = os == .linux and builtin.abi.isGnu() and othersAreExported();
+    const options: dynamic_library.Library.Options = .{ .own_functions_first = isolated };
+    const library = dynamic_library.Library.open(name, options) orelse {
+        const reason = dynamic_library.lastError();
+        // As a rule it begins with the name.
+        const rest = std.mem.cutPrefix(u8, reason, name) orelse reason;
+        report.print("{s}", .{std.mem.trimStart(u8, rest, ": ")});
+        beside.explain(report);
+        return error.LibraryNotFound;
+    };
+    errdefer library.close();
+    return take(library, &beside);
+}
+
+fn take(library: dynamic_library.Library, beside: *const Beside) LoadError!Loaded {
+    const report = &state.report;
+    try checkProduct(library);
+    var loaded: Loaded = undefined;
+    if (library.fill(Api, &loaded.api)) |missing| {
+        report.print("it lacks {s}", .{missing});
+        return error.SymbolMissing;
+    }
+    loaded.file = dynamic_library.fileOf(loaded.api.SSL_new) orelse "unknown file";
+    if (beside.file()) |expected| {
+        const found = dynamic_library.fileOf(loaded.api.OpenSSL_version_num) orelse "unknown file";
+        if (!isSameFile(expected, found)) {
+            report.print("it would run on another libcrypto, {s}", .{found});
+            beside.explain(report);
+            return error.SymbolMissing;
+        }
+    }
+    if (!isOnePiece(&loaded.api)) {
+        report.print("its functions mix with those of another TLS library that this process " ++
+            "exports", .{});
+        return error.SymbolMissing;
+    }
+    return loaded;
+}
+
+/// Before anything else is asked of it: what is too old or another product lacks much.
+fn checkProduct(library: dynamic_library.Library) LoadError!void {
+    const report = &state.report;
+    const VersionNumber = @typeInfo(@FieldType(Api, "OpenSSL_version_num")).pointer.child;
+    const VersionText = @typeInfo(@FieldType(Api, "OpenSSL_version")).pointer.child;
+    if (library.symbol(anyopaque, "SSL_new") == null) {
+        report.print("it is no TLS library, and not linked against one", .{});
+        return error.LibraryNotFound;
+    }
+    const number = library.symbol(VersionNumber, "OpenSSL_version_num");
+    const text = library.symbol(VersionText, "OpenSSL_version");
+    if (number == null or text == null) {
+        report.print("it does not tell its version: {s} is needed", .{needed});
+        return error.SymbolMissing;
+    }
+    return checkVersion(number.?(), std.mem.span(text.?(version_text)));
+}
+
+const needed = "OpenSSL 1.1.1 or later, or LibreSSL 3.9 or later";
+
+fn checkVersion(number: c_ulong, text: []const u8) LoadError!void {
+    const product: Product = .parse(number, text);
+    if (product.isSupported()) return;
+    state.report.print("{s} is {s}: {s} is needed", .{
+        text,
+        if (product.kind == .other) "another product" else "too old",
+        needed,
+    });
+    return error.SymbolMissing;
+}
+
+/// A function of libssl leaves its error in the queue of the libcrypto that it was bound to: is
+/// that the one whose functions we have? Mixed up, two libraries crash later, or worse.
+fn isOnePiece(api: *const Api) bool {
+    api.ERR_clear_error();
+    const context = api.SSL_CTX_new(null);
+    defer api.ERR_clear_error();
+    return context == null and api.ERR_peek_error() != 0;
+}
+
+/// Whether the program, or a library that was preloaded, exports functions of a TLS library. The
+/// loader would prefer them to those of the library that is loaded next, as far as they go. Python
+/// with OpenSSL inside may do so; such a library is left alone, because it need not be complete.
+fn othersAreExported() bool {
+    const default_scope = null; // RTLD_DEFAULT of Linux
+    for ([_][:0]const u8{ "SSL_new", "ERR_clear_error", "CRYPTO_free", "BIO_new" }) |name| {
+        if (std.c.dlsym(default_scope, name) != null) return true;
+    }
+    return false;
+}
+
+/// Apple's own libssl and libcrypto abort the process that loads them. A bare name may be theirs.
+fn isApples(system: std.Target.Os.Tag, name: []const u8) bool {
+    if (system != .macos) return false;
+    return std.mem.startsWith(u8, name, "/usr/lib/") or std.mem.findScalar(u8, name, '/') == null;
+}
+
+/// The libcrypto that lies beside a libssl which was named by its path: they belong together. The
+/// loader would take any of the same name (soname) that is loaded already, or that it finds first.
+const Beside = struct {
+    library: ?dynamic_library.Library,
+    path_buffer: [path_size_max]u8 = undefined,
+    path_size: usize = 0,
+
+    const none: Beside = .{ .library = null };
+
+    fn open(libssl_file: []const u8) Beside {
+        var beside: Beside = .none;
+        const directory_size = std.mem.findScalarLast(u8, libssl_file, '/') orelse return beside;
+        const base_name = libssl_file[directory_size + 1 ..];
+        const rest = std.mem.cutPrefix(u8, base_name, "libssl") orelse return beside;
+        const path = std.fmt.bufPrintSentinel(&beside.path_buffer, "{s}/libcrypto{s}", .{
+            libssl_file[0..directory_size],
+            rest,
+        }, 0) catch return beside;
+        beside.library = dynamic_library.Library.open(path, .{}) orelse return beside;
+        beside.path_size = path.len;
+        return beside;
+    }
+
+    /// What needs it has a reference of its own.
+    fn close(beside: *const Beside) void {
+        if (beside.library) |library| library.close();
+    }
+
+    fn file(beside: *const Beside) ?[]const u8 {
+        return if (beside.library == null) null else beside.path_buffer[0..beside.path_size];
+    }
+
+    fn explain(beside: *const Beside, report: *Report) void {
+        const path = beside.file() orelse return;
+        const directory = path[0..std.mem.findScalarLast(u8, path, '/').?];
+        report.print(". Should another libcrypto of that name be loaded, as by Python's ssl and " ++
+            "hashlib: choose before they are imported, or start Python with " ++
+            "LD_LIBRARY_PATH={s}, and all of it uses one", .{directory});
+    }
+};
+
+const path_size_max = std.Io.Dir.max_path_bytes;
+
+/// Whether two paths lead to one file. A bare name is only itself.
+fn isSameFile(one: []const u8, other: []const u8) bool {
+    if (std.mem.eql(u8, one, other)) return true;
+    const paths = [_][]const u8{ one, other };
+    var real: [2][path_size_max]u8 = undefined;
+    var found: [2]?[*:0]u8 = undefined;
+    for (paths, &real, &found) |path, *buffer, *result| {
+        var path_z: [path_size_max]u8 = undefined;
+        const terminated = std.fmt.bufPrintSentinel(&path_z, "{s}", .{path}, 0) catch return false;
+        result.* = std.c.realpath(terminated, buffer);
+    }
+    const first = found[0] orelse return false;
+    const second = found[1] orelse return false;
+    return std.mem.eql(u8, std.mem.span(first), std.mem.span(second));
+}
+
+// ---- Linked in. --------------------------------------------------------------------------------
+
+/// What the library may lack is a weak reference, null where it is missing.
+fn useLinked() LoadError!Loaded {
+    var api: Api = undefined;
+    inline for (
+        @typeInfo(Api).@"struct".field_names,
+        @typeInfo(Api).@"struct".field_types,
+    ) |name, Field| {
+        const is_optional = @typeInfo(Field) == .optional;
+        @field(api, name) = @extern(Field, .{
+            .name = name,
+            .linkage = if (is_optional) .weak else .strong,
+        });
+    }
+    try checkVersion(api.OpenSSL_version_num(), std.mem.span(api.OpenSSL_version(version_text)));
+    return .{
+        .api = api,
+        .file = dynamic_library.fileOf(api.SSL_new) orelse "linked in",
+    };
+}
+
+const testing = std.testing;
 
 test "libssl: the system's library has every function" {
     const api = load(&.{}) catch |err| switch (err) {
@@ -253,6 +589,51 @@ test "libssl: the system's library has every function" {
         error.SymbolMissing => return err,
     };
 
-    try std.testing.expect(api.OpenSSL_version_num() >= 0x10101000);
-    try std.testing.expectEqual(api, get().?);
+    try testing.expect(Product.of(api).isSupported());
+    try testing.expectEqual(api, get().?);
+    try testing.expectEqual(api, try load(&.{"not looked at any more"}));
+    try testing.expect(std.mem.indexOf(u8, file().?, "libssl") != null);
+}
+
+test "libssl: another library cannot be had once one is in use" {
+    const api = load(&.{}) catch |err| switch (err) {
+        error.LibraryNotFound => return error.SkipZigTest,
+        error.SymbolMissing => return err,
+    };
+    if (linked) return error.SkipZigTest;
+    try testing.expectEqual(api, try use(file().?));
+    try testing.expectError(error.AlreadyLoaded, use("another.so"));
+    try testing.expect(std.mem.indexOf(u8, failure(), file().?) != null);
+    try testing.expectEqual(api, get().?);
+}
+
+test "libssl: Apple's own library is never loaded" {
+    const cases = [_]struct { [:0]const u8, bool }{
+        .{ "/usr/lib/libssl.dylib", true },
+        .{ "/usr/lib/libssl.46.dylib", true },
+        .{ "libssl.dylib", true },
+        .{ "libssl.3.dylib", true },
+        .{ "/opt/homebrew/opt/openssl@3/lib/libssl.3.dylib", false },
+        .{ "./libssl.3.dylib", false },
+        .{ "/usr/local/lib/libssl.3.dylib", false },
+    };
+    for (cases) |case| {
+        try testing.expectEqual(case[1], isApples(.macos, case[0]));
+        try testing.expect(!isApples(.linux, case[0]));
+    }
+    if (os == .macos) for (system_names) |name| try testing.expect(!isApples(os, name));
+}
+
+test "libssl: a product that is not known, or too old, is told by its name" {
+    const cases = [_]struct { c_ulong, [:0]const u8, []const u8 }{
+        .{ 0x101000cf, "OpenSSL 1.1.0l  10 Sep 2019", "OpenSSL 1.1.0l  10 Sep 2019 is too old" },
+        .{ 0x20000000, "LibreSSL 3.8.4", "LibreSSL 3.8.4 is too old" },
+        .{ 0x1010107f, "BoringSSL", "BoringSSL is another product" },
+    };
+    for (cases) |case| {
+        state.report = .{};
+        try testing.expectError(error.SymbolMissing, checkVersion(case[0], case[1]));
+        try testing.expect(std.mem.startsWith(u8, failure(), case[2]));
+        try testing.expect(std.mem.endsWith(u8, failure(), needed ++ " is needed"));
+    }
 }

@@ -28,6 +28,9 @@ const ciphers_tls1_2 =
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:" ++
     "ECDHE+AES:!aNULL:!eNULL";
 
+/// OpenSSL's words for what speaks another TLS, or none.
+const wrong_version_reason = "wrong version number";
+
 /// More than any record grows by when it is sealed: header, explicit nonce, padding, tag.
 const seal_expansion_max = 512;
 
@@ -76,7 +79,9 @@ pub const Context = struct {
         errdefer api.SSL_CTX_free(handle);
 
         api.ERR_clear_error();
-        const mode = libssl.mode_enable_partial_write | libssl.mode_accept_moving_write_buffer;
+        // Retrying is OpenSSL's default. Without it, a ticket is a read that failed.
+        const mode = libssl.mode_enable_partial_write | libssl.mode_accept_moving_write_buffer |
+            libssl.mode_auto_retry;
         const version = libssl.tls1_2_version;
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_mode, mode, null);
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_min_proto_version, version, null);
@@ -84,7 +89,10 @@ pub const Context = struct {
         _ = api.SSL_CTX_set_cipher_list(handle, ciphers_tls1_2);
         const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
         api.SSL_CTX_set_verify(handle, verify, null);
-        api.SSL_CTX_set_info_callback(handle, &noteAlert);
+        const product: libssl.Product = .of(api);
+        if (product.tellsAlerts()) {
+            api.SSL_CTX_set_info_callback(handle, &noteAlert);
+        } else api.SSL_CTX_set_msg_callback(handle, &noteMessage);
         api.SSL_CTX_set_keylog_callback(handle, &noteSecret);
         api.SSL_CTX_sess_set_new_cb(handle, &keepTicket);
         const cache = libssl.session_cache_client | libssl.session_cache_no_internal;
@@ -117,6 +125,8 @@ pub const Context = struct {
             }
         } else {
             _ = api.SSL_CTX_set_default_verify_paths(handle);
+            const product: libssl.Product = .of(api);
+            if (!product.heedsRootVariables()) loadNamedRoots(api, handle);
         }
         const cert_file = options.cert_file orelse return;
         api.SSL_CTX_set_default_passwd_cb(handle, &refusePassword);
@@ -131,6 +141,17 @@ pub const Context = struct {
         if (api.SSL_CTX_check_private_key(handle) != 1) return error.KeyFileUnusable;
     }
 };
+
+/// What OpenSSL does by itself: the environment may name roots. They need not be there.
+fn loadNamedRoots(api: *const libssl.Api, handle: *libssl.Context) void {
+    if (std.c.getenv(api.X509_get_default_cert_file_env())) |file| {
+        _ = api.SSL_CTX_load_verify_locations(handle, file, null);
+    }
+    if (std.c.getenv(api.X509_get_default_cert_dir_env())) |directory| {
+        _ = api.SSL_CTX_load_verify_locations(handle, null, directory);
+    }
+    api.ERR_clear_error();
+}
 
 /// An encrypted key is an error: OpenSSL would ask for its password on the terminal, and wait.
 fn refusePassword(_: [*]u8, _: c_int, _: c_int, _: ?*anyopaque) callconv(.c) c_int {
@@ -218,7 +239,8 @@ pub const Session = struct {
 
     pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
         session.transfer.begin(received, to_send);
-        const result = session.api.SSL_do_handshake(session.handle);
+        var result = session.api.SSL_do_handshake(session.handle);
+        if (session.hasPaused(result)) result = session.api.SSL_do_handshake(session.handle);
         session.keepTail(to_send[0..session.transfer.to_send_size]);
         session.received_records.add(received[0..session.transfer.received_used]);
         return session.transfer.step(try session.meaningOf(result), 0);
@@ -252,7 +274,10 @@ pub const Session = struct {
         const size = takeover.suite.secretSize();
         const secrets = &session.secrets;
         if (secrets.client_size != size or secrets.server_size != size) {
-            return "the TLS library does not tell the traffic secrets";
+            if (libssl.Product.of(session.api).tellsSecrets()) {
+                return "the TLS library does not tell the traffic secrets";
+            }
+            return "LibreSSL does not tell the traffic secrets of TLS 1.3";
         }
         takeover.secrets = .{ .tls1_3 = .{ .client = secrets.client, .server = secrets.server } };
         return null;
@@ -311,7 +336,7 @@ pub const Session = struct {
     }
 
     pub fn isResumed(session: *const Session) bool {
-        return session.api.SSL_session_reused(session.handle) == 1;
+        return session.api.sessionReused(session.handle);
     }
 
     pub inline fn open(
@@ -331,7 +356,10 @@ pub const Session = struct {
         assert(plaintext.len > 0);
         session.transfer.begin(record, to_send);
         const size = clampSize(plaintext.len);
-        const result = session.api.SSL_read(session.handle, plaintext.ptr, size);
+        var result = session.api.SSL_read(session.handle, plaintext.ptr, size);
+        if (session.hasPaused(result)) {
+            result = session.api.SSL_read(session.handle, plaintext.ptr, size);
+        }
         session.plaintext_pending = result == size and session.api.SSL_pending(session.handle) > 0;
         if (result > 0) return session.transfer.step(.done, @intCast(result));
         return session.transfer.step(try session.meaningOf(result), 0);
@@ -378,10 +406,14 @@ pub const Session = struct {
     /// An alert of the peer's has its name in RFC 8446, whatever OpenSSL's version calls it, and as
     /// in the direct engine: "sslv3 alert handshake failure" tells which TLS brought the alert in.
     fn explainAlert(session: *Session, code: c_ulong) void {
-        const alert = session.transfer.alert orelse return;
-        const reason = libssl.alert_reason_offset + @as(c_ulong, @backingInt(alert));
-        if (code & libssl.error_reason_mask != reason) return;
-        session.last_failure.reason = alert.describe();
+        const number = session.api.errorCode(code).alert() orelse return;
+        const alert: record_layer.Alert = @fromBackingInt(number);
+        const received = session.transfer.alert orelse {
+            // LibreSSL names its own error after the alert that it sends.
+            if (alert == .protocol_version) session.last_failure.reason = wrong_version_reason;
+            return;
+        };
+        if (alert == received) session.last_failure.reason = alert.describe();
     }
 
     /// Adds what is wrong with the certificate, when that is why the handshake failed.
@@ -406,6 +438,15 @@ pub const Session = struct {
         session.explainAlert(code);
         session.explainCertificate();
         return error.TlsFailed;
+    }
+
+    /// In TLS 1.3 LibreSSL returns after a record that holds no data, and after new keys before it
+    /// answers them: once more, and it goes on, or finds that there is no more.
+    inline fn hasPaused(session: *const Session, result: c_int) bool {
+        if (result > 0) return false;
+        const transfer = &session.transfer;
+        if (transfer.starved or transfer.full or transfer.closed) return false;
+        return session.api.SSL_want(session.handle) != libssl.want_nothing;
     }
 };
 
@@ -432,6 +473,10 @@ const Transfer = struct {
         transfer.to_send_size = 0;
         transfer.starved = false;
         transfer.full = false;
+    }
+
+    fn note(transfer: *Transfer, alert: record_layer.Alert) void {
+        if (alert == .close_notify) transfer.closed = true else transfer.alert = alert;
     }
 
     fn step(transfer: *const Transfer, status: Step.Status, plaintext_size: usize) Step {
@@ -473,9 +518,23 @@ fn sessionOfHandle(handle: *const libssl.Ssl) *Session {
 fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c) void {
     if (place != libssl.info_read_alert) return;
     const description: u8 = @intCast(value & 0xff); // Above it: the level.
-    const alert: record_layer.Alert = @fromBackingInt(description);
-    const transfer = &sessionOfHandle(handle).transfer;
-    if (alert == .close_notify) transfer.closed = true else transfer.alert = alert;
+    sessionOfHandle(handle).transfer.note(@fromBackingInt(description));
+}
+
+/// LibreSSL calls this for handshakes and alerts, and has no other call for alerts of TLS 1.3.
+/// OpenSSL would call it for every record.
+fn noteMessage(
+    is_sent: c_int,
+    _: c_int,
+    content_type: c_int,
+    content: ?[*]const u8,
+    size: usize,
+    handle: *libssl.Ssl,
+    _: ?*anyopaque,
+) callconv(.c) void {
+    if (is_sent != 0 or content_type != @backingInt(record_layer.ContentType.alert)) return;
+    if (size != record_layer.Alert.size) return;
+    sessionOfHandle(handle).transfer.note(@fromBackingInt(content.?[1]));
 }
 
 /// A line of the NSS key log, the only way to the secrets of TLS 1.3: "SERVER_TRAFFIC_SECRET_0",
@@ -556,14 +615,10 @@ fn takeError(api: *const libssl.Api, which: enum { oldest, newest }) c_ulong {
 }
 
 fn failureOf(api: *const libssl.Api, code: c_ulong) Failure {
-    const text = api.ERR_reason_error_string(code) orelse systemReason(code);
-    return .{ .reason = if (text) |reason| std.mem.span(reason) else "unknown cause" };
-}
-
-/// From OpenSSL 3 on, an errno is an error's code with a flag. Its text is libc's, and static.
-fn systemReason(code: c_ulong) ?[*:0]const u8 {
-    if (code & libssl.error_system_flag == 0) return null;
-    return strerror(@intCast(code & ~@as(c_ulong, libssl.error_system_flag)));
+    if (api.ERR_reason_error_string(code)) |text| return .{ .reason = std.mem.span(text) };
+    // The text of an errno is libc's, and static.
+    if (api.errorCode(code).errno) |errno| return .{ .reason = std.mem.span(strerror(errno)) };
+    return .{ .reason = "unknown cause" };
 }
 
 extern "c" fn strerror(errno: c_int) [*:0]const u8;

@@ -23,6 +23,10 @@ const Options = struct {
     trusted: bool = true,
     name: [:0]const u8 = "feed.test",
     is_address: bool = false,
+    engine: ssl.Engine = .openssl,
+    tickets: ?*ssl.Tickets = null,
+    /// Null: the library that was found, as it is.
+    api: ?*const libssl.Api = null,
 };
 
 /// A client's session and its server, with the wire between them in our hands.
@@ -40,7 +44,7 @@ const Pair = struct {
     const Cut = union(enum) { nowhere, at: usize, everywhere };
 
     fn init(pair: *Pair, options: Options) !void {
-        const api = try tls_server.clientApi();
+        const api = options.api orelse try tls_server.clientApi();
         pair.* = .{
             .arena = .init(testing.allocator),
             .server = try .init(options.server),
@@ -55,7 +59,8 @@ const Pair = struct {
         try pair.session.init(&pair.context, .{
             .server_name = options.name,
             .server_name_is_address = options.is_address,
-            .engine = .openssl,
+            .engine = options.engine,
+            .tickets = options.tickets,
         });
     }
 
@@ -820,6 +825,175 @@ test "openssl: a header that makes no sense is refused" {
             try pair.expectRefused(null);
         }
     }
+}
+
+// ---- LibreSSL. ---------------------------------------------------------------------------------
+
+/// The library that was found, with the ways of LibreSSL that matter here: what is a macro there,
+/// whom it does not call back, and that it may return from a read between two records.
+const Libressl = struct {
+    var real: *const libssl.Api = undefined;
+    var pausing = true;
+    /// What the library that was found says for the error that was peeked at last.
+    var real_code: c_ulong = 0;
+
+    fn api() !libssl.Api {
+        real = try tls_server.clientApi();
+        pausing = true;
+        var result = real.*;
+        result.OpenSSL_version = &version;
+        result.SSL_session_reused = null;
+        result.SSL_ctrl = &control;
+        result.ERR_peek_last_error = &peekLastError;
+        result.ERR_reason_error_string = &reasonText;
+        result.SSL_CTX_set_keylog_callback = &ignoreKeyLog;
+        result.SSL_CTX_set_info_callback = &ignoreInfo;
+        result.SSL_read = &read;
+        result.SSL_want = &want;
+        return result;
+    }
+
+    fn version(_: c_int) callconv(.c) [*:0]const u8 {
+        return "LibreSSL 4.3.2";
+    }
+
+    /// The macro SSL_session_reused is a control call, which OpenSSL does not know any more.
+    fn control(
+        handle: *libssl.Ssl,
+        command: c_int,
+        number: c_long,
+        pointer: ?*anyopaque,
+    ) callconv(.c) c_long {
+        if (command != libssl.control_get_session_reused) {
+            return real.SSL_ctrl(handle, command, number, pointer);
+        }
+        return @intFromBool(real.sessionReused(handle));
+    }
+
+    /// ERR_PACK of LibreSSL: eight bits for the library, twelve each for function and reason.
+    fn peekLastError() callconv(.c) c_ulong {
+        real_code = real.ERR_peek_last_error();
+        const code = real.errorCode(real_code);
+        return @as(c_ulong, code.library) << 24 | 0xfff << 12 | code.reason;
+    }
+
+    fn reasonText(_: c_ulong) callconv(.c) ?[*:0]const u8 {
+        return real.ERR_reason_error_string(real_code);
+    }
+
+    fn ignoreKeyLog(_: *libssl.Context, _: *const libssl.KeyLogCallback) callconv(.c) void {}
+
+    fn ignoreInfo(_: *libssl.Context, _: *const libssl.InfoCallback) callconv(.c) void {}
+
+    /// Every other time it has nothing to give yet.
+    fn read(handle: *libssl.Ssl, target: [*]u8, size: c_int) callconv(.c) c_int {
+        pausing = !pausing;
+        return if (pausing) real.SSL_read(handle, target, size) else -1;
+    }
+
+    fn want(handle: *const libssl.Ssl) callconv(.c) c_int {
+        const want_reading = 2; // SSL_READING
+        return if (pausing) real.SSL_want(handle) else want_reading;
+    }
+};
+
+test "openssl: LibreSSL's alerts are heard: the end is one, and a refusal says why" {
+    const api = try Libressl.api();
+    for (versions) |version| {
+        var pair: Pair = undefined;
+        try pair.initShaken(.{ .api = &api, .server = .{ .version = version } });
+        defer pair.deinit();
+        try pair.expectOpened("the last word", 64);
+        pair.server.sayGoodbye();
+        try pair.fetch();
+        var plaintext: [64]u8 = undefined;
+        const step = try pair.session.open(pair.received.items, &plaintext, &.{});
+        try expectEqual(.closed, step.status);
+    }
+
+    var pair: Pair = undefined;
+    try pair.init(.{ .api = &api });
+    defer pair.deinit();
+    const handshake_failure = "\x15\x03\x03\x00\x02\x02\x28";
+    var to_send: [1024]u8 = undefined;
+    try expectEqual(.needs_received, (try pair.session.handshake("", &to_send)).status);
+    const result = pair.session.handshake(handshake_failure, &to_send);
+    try testing.expectError(error.TlsFailed, result);
+    try testing.expectEqualStrings(
+        "alert from the peer: handshake_failure",
+        pair.session.failure().reason,
+    );
+}
+
+test "openssl: LibreSSL may pause between two records, and nothing is lost" {
+    const api = try Libressl.api();
+    for (versions) |version| {
+        var pair: Pair = undefined;
+        try pair.initShaken(.{ .api = &api, .server = .{ .version = version, .tickets = 2 } });
+        defer pair.deinit();
+        for (0..3) |_| try pair.expectOpened("a record, and another", 8);
+        if (version == .tls1_3) pair.server.updateKeys(.requested);
+        try pair.expectOpened("behind new keys", 64);
+        try pair.expectSealed("answered", 1024);
+    }
+}
+
+test "openssl: LibreSSL resumes a session, and tells" {
+    const api = try Libressl.api();
+    var tickets: ssl.Tickets = .{};
+    defer tickets.deinit(&api);
+    var pair: Pair = undefined;
+    try pair.initShaken(.{ .api = &api, .tickets = &tickets, .server = .{ .version = .tls1_2 } });
+    defer pair.deinit();
+    try expect(!pair.session.info().resumed);
+
+    try pair.server.renew();
+    pair.session.deinit();
+    pair.received.clearRetainingCapacity();
+    pair.wire_size = 0;
+    try pair.session.init(&pair.context, .{
+        .server_name = "feed.test",
+        .server_name_is_address = false,
+        .engine = .openssl,
+        .tickets = &tickets,
+    });
+    try pair.shake(.nowhere, 16 * 1024);
+    try expect(pair.session.info().resumed);
+}
+
+test "openssl: LibreSSL tells the secrets of TLS 1.2 only, and why is said" {
+    const api = try Libressl.api();
+    var legacy: Pair = undefined;
+    try legacy.initShaken(.{ .api = &api, .engine = .direct, .server = .{ .version = .tls1_2 } });
+    defer legacy.deinit();
+    try expectEqual(.direct, legacy.session.info().engine);
+
+    var pair: Pair = undefined;
+    try pair.init(.{ .api = &api, .engine = .direct, .server = .{ .version = .tls1_3 } });
+    defer pair.deinit();
+    try testing.expectError(error.TlsFailed, pair.shake(.nowhere, 16 * 1024));
+    try testing.expectEqualStrings(
+        "LibreSSL does not tell the traffic secrets of TLS 1.3",
+        pair.session.failure().reason,
+    );
+}
+
+test "openssl: LibreSSL names its own error after an alert, and nobody takes it for the peer's" {
+    const Sent = struct {
+        fn peek() callconv(.c) c_ulong {
+            return 20 << 24 | 0xfff << 12 | 1070; // SSL_R_TLSV1_ALERT_PROTOCOL_VERSION
+        }
+    };
+    var api = try Libressl.api();
+    api.ERR_peek_last_error = &Sent.peek;
+    var pair: Pair = undefined;
+    try pair.init(.{ .api = &api });
+    defer pair.deinit();
+    var to_send: [1024]u8 = undefined;
+    _ = try pair.session.handshake("", &to_send);
+    const result = pair.session.handshake("HTTP/1.1 400 Bad Request\r\n\r\n", &to_send);
+    try testing.expectError(error.TlsFailed, result);
+    try testing.expectEqualStrings("wrong version number", pair.session.failure().reason);
 }
 
 // ---- At random. --------------------------------------------------------------------------------
