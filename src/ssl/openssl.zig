@@ -49,6 +49,7 @@ const Secrets = struct {
 /// What all connections of a client share: trusted roots, its own certificate, ciphers.
 pub const Context = struct {
     api: *const libssl.Api,
+    product: libssl.Product,
     handle: *libssl.Context,
     method: *libssl.BioMethod,
     /// Whether we have a certificate of our own to show.
@@ -97,12 +98,13 @@ pub const Context = struct {
         api.SSL_CTX_sess_set_new_cb(handle, &keepTicket);
         const cache = libssl.session_cache_client | libssl.session_cache_no_internal;
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_session_cache_mode, cache, null);
-        loadFiles(api, handle, options) catch |err| {
+        loadFiles(api, product, handle, options) catch |err| {
             failure.* = failureOf(api, takeError(api, .oldest));
             return err;
         };
         return .{
             .api = api,
+            .product = product,
             .handle = handle,
             .method = try sharedMethod(api),
             .has_certificate = options.cert_file != null,
@@ -116,6 +118,7 @@ pub const Context = struct {
 
     fn loadFiles(
         api: *const libssl.Api,
+        product: libssl.Product,
         handle: *libssl.Context,
         options: Options,
     ) InitError!void {
@@ -125,7 +128,6 @@ pub const Context = struct {
             }
         } else {
             _ = api.SSL_CTX_set_default_verify_paths(handle);
-            const product: libssl.Product = .of(api);
             if (!product.heedsRootVariables()) loadNamedRoots(api, handle);
         }
         const cert_file = options.cert_file orelse return;
@@ -161,6 +163,7 @@ fn refusePassword(_: [*]u8, _: c_int, _: c_int, _: ?*anyopaque) callconv(.c) c_i
 /// One connection. See `ssl.Session` for the contract of each function.
 pub const Session = struct {
     api: *const libssl.Api,
+    product: libssl.Product,
     handle: *libssl.Ssl,
     transfer: Transfer,
     /// Plaintext of an opened record that found no room waits inside OpenSSL.
@@ -187,6 +190,7 @@ pub const Session = struct {
 
         session.* = .{
             .api = api,
+            .product = context.product,
             .handle = handle,
             .transfer = .{ .api = api },
             .plaintext_pending = false,
@@ -274,7 +278,7 @@ pub const Session = struct {
         const size = takeover.suite.secretSize();
         const secrets = &session.secrets;
         if (secrets.client_size != size or secrets.server_size != size) {
-            if (libssl.Product.of(session.api).tellsSecrets()) {
+            if (session.product.tellsSecrets()) {
                 return "the TLS library does not tell the traffic secrets";
             }
             return "LibreSSL does not tell the traffic secrets of TLS 1.3";
@@ -406,7 +410,7 @@ pub const Session = struct {
     /// An alert of the peer's has its name in RFC 8446, whatever OpenSSL's version calls it, and as
     /// in the direct engine: "sslv3 alert handshake failure" tells which TLS brought the alert in.
     fn explainAlert(session: *Session, code: c_ulong) void {
-        const number = session.api.errorCode(code).alert() orelse return;
+        const number = session.product.errorCode(code).alert() orelse return;
         const alert: record_layer.Alert = @fromBackingInt(number);
         const received = session.transfer.alert orelse {
             // LibreSSL names its own error after the alert that it sends.
@@ -443,7 +447,7 @@ pub const Session = struct {
     /// In TLS 1.3 LibreSSL returns after a record that holds no data, and after new keys before it
     /// answers them: once more, and it goes on, or finds that there is no more.
     inline fn hasPaused(session: *const Session, result: c_int) bool {
-        if (result > 0) return false;
+        if (result > 0 or !session.product.pausesReads()) return false;
         const transfer = &session.transfer;
         if (transfer.starved or transfer.full or transfer.closed) return false;
         return session.api.SSL_want(session.handle) != libssl.want_nothing;

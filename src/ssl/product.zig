@@ -87,6 +87,12 @@ pub const Product = struct {
         return product.kind != .libressl;
     }
 
+    /// Whether a read may return without data or an error while there is more to read. With OpenSSL
+    /// SSL_MODE_AUTO_RETRY rules it out.
+    pub fn pausesReads(product: Product) bool {
+        return product.kind == .libressl;
+    }
+
     /// An entry of the error queue, taken apart (err.h): OpenSSL 3 has made the fields larger, and
     /// given the errors of the system a flag in place of a library's number.
     pub fn errorCode(product: Product, code: c_ulong) ErrorCode {
