@@ -24,4 +24,7 @@ def use_libssl(path: str | os.PathLike[str]) -> None:
     :raises RuntimeError: when another library is in use already, or was linked in.
     :raises TLSError: when the file cannot be loaded, is too old, or lacks a function.
     """
-    _core.use_libssl(os.fspath(path))
+    file = os.fspath(path)
+    if "\0" in file:
+        raise ValueError("embedded null character in the path of a library")
+    _core.use_libssl(file)

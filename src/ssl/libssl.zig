@@ -286,6 +286,10 @@ const advice = switch (os) {
         file_variable ++ ".",
 };
 
+/// Whether the loader can be told to bind a library to its own functions first (RTLD_DEEPBIND).
+/// macOS need not be told; musl cannot.
+const can_isolate = os == .linux and builtin.abi.isGnu();
+
 const Loaded = struct {
     api: Api,
     /// Of the functions of libssl, as the loader names it.
@@ -402,10 +406,10 @@ fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
             "Name another by its whole path: `brew install openssl@3` brings one", .{});
         return error.LibraryNotFound;
     }
-    const beside = if (how == .chosen) Beside.open(name) else Beside.none;
-    defer beside.close();
-    const isolated = os == .linux and builtin.abi.isGnu() and othersAreExported();
+    const isolated = can_isolate and exportsOthers(null);
     const options: dynamic_library.Library.Options = .{ .own_functions_first = isolated };
+    const beside: Beside = if (how == .chosen) .open(name, options) else .none;
+    defer beside.close();
     const library = dynamic_library.Library.open(name, options) orelse {
         const reason = dynamic_library.lastError();
         // As a rule it begins with the name.
@@ -435,7 +439,8 @@ fn take(library: dynamic_library.Library, beside: *const Beside) LoadError!Loade
             return error.SymbolMissing;
         }
     }
-    if (!isOnePiece(&loaded.api)) {
+    const may_mix = os == .linux and !can_isolate;
+    if (!isOnePiece(&loaded.api) or (may_mix and exportsOthers(&loaded.api))) {
         report.print("its functions mix with those of another TLS library that this process " ++
             "exports", .{});
         return error.SymbolMissing;
@@ -483,13 +488,16 @@ fn isOnePiece(api: *const Api) bool {
     return context == null and api.ERR_peek_error() != 0;
 }
 
-/// Whether the program, or a library that was preloaded, exports functions of a TLS library. The
-/// loader would prefer them to those of the library that is loaded next, as far as they go. Python
-/// with OpenSSL inside may do so; such a library is left alone, because it need not be complete.
-fn othersAreExported() bool {
+/// Whether the program, or a library that was preloaded, exports functions of a TLS library, but for
+/// ours. The loader would prefer them to those of the library that is loaded next, as far as they
+/// go. Python with OpenSSL inside may do so; it is left alone, because it need not be complete.
+fn exportsOthers(ours: ?*const Api) bool {
     const default_scope = null; // RTLD_DEFAULT of Linux
-    for ([_][:0]const u8{ "SSL_new", "ERR_clear_error", "CRYPTO_free", "BIO_new" }) |name| {
-        if (std.c.dlsym(default_scope, name) != null) return true;
+    inline for (.{ "SSL_new", "BIO_new", "ERR_clear_error", "EVP_DecryptUpdate" }) |name| {
+        if (std.c.dlsym(default_scope, name)) |exported| {
+            const own: ?*const anyopaque = if (ours) |api| @field(api, name) else null;
+            if (exported != own) return true;
+        }
     }
     return false;
 }
@@ -509,7 +517,7 @@ const Beside = struct {
 
     const none: Beside = .{ .library = null };
 
-    fn open(libssl_file: []const u8) Beside {
+    fn open(libssl_file: []const u8, options: dynamic_library.Library.Options) Beside {
         var beside: Beside = .none;
         const directory_size = std.mem.findScalarLast(u8, libssl_file, '/') orelse return beside;
         const base_name = libssl_file[directory_size + 1 ..];
@@ -518,7 +526,7 @@ const Beside = struct {
             libssl_file[0..directory_size],
             rest,
         }, 0) catch return beside;
-        beside.library = dynamic_library.Library.open(path, .{}) orelse return beside;
+        beside.library = dynamic_library.Library.open(path, options) orelse return beside;
         beside.path_size = path.len;
         return beside;
     }
