@@ -14,32 +14,84 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent
 PACKAGE = "hftws"
 MODULE = "_core"
 OPTIMIZE = ("fast", "safe", "small", "debug")
 
+#: The oldest musl that a wheel for it runs with: musllinux (PEP 656) counts by its versions.
+MUSL = "1_2"
+
+
+class Interpreter(NamedTuple):
+    """The CPython that a module is built for: all that differs is its headers and its names."""
+
+    #: As PEP 425 writes it: 313.
+    version: str
+    #: Without the global interpreter lock (PEP 703): another ABI, and another file name.
+    free_threaded: bool
+    #: The folder of its Python.h.
+    include: Path
+
+    @classmethod
+    def running(cls) -> Interpreter:
+        """The one that runs this."""
+        version = f"{sys.version_info.major}{sys.version_info.minor}"
+        free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+        return cls(version, free_threaded, Path(sysconfig.get_path("include")))
+
+    @classmethod
+    def named(cls, name: str, include: Path) -> Interpreter:
+        """From its usual name, 3.13 or 3.13t."""
+        match = re.fullmatch(r"(\d)\.(\d+)(t?)", name)
+        if match is None:
+            raise SystemExit(f"{name!r} is not the name of a CPython, such as 3.13 or 3.13t")
+        return cls(match[1] + match[2], match[3] == "t", include)
+
+    @property
+    def abi(self) -> str:
+        """The letters behind the version are part of every name that the ABI has."""
+        return self.version + ("t" if self.free_threaded else "")
+
+    def tag(self, target: str) -> str:
+        """The tag of a wheel for a Zig target."""
+        return f"cp{self.version}-cp{self.abi}-{platform_tag(target)}"
+
+    def extension_suffix(self, target: str) -> str:
+        """What this interpreter's sysconfig would call EXT_SUFFIX on the machine of a target."""
+        architecture, system, *_ = target.split("-")
+        if system.startswith("macos"):
+            return f".cpython-{self.abi}-darwin.so"
+        # CPython 3.10 on musl takes itself for glibc's, and looks for that name only.
+        musl = "linux-musl" in target and self.version != "310"
+        return f".cpython-{self.abi}-{architecture}-linux-{'musl' if musl else 'gnu'}.so"
+
 
 def build(
     *,
     prefix: Path,
     optimize: str = "fast",
+    interpreter: Interpreter | None = None,
     target: str | None = None,
     valgrind: bool = False,
     kqueue_shim: bool = False,
 ) -> Path:
-    """Builds for the running interpreter, or for `target`, and returns the path of the module."""
-    include = Path(sysconfig.get_path("include"))
+    """Builds for the running interpreter and machine, or for others, and returns the module."""
+    interpreter = interpreter or Interpreter.running()
+    include = interpreter.include
     if not (include / "Python.h").is_file():
         raise SystemExit(
             f"{include}/Python.h is missing: this Python came without its headers. "
             "Debian and Fedora have them in python3-dev and python3-devel; Pythons from "
             "python.org, uv, pyenv and conda bring them along."
         )
-    # Every Unix CPython accepts the bare suffix, whichever host built it.
-    suffix = ".so" if target is not None else sysconfig.get_config_var("EXT_SUFFIX")
+    suffix = (
+        sysconfig.get_config_var("EXT_SUFFIX")
+        if target is None
+        else interpreter.extension_suffix(target)
+    )
     module = f"{MODULE}{suffix}"
     command = [
         sys.executable, "-m", "ziglang", "build",
@@ -73,10 +125,41 @@ def platform_tag(target: str) -> str:
     if match := re.fullmatch(r"(\w+)-linux-gnu\.(\d+)\.(\d+)", target):
         arch, major, minor = match.groups()
         return f"manylinux_{major}_{minor}_{arch}"
+    if match := re.fullmatch(r"(\w+)-linux-musl", target):
+        return f"musllinux_{MUSL}_{match[1]}"
     if match := re.fullmatch(r"(\w+)-macos\.(\d+)\.(\d+)", target):
         arch, major, minor = match.groups()
         return f"macosx_{major}_{minor}_{'arm64' if arch == 'aarch64' else arch}"
     raise ValueError(f"no wheel tag for the target {target!r}")
+
+
+#: By which the text is known: whose it is, and that it asks to go with the binary.
+IPSEC_MB_LICENCE_PARTS = ("Intel Corporation", "Redistributions in binary form must reproduce")
+
+
+def ipsec_mb_licence(archive: Path) -> str:
+    """The licence of libipsec-mb (BSD-3-Clause), which asks to be wherever its code is.
+
+    It is looked for where Intel's source tree and Debian's package have it, and in the file that
+    HFTWS_BUILD_IPSEC_MB_LICENCE names. A wheel without it is not built.
+    """
+    named = os.environ.get("HFTWS_BUILD_IPSEC_MB_LICENCE")
+    places = [Path(named)] if named else [
+        archive.parent / "LICENSE",
+        archive.parent.parent / "LICENSE",  # The archive is in lib/ there.
+        Path("/usr/share/doc/libipsec-mb-dev/copyright"),
+    ]  # fmt: skip
+    for place in places:
+        if not place.is_file():
+            continue
+        text = place.read_text(encoding="utf-8")
+        words = " ".join(text.split())
+        if all(part in words for part in IPSEC_MB_LICENCE_PARTS):
+            return text.partition("\nFiles: debian/")[0]  # Of the packaging there is nothing here.
+    raise SystemExit(
+        f"The licence of {archive} is in none of {', '.join(map(str, places))}. Its code may not "
+        "be given to others without it: name its file in HFTWS_BUILD_IPSEC_MB_LICENCE."
+    )
 
 
 try:
@@ -86,7 +169,11 @@ except ImportError:  # Run by hand, in an environment without the build requirem
 else:
 
     class ZigBuildHook(BuildHookInterface[Any]):
-        """Adds the extension to the wheel. ZIG_TARGET builds it for another machine."""
+        """Adds the extension to the wheel.
+
+        ZIG_TARGET builds it for another machine, HFTWS_BUILD_PYTHON (3.13, 3.13t) with
+        HFTWS_BUILD_PYTHON_INCLUDE for another CPython than the one that runs this.
+        """
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
             """Called by hatchling before it collects the files."""
@@ -95,15 +182,31 @@ else:
                 return
 
             target = os.environ.get("ZIG_TARGET")
-            python = f"cp{sys.version_info.major}{sys.version_info.minor}"
-            prefix = ROOT / "build" / "wheel" / f"{python}-{target or platform.machine()}"
-            module = build(prefix=prefix, target=target)
+            interpreter = Interpreter.running()
+            if name := os.environ.get("HFTWS_BUILD_PYTHON"):
+                if target is None:
+                    raise SystemExit("HFTWS_BUILD_PYTHON needs ZIG_TARGET")
+                include = Path(os.environ["HFTWS_BUILD_PYTHON_INCLUDE"])
+                interpreter = Interpreter.named(name, include)
+            folder = f"cp{interpreter.abi}-{target or platform.machine()}"
+            prefix = ROOT / "build" / "wheel" / folder
+            module = build(prefix=prefix, interpreter=interpreter, target=target)
             build_data["force_include"][str(module)] = f"{PACKAGE}/{module.name}"
             build_data["pure_python"] = False
             if target is None:
                 build_data["infer_tag"] = True
             else:
-                build_data["tag"] = f"{python}-{python}-{platform_tag(target)}"
+                build_data["tag"] = interpreter.tag(target)
+            if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
+                self.add_licence(ipsec_mb_licence(Path(archive).resolve()))
+
+        def add_licence(self, text: str) -> None:
+            """Puts a licence that only this build needs beside those of pyproject.toml."""
+            path = ROOT / "build" / "licences" / "LICENSE-libipsec-mb"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            files = self.metadata.core.license_files
+            files.append(path.relative_to(ROOT).as_posix())
 
 
 def main() -> None:
