@@ -1,6 +1,7 @@
 //! The extension module `hftws._core`: names the types and functions that Python sees.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
@@ -9,6 +10,21 @@ const Client = @import("client.zig").Client;
 const Message = @import("message.zig").Message;
 const options = @import("options.zig");
 const Reservation = @import("reservation.zig").Reservation;
+
+/// For its trace, Zig's own panic takes a reader of debugging information and most of `std.Io`: a
+/// third of the module, and calls such as statx that an older musl does not have. Where there is
+/// nothing to read, the message is all that can be told.
+pub const panic = switch (builtin.mode) {
+    .fast, .small => std.debug.FullPanic(panicBriefly),
+    .safe, .debug => std.debug.FullPanic(std.debug.defaultPanic),
+};
+
+fn panicBriefly(message: []const u8, _: ?usize) noreturn {
+    for ([_][]const u8{ "hftws: ", message, "\n" }) |part| {
+        _ = std.c.write(std.c.STDERR_FILENO, part.ptr, part.len);
+    }
+    std.c.abort();
+}
 
 const Clock = core.clock.ClockType(core.os.Os);
 
