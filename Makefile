@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -25,6 +25,8 @@ help:
 	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
 	@echo "make fuzz-smoke        the same for a minute a target"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
+	@echo "make wheels            every wheel of a release, looked into and tried, in dist/"
+	@echo "make wheels-test       the same for the Python of .venv alone (a part of CI)"
 	@echo "make check             type check the core for Linux and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
 	@echo "make format            rewrite the sources in the house format"
@@ -97,6 +99,16 @@ else
 	$(VALGRIND_RUN) --ours _core build/valgrind/python.xml -- $(BIN)/python $(BIN)/pytest -q \
 		-p no:cacheprovider $(VALGRIND_TESTS)
 endif
+
+wheels: $(VENV)/.installed
+	$(BIN)/nox -s wheels
+
+# The wheels of one CPython, for each platform, in a folder of their own.
+wheels-test: build
+	rm -rf build/wheels/dist
+	$(BIN)/python -m release --dist build/wheels/dist --python \
+		$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	HFTWS_TEST_PATIENCE=5 PYTHONPATH=. $(BIN)/pytest tests/package/test_dist.py --dist build/wheels/dist
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s

@@ -188,6 +188,9 @@ else:
                     raise SystemExit("HFTWS_BUILD_PYTHON needs ZIG_TARGET")
                 include = Path(os.environ["HFTWS_BUILD_PYTHON_INCLUDE"])
                 interpreter = Interpreter.named(name, include)
+            if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
+                self.add_licence(ipsec_mb_licence(Path(archive).resolve()))
+
             folder = f"cp{interpreter.abi}-{target or platform.machine()}"
             prefix = ROOT / "build" / "wheel" / folder
             module = build(prefix=prefix, interpreter=interpreter, target=target)
@@ -197,8 +200,6 @@ else:
                 build_data["infer_tag"] = True
             else:
                 build_data["tag"] = interpreter.tag(target)
-            if archive := os.environ.get("HFTWS_BUILD_IPSEC_MB"):
-                self.add_licence(ipsec_mb_licence(Path(archive).resolve()))
 
         def add_licence(self, text: str) -> None:
             """Puts a licence that only this build needs beside those of pyproject.toml."""

@@ -1,5 +1,7 @@
 """The tests for every Python that is installed, against the wheel that a user would get."""
 
+import shutil
+
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -38,3 +40,16 @@ def types(session: nox.Session) -> None:
         "python", "-m", "mypy.stubtest", "hftws._core",
         "--allowlist", allowlist, "--ignore-unused-allowlist",
     )  # fmt: skip
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """A release into dist/, looked into and tried: `nox -s wheels -- --python 3.13` for a part."""
+    groups = nox.project.dependency_groups(PROJECT, "test", "wheels")
+    session.install(*groups, "hatchling>=1.25", "ziglang==0.17.1")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "release", *session.posargs)
+    session.run("python", "hatch_build.py")
+    tests = ("tests/package/test_dist.py", "tests/package/test_wheel.py")
+    patience = {"HFTWS_TEST_PATIENCE": "5"}  # A compiler at work takes longer than a client.
+    session.run("python", "-m", "pytest", *tests, "--dist=dist", env=patience)

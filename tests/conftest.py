@@ -22,11 +22,13 @@ TEST_TIMEOUT = int(60 * PATIENCE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the tests of a failing network take, and how to repeat one of them."""
+    """How long the tests of a failing network take, how to repeat one, and where a release is."""
     group = parser.getgroup("faults")
     group.addoption("--fault-seeds", type=int, default=3000, help="seeds of test_faults.py")
     group.addoption("--fault-seed", type=int, default=None, help="only this one")
     parser.addoption("--tls-engine", help="what the clients of `serve` have for the option tls")
+    group = parser.getgroup("package")
+    group.addoption("--dist", default=None, help="the folder of a release, for test_dist.py")
 
 
 def pytest_configure() -> None:

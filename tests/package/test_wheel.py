@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import hftws
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,10 +96,74 @@ def test_it_installs_and_works_in_an_empty_environment(wheel: Path, tmp_path: Pa
 ARCHIVE = next(Path("/usr/lib").glob("x86_64-linux-gnu/libIPSec_MB.a"), None)
 
 
+def licences(wheel: Path) -> dict[str, str]:
+    """The licences that the metadata names, which has to be all that there are."""
+    archive = zipfile.ZipFile(wheel)
+    (metadata_name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+    folder = metadata_name.removesuffix("METADATA") + "licenses/"
+    metadata = email.message_from_bytes(archive.read(metadata_name))
+    named = metadata.get_all("License-File") or []
+    assert sorted(folder + name for name in named) == sorted(
+        name for name in archive.namelist() if name.startswith(folder)
+    )
+    return {name.rpartition("/")[2]: archive.read(folder + name).decode() for name in named}
+
+
+def test_a_wheel_without_libipsec_mb_does_not_have_its_licence(wheel: Path) -> None:
+    assert sorted(licences(wheel)) == ["LICENSE", "LICENSE-hftbacktest"]
+
+
+def test_no_wheel_is_built_with_libipsec_mb_and_without_its_licence(tmp_path: Path) -> None:
+    """Its licence (BSD-3-Clause) asks that a binary comes with it."""
+    archive = tmp_path / "libIPSec_MB.a"
+    archive.touch()
+    text = tmp_path / "LICENSE"
+    text.write_text("Copyright (c) 2012, somebody else")
+    result = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "HFTWS_BUILD_IPSEC_MB": str(archive),
+            "HFTWS_BUILD_IPSEC_MB_LICENCE": str(text),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert f"is in none of {text}" in result.stderr
+    assert not (tmp_path / "dist").exists() or not list((tmp_path / "dist").iterdir())
+
+
+def test_the_version_is_written_in_one_place(wheel: Path) -> None:
+    """src/constants.zig has it; module, metadata and User-Agent (test_handshake.py) take it."""
+    source = (ROOT / "src" / "constants.zig").read_text(encoding="utf-8")
+    match = re.search(r'pub const version = "([^"]+)"', source)
+    assert match is not None
+    version = match[1]
+    archive = zipfile.ZipFile(wheel)
+    metadata = email.message_from_bytes(archive.read(f"hftws-{version}.dist-info/METADATA"))
+    assert metadata["Version"] == version
+    assert wheel.name.startswith(f"hftws-{version}-")
+    assert hftws.__version__ == version
+    manifest = (ROOT / "build.zig.zon").read_text(encoding="utf-8")
+    assert f'.version = "{version}"' in manifest, "which can import nothing, so a test holds it"
+
+
 @pytest.mark.skipif(ARCHIVE is None, reason="libipsec-mb's archive is not installed")
 def test_a_wheel_with_libipsec_mb_inside_is_small_and_needs_no_other(tmp_path: Path) -> None:
     path = build_wheel(tmp_path, HFTWS_BUILD_IPSEC_MB=str(ARCHIVE))
     assert path.stat().st_size < WHEEL_SIZE_MAX
+    licence = licences(path)["LICENSE-libipsec-mb"]
+    assert "Intel Corporation" in licence
+    words = " ".join(licence.split())
+    for condition in (
+        "Redistributions of source code must retain the above copyright notice",
+        "Redistributions in binary form must reproduce the above copyright notice",
+        "Neither the name of Intel Corporation nor the names of its contributors may be used",
+        "THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS",
+    ):
+        assert condition in words
     zipfile.ZipFile(path).extractall(tmp_path / "site")
     code = (
         "import hftws, hftws.exchange\n"
@@ -122,6 +189,9 @@ def test_the_source_distribution_can_build_itself(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("build.zig", "build.zig.zon", "hatch_build.py", "src/c/python.h", "src/core.zig"):
+    for name in (
+        "build.zig", "build.zig.zon", "hatch_build.py", "src/c/python.h", "src/core.zig",
+        "docs/tls-servers.md", "docs/conformance.md", "release/__main__.py",
+    ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith(".so")]
