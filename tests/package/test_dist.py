@@ -118,9 +118,14 @@ def test_the_macho_module_is_what_the_tag_says(macos_wheel: Wheel) -> None:
         import macho
     except ModuleNotFoundError:
         pytest.fail("tests/package/macho.py is missing: nobody looks into this wheel")
+    match = re.fullmatch(r"macosx_(\d+)_(\d+)_(\w+)", macos_wheel.platform)
+    assert match is not None
     path = macos_wheel.unpack_extension()
     try:
-        assert macho.check(path) == []
+        oldest = int(match[1]), int(match[2])
+        builder = [ROOT, WORK]
+        problems = macho.problems(path, cpu=match[3], minimum_os=oldest, builders_paths=builder)
+        assert problems == []
     finally:
         path.unlink()
 
@@ -142,8 +147,11 @@ def test_auditwheel_agrees(manylinux_wheel: Wheel) -> None:
 def test_the_code_runs_on_the_oldest_cpu(x86_64_elf_wheel: Wheel) -> None:
     """x86-64 as it was in 2003: no register of AVX or AVX-512, but in what is chosen at run time.
 
-    That is the AEAD alone: libipsec-mb and OpenSSL bring such code along, and src/cpu.zig tells
-    which of it may run.
+    That is the AEAD alone, where the time goes: libipsec-mb and OpenSSL bring such code along, and
+    src/cpu.zig tells which of it may run. The other loops over every byte were measured with AVX2:
+    to judge UTF-8 takes 0.7 ns less for 168 bytes, 3 for 647, 140 for 34,571, and masks save the
+    same. A message of 300 bytes takes 126 ns in a burst, and 6,400 if it has to wake its process
+    (docs/benchmarks/results.md): a second copy of the loops would not show.
     """
     if shutil.which("objdump") is None:
         pytest.skip("objdump is not installed (binutils)")
@@ -286,7 +294,11 @@ def slim_root(version: str, made: dict[str, Path]) -> Path:
             pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
         for folder in ("tmp", "dev", "root"):
             (root / folder).mkdir(exist_ok=True)
-        os.mknod(root / "dev" / "null", 0o20666, os.makedev(1, 3))
+        try:
+            os.mknod(root / "dev" / "null", 0o20666, os.makedev(1, 3))
+        except PermissionError:
+            shutil.rmtree(root)
+            pytest.skip("this container may not make a /dev/null")
         made[version] = root
     return made[version]
 
