@@ -150,6 +150,22 @@ def test_the_version_is_written_in_one_place(wheel: Path) -> None:
     assert f'.version = "{version}"' in manifest, "which can import nothing, so a test holds it"
 
 
+AVX2 = {"sse4_2", "aes", "pclmulqdq", "avx", "avx2", "bmi2"}
+AVX512 = {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl", "avx512ifma"}
+VARIANTS = {
+    "AVX-512 VAES": AVX2 | AVX512 | {"vaes", "vpclmulqdq", "gfni", "sha_ni"},
+    "AVX2": AVX2,
+    "SSE": {"sse4_2", "aes", "pclmulqdq"},
+}
+
+
+def cpu_flags() -> set[str]:
+    """What the kernel says that the CPU can do, and programs may use."""
+    match = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    assert match is not None
+    return set(match[1].split())
+
+
 @pytest.mark.skipif(ARCHIVE is None, reason="libipsec-mb's archive is not installed")
 def test_a_wheel_with_libipsec_mb_inside_is_small_and_needs_no_other(tmp_path: Path) -> None:
     path = build_wheel(tmp_path, HFTWS_BUILD_IPSEC_MB=str(ARCHIVE))
@@ -177,6 +193,9 @@ def test_a_wheel_with_libipsec_mb_inside_is_small_and_needs_no_other(tmp_path: P
     ).splitlines()
     assert engine == "direct"
     assert aead.startswith("libipsec-mb ")
+    # Compiled for the oldest CPU, it takes the newest code that is linked in and runs on this one.
+    newest = next(name for name, flags in VARIANTS.items() if flags <= cpu_flags())
+    assert aead.endswith(f", {newest}")
     assert loaded == "False"
     if shutil.which("nm") is not None:
         (module,) = (tmp_path / "site" / "hftws").glob("*.so")
