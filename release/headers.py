@@ -6,7 +6,7 @@ the sizes of the C types, which all our platforms (LP64) share, that there are P
 whether this is the free-threaded build (PEP 703). So the headers of one machine, with a pyconfig.h
 that says only this, are those of every platform.
 
-That it is enough is checked twice: src/python/py.zig compares the sizes with the target's own when
+That it is enough is checked twice: src/python/abi.zig compares the sizes with the target's own when
 it compiles, and a test holds the module to the one that a real pyconfig.h gives, byte for byte.
 """
 

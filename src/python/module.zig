@@ -11,6 +11,10 @@ const Message = @import("message.zig").Message;
 const options = @import("options.zig");
 const Reservation = @import("reservation.zig").Reservation;
 
+comptime {
+    _ = @import("abi.zig");
+}
+
 /// For its trace, Zig's own panic takes a reader of debugging information and most of `std.Io`: a
 /// third of the module, and calls such as statx that an older musl does not have. Where there is
 /// nothing to read, the message is all that can be told.

@@ -10,26 +10,6 @@ pub const c = @import("python");
 
 pub const Object = c.PyObject;
 
-// The headers may come from another machine than the target: what their pyconfig.h says has to
-// hold here, and the structures that the binding looks into have to be those of the CPython that
-// will load it. The sizes are facts of its ABI, the same on every LP64 system.
-comptime {
-    assert(c.SIZEOF_LONG == @sizeOf(c_long));
-    assert(c.SIZEOF_LONG_LONG == @sizeOf(c_longlong));
-    assert(c.SIZEOF_VOID_P == @sizeOf(*anyopaque));
-    assert(c.SIZEOF_SIZE_T == @sizeOf(usize));
-    assert(c.SIZEOF_WCHAR_T == @sizeOf(c.wchar_t));
-    assert(@sizeOf(c.Py_ssize_t) == @sizeOf(*anyopaque));
-
-    // Without the lock (PEP 703), a mutex, two reference counts and a thread stand in front.
-    const free_threaded = @hasDecl(c, "Py_GIL_DISABLED");
-    assert(@sizeOf(Object) == if (free_threaded) 32 else 16);
-    assert(@offsetOf(c.PyTypeObject, "tp_flags") == @sizeOf(Object) + 152);
-    assert(@offsetOf(c.PyTypeObject, "tp_vectorcall_offset") == @sizeOf(Object) + 40);
-    assert(@sizeOf(c.Py_buffer) == 80);
-    assert(@offsetOf(c.PyMemoryViewObject, "view") == @sizeOf(Object) + 40);
-}
-
 /// A Python exception is set. There is one member on purpose: the exception carries the details.
 pub const Error = error{PythonError};
 
