@@ -113,6 +113,25 @@ def test_the_elf_module_is_what_the_tag_says(elf_wheel: Wheel) -> None:
     assert check_elf(elf_wheel) == []
 
 
+def test_cpython_has_every_function_that_the_module_imports(elf_wheel: Wheel) -> None:
+    """No function that the headers define inline: nobody exports it, and the import would fail.
+
+    A C compiler compiles those into the module. translate-c declares one that it cannot translate,
+    and the linker takes it for another function of CPython's.
+    """
+    include = headers(named(elf_wheel.python), WORK / "headers")
+    inline = set()
+    for header in (*include.glob("*.h"), *include.glob("cpython/*.h")):
+        text = header.read_text(encoding="utf-8", errors="replace")
+        inline |= set(re.findall(r"^static inline[^;{(]*?\b(_?Py\w+)\s*\(", text, re.MULTILINE))
+    assert len(inline) > 50
+    path = elf_wheel.unpack_extension()
+    try:
+        assert imports(path) & inline == set()
+    finally:
+        path.unlink()
+
+
 def test_the_macho_module_is_what_the_tag_says(macos_wheel: Wheel) -> None:
     try:
         import macho
