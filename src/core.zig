@@ -40,6 +40,7 @@ test {
     _ = @import("connection_test.zig");
     _ = @import("cpu.zig");
     _ = @import("dynamic_library.zig");
+    _ = @import("once.zig");
     _ = @import("ssl/aead.zig");
     _ = @import("ssl/aead/evp.zig");
     _ = @import("ssl/aead/ipsec_mb.zig");

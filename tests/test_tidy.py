@@ -21,6 +21,21 @@ BANNED = {
     r"\banyerror\b": "explicit error sets",
 }
 
+#: What outlives a client, by file: the core keeps no state that its clients share, so that one
+#: client a thread needs no lock. Each of these is made once (once.zig, or under a lock of its own)
+#: and never changes after that, or belongs to a thread.
+GLOBAL_STATE = {
+    "src/deflate/zlib.zig": {"loaded"},
+    "src/os/posix.zig": {"unexpected_errno"},  # threadlocal
+    "src/ssl/aead/ipsec_mb.zig": {"library"},
+    "src/ssl/libssl.zig": {"loaded"},
+    "src/ssl/openssl.zig": {"shared_method"},
+    "src/python/exceptions.zig": {"classes"},
+    "src/python/module.zig": {"state"},
+}
+#: Tables that CPython wants to be variable, and does not change.
+PYTHON_TABLES = {"definition", "getters", "methods", "slots", "spec"}
+
 #: Which modules a file may import, by the folder or file it is in. First match counts.
 ALLOWED_IMPORTS = [
     ("src/constants.zig", set()),
@@ -29,10 +44,11 @@ ALLOWED_IMPORTS = [
     ("src/os", {"constants", "os", "os/*"}),
     ("src/ws", {"constants", "http", "ws", "ws/*"}),
     ("src/http", {"constants", "http", "http/*"}),
-    ("src/ssl", {"constants", "cpu", "dynamic_library", "ssl", "ssl/*"}),
-    ("src/deflate", {"constants", "deflate", "deflate/*", "dynamic_library"}),
+    ("src/ssl", {"constants", "cpu", "dynamic_library", "once", "ssl", "ssl/*"}),
+    ("src/deflate", {"constants", "deflate", "deflate/*", "dynamic_library", "once"}),
     ("src/cpu.zig", set()),
     ("src/dynamic_library.zig", set()),
+    ("src/once.zig", set()),
     ("src/ringbuffer.zig", {"constants", "os"}),
     ("src/histogram.zig", {"constants"}),
     ("src/notifier", {"constants", "os", "os/*", "notifier", "notifier/*"}),
@@ -128,3 +144,59 @@ def test_every_file_of_the_core_is_tested() -> None:
         if path.name != "core.zig" and f'{path.name}")' not in listed
     ]
     assert not missing
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_global_state_is_named(path: Path) -> None:
+    """A variable outside of functions is shared by all threads: it has to be in the list above."""
+    code = product_code(path)
+    if relative(path).startswith(("src/testing/", "src/fuzz/", "src/fuzz.zig")):
+        code = ""  # Not in the extension.
+    found = set(global_variables(code))
+    allowed = GLOBAL_STATE.get(relative(path), set())
+    if relative(path).startswith("src/python/"):
+        found -= PYTHON_TABLES
+    assert found == allowed
+
+
+CONTAINER = re.compile(r'(?<!")\b(struct|union|enum|opaque)\b[^"]*\{$')
+
+
+def global_variables(code: str) -> Iterator[str]:
+    """Each ``var`` of a file or a container, also where a function makes the container."""
+    openers: list[tuple[int, str]] = []  # (indentation, line) of what the present line is in
+    for line in filter(None, code.splitlines()):
+        indentation = len(line) - len(line.lstrip())
+        while openers and openers[-1][0] >= indentation:
+            openers.pop()
+        in_container = not openers or CONTAINER.search(openers[-1][1])
+        variable = re.match(r" *(?:pub |export |extern |threadlocal )*var (@?[\w\"]+)", line)
+        if variable and in_container:
+            yield variable[1]
+        openers.append((indentation, line))
+
+
+def test_global_state_is_found_wherever_it_hides() -> None:
+    code = """
+threadlocal var a: u8 = 0;
+pub const S = struct {
+    pub var b: u8 = 0;
+    fn f() void {
+        var local: u8 = 0;
+        const Counter = struct {
+            var c: u8 = 0;
+        };
+    }
+    var d: u8 = 0;
+};
+const table = blk: {
+    var filled: [2]u8 = undefined;
+    break :blk filled;
+};
+pub fn TypeOf(comptime Os: type) type {
+    return struct {
+        var e: Os = 0;
+    };
+}
+"""
+    assert list(global_variables(code)) == ["a", "b", "c", "d", "e"]

@@ -9,6 +9,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const dynamic_library = @import("../dynamic_library.zig");
+const OnceType = @import("../once.zig").OnceType;
 
 /// z_stream. zlib keeps a pointer to it: it must not move while it is in use.
 pub const Stream = extern struct {
@@ -80,26 +81,28 @@ const system_names: []const [:0]const u8 = switch (builtin.os.tag) {
 
 const Library = struct { api: Api, version: [:0]const u8 };
 
-var loaded: ?Library = null;
+var loaded: OnceType(Library) = .{};
 
 /// The functions of the library that was loaded first. It stays loaded as long as the process.
 /// The file that `HFTWS_ZLIB` names is the only one to be tried; without it `files`, each a library
 /// or anything that is linked against one, such as Python's `zlib` module, and then the system's.
+/// For any thread.
 pub fn load(files: []const [:0]const u8) LoadError!*const Api {
-    if (loaded == null) {
-        const named = std.c.getenv("HFTWS_ZLIB");
-        const api = if (named) |file|
-            try dynamic_library.loadFirst(Api, &.{&.{std.mem.span(file)}})
-        else
-            try dynamic_library.loadFirst(Api, &.{ files, system_names });
-        loaded = .{ .api = api, .version = std.mem.span(api.zlibVersion()) };
-    }
-    return &loaded.?.api;
+    return &(try loaded.getOrMake(LoadError, loadFirst, .{files})).api;
+}
+
+fn loadFirst(files: []const [:0]const u8) LoadError!Library {
+    const named = std.c.getenv("HFTWS_ZLIB");
+    const api = if (named) |file|
+        try dynamic_library.loadFirst(Api, &.{&.{std.mem.span(file)}})
+    else
+        try dynamic_library.loadFirst(Api, &.{ files, system_names });
+    return .{ .api = api, .version = std.mem.span(api.zlibVersion()) };
 }
 
 /// Such as "1.2.13" or "1.3.1.zlib-ng". Null before `load` has succeeded.
 pub fn version() ?[:0]const u8 {
-    return if (loaded) |*library| library.version else null;
+    return if (loaded.get()) |library| library.version else null;
 }
 
 test "zlib: the system's library has every function" {

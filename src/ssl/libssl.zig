@@ -12,6 +12,7 @@ const std = @import("std");
 const builtin = @import("builtin");
 const build_options = @import("build_options");
 const dynamic_library = @import("../dynamic_library.zig");
+const OnceType = @import("../once.zig").OnceType;
 
 pub const Product = @import("product.zig").Product;
 pub const ErrorCode = @import("product.zig").ErrorCode;
@@ -296,13 +297,10 @@ const Loaded = struct {
     file: [:0]const u8,
 };
 
-/// One library a process. Only `load` and `use` write here: two threads may not be in them at once.
-const State = struct {
-    loaded: ?Loaded = null,
-    report: Report = .{},
-};
+var loaded: OnceType(Loaded) = .{};
 
-var state: State = .{};
+/// Of this thread's last `load` or `use`.
+threadlocal var last_report: Report = .{};
 
 /// What was tried in vain, and why.
 const Report = struct {
@@ -327,48 +325,52 @@ const Report = struct {
 /// then the system's own names. Each may be a library or anything that is linked against one, such
 /// as Python's `_ssl` module. On an error `failure` says why.
 pub fn load(files: []const [:0]const u8) LoadError!*const Api {
-    if (state.loaded == null) state.loaded = try find(files);
-    return &state.loaded.?.api;
+    const found = try loaded.getOrMake(LoadError, find, .{files});
+    return &found.api;
 }
 
 /// Loads this file and no other. It is no error that it is in use already.
 pub fn use(named: [:0]const u8) UseError!*const Api {
-    state.report = .{};
+    last_report = .{};
     if (linked) {
-        state.report.print("this hftws was built with -Dopenssl=link, for the libssl of the " ++
+        last_report.print("this hftws was built with -Dopenssl=link, for the libssl of the " ++
             "system: {s} cannot be used in its place", .{named});
         return error.LinkedIn;
     }
-    if (state.loaded) |*loaded| {
-        if (isSameFile(named, loaded.file)) return &loaded.api;
-        state.report.print("{s} is in use already, and a process uses one TLS library: choose " ++
-            "before the first client and the first request", .{loaded.file});
-        return error.AlreadyLoaded;
-    }
-    state.loaded = try tryFile(named, .chosen);
-    return &state.loaded.?.api;
+    var chosen = false;
+    const found = try loaded.getOrMake(LoadError, tryChosen, .{ named, &chosen });
+    if (chosen or isSameFile(named, found.file)) return &found.api;
+    last_report.print("{s} is in use already, and a process uses one TLS library: choose " ++
+        "before the first client and the first request", .{found.file});
+    return error.AlreadyLoaded;
+}
+
+fn tryChosen(named: [:0]const u8, chosen: *bool) LoadError!Loaded {
+    const found = try tryFile(named, .chosen);
+    chosen.* = true;
+    return found;
 }
 
 /// The functions, if `load` or `use` has succeeded before.
 pub fn get() ?*const Api {
-    return if (state.loaded) |*loaded| &loaded.api else null;
+    return if (loaded.get()) |found| &found.api else null;
 }
 
 /// Where they are from, as the loader names it; null before.
 pub fn file() ?[:0]const u8 {
-    return if (state.loaded) |*loaded| loaded.file else null;
+    return if (loaded.get()) |found| found.file else null;
 }
 
-/// Why the last `load` or `use` failed, for people. Valid until the next one.
+/// Why this thread's last `load` or `use` failed, for people. Valid until its next one.
 pub fn failure() []const u8 {
-    return state.report.text();
+    return last_report.text();
 }
 
 // ---- Finding one. ------------------------------------------------------------------------------
 
 fn find(files: []const [:0]const u8) LoadError!Loaded {
-    state.report = .{};
-    const report = &state.report;
+    last_report = .{};
+    const report = &last_report;
     const named = if (std.c.getenv(file_variable)) |name| std.mem.span(name) else "";
     if (linked) {
         if (named.len == 0) return useLinked();
@@ -399,7 +401,7 @@ fn find(files: []const [:0]const u8) LoadError!Loaded {
 
 /// On an error the report has a line more.
 fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
-    const report = &state.report;
+    const report = &last_report;
     report.print("{s}: ", .{name});
     if (isApples(os, name)) {
         report.print("macOS ends a process that loads its own libssl. " ++
@@ -423,34 +425,34 @@ fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
 }
 
 fn take(library: dynamic_library.Library, beside: *const Beside) LoadError!Loaded {
-    const report = &state.report;
+    const report = &last_report;
     try checkProduct(library);
-    var loaded: Loaded = undefined;
-    if (library.fill(Api, &loaded.api)) |missing| {
+    var found: Loaded = undefined;
+    if (library.fill(Api, &found.api)) |missing| {
         report.print("it lacks {s}", .{missing});
         return error.SymbolMissing;
     }
-    loaded.file = dynamic_library.fileOf(loaded.api.SSL_new) orelse "unknown file";
+    found.file = dynamic_library.fileOf(found.api.SSL_new) orelse "unknown file";
     if (beside.file()) |expected| {
-        const found = dynamic_library.fileOf(loaded.api.OpenSSL_version_num) orelse "unknown file";
-        if (!isSameFile(expected, found)) {
-            report.print("it would run on another libcrypto, {s}", .{found});
+        const crypto = dynamic_library.fileOf(found.api.OpenSSL_version_num) orelse "unknown file";
+        if (!isSameFile(expected, crypto)) {
+            report.print("it would run on another libcrypto, {s}", .{crypto});
             beside.explain(report);
             return error.SymbolMissing;
         }
     }
     const may_mix = os == .linux and !can_isolate;
-    if (!isOnePiece(&loaded.api) or (may_mix and exportsOthers(&loaded.api))) {
+    if (!isOnePiece(&found.api) or (may_mix and exportsOthers(&found.api))) {
         report.print("its functions mix with those of another TLS library that this process " ++
             "exports", .{});
         return error.SymbolMissing;
     }
-    return loaded;
+    return found;
 }
 
 /// Before anything else is asked of it: what is too old or another product lacks much.
 fn checkProduct(library: dynamic_library.Library) LoadError!void {
-    const report = &state.report;
+    const report = &last_report;
     const VersionNumber = @typeInfo(@FieldType(Api, "OpenSSL_version_num")).pointer.child;
     const VersionText = @typeInfo(@FieldType(Api, "OpenSSL_version")).pointer.child;
     if (library.symbol(anyopaque, "SSL_new") == null) {
@@ -471,7 +473,7 @@ const needed = "OpenSSL 1.1.1 or later, or LibreSSL 3.9 or later";
 fn checkVersion(number: c_ulong, text: []const u8) LoadError!void {
     const product: Product = .parse(number, text);
     if (product.isSupported()) return;
-    state.report.print("{s} is {s}: {s} is needed", .{
+    last_report.print("{s} is {s}: {s} is needed", .{
         text,
         if (product.kind == .other) "another product" else "too old",
         needed,
@@ -639,7 +641,7 @@ test "libssl: a product that is not known, or too old, is told by its name" {
         .{ 0x1010107f, "BoringSSL", "BoringSSL is another product" },
     };
     for (cases) |case| {
-        state.report = .{};
+        last_report = .{};
         try testing.expectError(error.SymbolMissing, checkVersion(case[0], case[1]));
         try testing.expect(std.mem.startsWith(u8, failure(), case[2]));
         try testing.expect(std.mem.endsWith(u8, failure(), needed ++ " is needed"));

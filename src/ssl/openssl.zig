@@ -14,6 +14,7 @@ const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
 const record_layer = @import("record.zig");
 const Tickets = @import("tickets.zig").Tickets;
+const OnceType = @import("../once.zig").OnceType;
 
 const Error = ssl.Error;
 const Failure = ssl.Failure;
@@ -496,17 +497,19 @@ const Transfer = struct {
 };
 
 /// One method serves every connection of the process. It is never freed.
-var shared_method: ?*libssl.BioMethod = null;
+var shared_method: OnceType(*libssl.BioMethod) = .{};
 
 fn sharedMethod(api: *const libssl.Api) error{OutOfMemory}!*libssl.BioMethod {
-    if (shared_method) |method| return method;
+    return (try shared_method.getOrMake(error{OutOfMemory}, makeMethod, .{api})).*;
+}
+
+fn makeMethod(api: *const libssl.Api) error{OutOfMemory}!*libssl.BioMethod {
     const index = api.BIO_get_new_index();
     const bio_type = index | libssl.bio_type_source_sink;
     const method = api.BIO_meth_new(bio_type, "hftws") orelse return error.OutOfMemory;
     _ = api.BIO_meth_set_read(method, &bioRead);
     _ = api.BIO_meth_set_write(method, &bioWrite);
     _ = api.BIO_meth_set_ctrl(method, &bioControl);
-    shared_method = method;
     return method;
 }
 

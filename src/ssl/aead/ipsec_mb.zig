@@ -377,6 +377,12 @@ inline fn call(
     );
 }
 
+test "ipsec_mb: a library that answers wrong is not used" {
+    Wrong.calls = 0;
+    try std.testing.expect(!works(.sse, .full, &Wrong.functions, &Wrong.functions));
+    try std.testing.expect(Wrong.calls > 0);
+}
+
 /// A library whose functions are there, and do something else.
 const Wrong = struct {
     var calls: u32 = 0;
@@ -403,12 +409,6 @@ const Wrong = struct {
         tag.* = @splat(0);
     }
 };
-
-test "ipsec_mb: a library that answers wrong is not used" {
-    Wrong.calls = 0;
-    try std.testing.expect(!works(.sse, .full, &Wrong.functions, &Wrong.functions));
-    try std.testing.expect(Wrong.calls > 0);
-}
 
 test "ipsec_mb: a CPU without the instructions is not made to try them" {
     Wrong.calls = 0;
