@@ -79,6 +79,12 @@ pub fn build(b: *std.Build) void {
         "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
     ) orelse &.{};
 
+    const thread_sanitizer = b.option(
+        bool,
+        "thread-sanitizer",
+        "Run the tests of the core under ThreadSanitizer (default: no)",
+    ) orelse false;
+
     const core_options: CoreOptions = .{
         .ipsec_mb = ipsec_mb,
         .valgrind = valgrind,
@@ -104,7 +110,9 @@ pub fn build(b: *std.Build) void {
     const core_test = b.addTest(.{
         .root_module = testModule(b, target, .safe, core_options, fault_seeds),
         .filters = test_filters,
+        .use_llvm = if (thread_sanitizer) true else null,
     });
+    core_test.root_module.sanitize_thread = thread_sanitizer;
 
     // The targets of the fuzzer, over the corpus. Zig does not know that these files are its input,
     // so this runs whether or not anything was compiled.

@@ -5,8 +5,9 @@
 //! no frame is ever split at the end of the buffer, and nobody copies to put it together.
 //! An empty ring starts over at its first byte, so that quiet feeds stay in the L1 cache.
 //!
-//! The ring knows no sockets and no frames, and it has no lock: one thread at a time, which for
-//! Python means whoever holds the GIL. Pins come and go without moving a byte or another offset.
+//! The ring knows no sockets and no frames. It belongs to one thread at a time, its owner: only the
+//! owner writes, reads and pins. Any thread may let go of a pin, at any moment: the list of pins
+//! has a lock. A ring with no pin takes none, because what the owner alone adds to stays empty.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -57,6 +58,8 @@ pub const RingBuffer = struct {
     consumed: u64,
     produced: u64,
 
+    /// Guards what follows, up to `retired`, and the links of the pins.
+    lock: std.c.pthread_mutex_t,
     /// The pins that hold bytes, in order of place.
     oldest: ?*Pin,
     newest: ?*Pin,
@@ -64,6 +67,7 @@ pub const RingBuffer = struct {
     pins_count: usize,
     /// The owner is done; the last pin frees the ring.
     retired: bool,
+
     /// Where the last `writable` span began: by which copy the writer reaches its bytes.
     written_from: if (builtin.valgrind_support) u64 else void,
 
@@ -109,6 +113,7 @@ pub const RingBuffer = struct {
             .released = 0,
             .consumed = 0,
             .produced = 0,
+            .lock = .{},
             .oldest = null,
             .newest = null,
             .pins_count = 0,
@@ -123,9 +128,12 @@ pub const RingBuffer = struct {
     /// The owner is done with the ring and must not use it again. The memory is freed now or, when
     /// bytes are pinned, by the `unpin` of the last pin. Pinned bytes stay as they are until then.
     pub fn retire(ring: *RingBuffer) void {
+        ring.acquire();
         assert(!ring.retired);
         ring.retired = true;
-        if (ring.pins_count == 0) ring.destroy();
+        const unpinned = ring.pins_count == 0;
+        ring.release();
+        if (unpinned) ring.destroy();
     }
 
     /// Empties the ring, for a new connection over the same memory. Asserts that nothing is pinned.
@@ -141,13 +149,13 @@ pub const RingBuffer = struct {
     /// Valid until the next call of `writable` or `reset`; `consume`, `pin` and `unpin` leave it
     /// alone. Bytes that were consumed before this call can no longer be pinned after it.
     pub fn writable(ring: *RingBuffer) []u8 {
-        ring.tellMemcheck(.undefined, ring.released, ring.releasable());
-        if (ring.oldest) |oldest| {
-            ring.released = @min(oldest.start, ring.consumed);
-        } else if (ring.consumed == ring.produced) {
+        const held_from = ring.heldFrom();
+        const releasable = @min(held_from orelse ring.consumed, ring.consumed);
+        ring.tellMemcheck(.undefined, ring.released, releasable);
+        if (held_from == null and ring.consumed == ring.produced) {
             ring.rewind();
         } else {
-            ring.released = ring.consumed;
+            ring.released = releasable;
         }
         ring.invariants();
         if (builtin.valgrind_support) ring.written_from = ring.produced;
@@ -188,10 +196,11 @@ pub const RingBuffer = struct {
     /// Takes constant time when pins are made in order of place, as messages arrive; a pin that
     /// comes late is put in its place by a search from the newest.
     pub fn pin(ring: *RingBuffer, node: *Pin, bytes: []const u8) void {
-        assert(!ring.retired);
-        ring.pins_count += 1;
         node.* = .{ .start = 0, .size = bytes.len, .previous = null, .next = null };
-        defer ring.invariants();
+        ring.acquire();
+        defer ring.release();
+        assert(!ring.retired);
+        ring.setPinsCount(ring.pins_count + 1);
         if (bytes.len == 0) return;
 
         node.start = ring.offsetOf(bytes);
@@ -201,27 +210,33 @@ pub const RingBuffer = struct {
             node.next = previous;
             node.previous = previous.previous;
         }
-        if (node.previous) |previous| previous.next = node else ring.oldest = node;
+        if (node.previous) |previous| previous.next = node else ring.setOldest(node);
         if (node.next) |next| next.previous = node else ring.newest = node;
+        ring.pinInvariants();
+        assert(ring.oldest.?.start >= ring.released);
+        assert(ring.newest.?.start + ring.newest.?.size <= ring.produced);
     }
 
-    /// Lets go of what `pin` held, in any order, in constant time. Frees a retired ring with its
-    /// last pin. The pin may be used again or freed afterwards.
+    /// Lets go of what `pin` held, in any order, in constant time, and from any thread. Frees a
+    /// retired ring with its last pin. The pin may be used again or freed afterwards.
     pub fn unpin(ring: *RingBuffer, node: *Pin) void {
-        assert(ring.pins_count > 0);
-        ring.pins_count -= 1;
+        ring.acquire();
         if (node.size > 0) {
-            if (node.previous) |previous| previous.next = node.next else ring.oldest = node.next;
+            if (node.previous) |previous| previous.next = node.next else ring.setOldest(node.next);
             if (node.next) |next| next.previous = node.previous else ring.newest = node.previous;
         }
         node.* = undefined;
-        ring.invariants();
-        if (ring.retired and ring.pins_count == 0) ring.destroy();
+        ring.setPinsCount(ring.pins_count - 1);
+        ring.pinInvariants();
+        const unused = ring.retired and ring.pins_count == 0;
+        ring.release();
+        if (unused) ring.destroy(); // Else it may be gone already: not a word more.
     }
 
-    /// Whether anybody holds a pin, of bytes or of none.
+    /// Whether anybody holds a pin, of bytes or of none. Once it is false it stays so, until the
+    /// owner pins something.
     pub fn pinned(ring: *const RingBuffer) bool {
-        return ring.pins_count > 0;
+        return @atomicLoad(usize, &ring.pins_count, .acquire) > 0;
     }
 
     /// Whether `bytes` lie in the memory of this ring.
@@ -260,13 +275,40 @@ pub const RingBuffer = struct {
         return ring.mapping.memory + (offset & (ring.capacity - 1));
     }
 
-    /// Up to where nobody needs the bytes any more.
-    fn releasable(ring: *const RingBuffer) u64 {
-        return if (ring.oldest) |oldest| @min(oldest.start, ring.consumed) else ring.consumed;
+    /// From where on somebody holds the bytes; null when nobody does.
+    inline fn heldFrom(ring: *RingBuffer) ?u64 {
+        // Whoever let go of a pin has read its bytes before: the owner sees both, or neither.
+        if (@atomicLoad(?*Pin, &ring.oldest, .acquire) == null) return null;
+        return ring.oldestStart();
+    }
+
+    fn oldestStart(ring: *RingBuffer) ?u64 {
+        ring.acquire();
+        defer ring.release();
+        return if (ring.oldest) |oldest| oldest.start else null;
+    }
+
+    /// Under the lock, for those who look without it.
+    fn setOldest(ring: *RingBuffer, node: ?*Pin) void {
+        @atomicStore(?*Pin, &ring.oldest, node, .release);
+    }
+
+    /// The same.
+    fn setPinsCount(ring: *RingBuffer, count: usize) void {
+        @atomicStore(usize, &ring.pins_count, count, .release);
+    }
+
+    fn acquire(ring: *RingBuffer) void {
+        const status = std.c.pthread_mutex_lock(&ring.lock);
+        assert(status == .SUCCESS); // A plain mutex has no way to fail.
+    }
+
+    fn release(ring: *RingBuffer) void {
+        const status = std.c.pthread_mutex_unlock(&ring.lock);
+        assert(status == .SUCCESS);
     }
 
     fn rewind(ring: *RingBuffer) void {
-        assert(ring.oldest == null);
         ring.released = 0;
         ring.consumed = 0;
         ring.produced = 0;
@@ -303,6 +345,7 @@ pub const RingBuffer = struct {
         assert(ring.retired);
         assert(ring.pins_count == 0);
         assert(ring.oldest == null);
+        _ = std.c.pthread_mutex_destroy(&ring.lock);
         Os.unmapMirrored(ring.mapping);
         allocator.destroy(ring);
     }
@@ -313,14 +356,16 @@ pub const RingBuffer = struct {
         assert(ring.released <= ring.consumed);
         assert(ring.consumed <= ring.produced);
         assert(ring.produced - ring.released <= ring.capacity);
+    }
+
+    /// Under the lock.
+    fn pinInvariants(ring: *const RingBuffer) void {
         assert((ring.oldest == null) == (ring.newest == null));
         if (ring.oldest) |oldest| {
             assert(ring.pins_count > 0);
             assert(oldest.previous == null);
-            assert(oldest.start >= ring.released);
             assert(ring.newest.?.next == null);
             assert(ring.newest.?.start >= oldest.start);
-            assert(ring.newest.?.start + ring.newest.?.size <= ring.produced);
         }
     }
 };
@@ -682,3 +727,87 @@ const Model = struct {
         };
     }
 };
+
+/// Pins that an owner hands to other threads, which look at the bytes and let go.
+const TestKeepers = struct {
+    ring: *RingBuffer,
+    slots: [slots_count]Slot = @splat(.{}),
+    /// The owner is done: what is still kept is let go of, and no more will come.
+    over: std.atomic.Value(bool) = .init(false),
+    changed_count: std.atomic.Value(u32) = .init(0),
+
+    const slots_count = 8;
+
+    const Slot = struct {
+        state: std.atomic.Value(enum(u8) { empty, kept, looked_at }) = .init(.empty),
+        pin: Pin = undefined,
+        bytes: []const u8 = &.{},
+        value: u8 = 0,
+    };
+
+    /// Called by the owner. False when every slot is taken.
+    fn keep(keepers: *TestKeepers, bytes: []const u8) bool {
+        for (&keepers.slots) |*slot| {
+            if (slot.state.load(.acquire) != .empty) continue;
+            keepers.ring.pin(&slot.pin, bytes);
+            slot.bytes = bytes;
+            slot.value = bytes[0];
+            slot.state.store(.kept, .release);
+            return true;
+        }
+        return false;
+    }
+
+    fn run(keepers: *TestKeepers, seed: u64) void {
+        var prng: std.Random.DefaultPrng = .init(seed);
+        const random = prng.random();
+        while (true) {
+            const over = keepers.over.load(.acquire);
+            const found = keepers.takeAny(random.uintLessThan(usize, slots_count));
+            if (over and !found) return;
+            if (!found) std.atomic.spinLoopHint();
+        }
+    }
+
+    fn takeAny(keepers: *TestKeepers, first: usize) bool {
+        for (0..slots_count) |index| {
+            const slot = &keepers.slots[(first + index) % slots_count];
+            if (slot.state.cmpxchgStrong(.kept, .looked_at, .acquire, .monotonic) != null) continue;
+            const same = std.mem.allEqual(u8, slot.bytes, slot.value);
+            if (!same) _ = keepers.changed_count.fetchAdd(1, .monotonic);
+            keepers.ring.unpin(&slot.pin);
+            slot.state.store(.empty, .release);
+            return true;
+        }
+        return false;
+    }
+};
+
+test "ringbuffer: other threads let go of pins, and no pinned byte is written over" {
+    for (0..8) |seed| {
+        var prng: std.Random.DefaultPrng = .init(seed);
+        const random = prng.random();
+        const ring = try RingBuffer.create(0, .{});
+        var keepers: TestKeepers = .{ .ring = ring };
+        var threads: [3]std.Thread = undefined;
+        for (&threads, 0..) |*thread, index| {
+            thread.* = try std.Thread.spawn(.{}, TestKeepers.run, .{ &keepers, index });
+        }
+        var written: usize = 0;
+        while (written < 3_000) {
+            const span = ring.writable();
+            const size = random.intRangeAtMost(usize, 1, 700);
+            if (span.len < size) continue; // Until enough has been let go of.
+            @memset(span[0..size], @truncate(written));
+            ring.produce(size);
+            const bytes = ring.readable();
+            ring.consume(size);
+            if (random.boolean()) _ = keepers.keep(bytes);
+            written += 1;
+        }
+        ring.retire(); // The last pin frees it, in whichever thread that is.
+        keepers.over.store(true, .release);
+        for (threads) |thread| thread.join();
+        try testing.expectEqual(0, keepers.changed_count.load(.monotonic));
+    }
+}
