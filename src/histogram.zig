@@ -5,7 +5,8 @@
 //! more than 1/128 (0.79 %) above what was recorded. Values below 256 have a bucket each. Values
 //! from 2^40 ns on (18 minutes) share the last bucket; `min`, `max`, `sum` and `count` stay exact.
 //!
-//! Fixed size, no allocation, no clock, no locks: one thread records and reads.
+//! Fixed size, no allocation, no clock, no locks: one thread records and reads. Another may take a
+//! `snapshot`, and read that.
 //!
 //! Invariant: the buckets add up to `count`; `min <= max` unless nothing was recorded.
 
@@ -43,6 +44,20 @@ pub const Histogram = struct {
         histogram.min = @min(histogram.min, value);
         histogram.max = @max(histogram.max, value);
         histogram.buckets[bucketOf(value)] += 1;
+    }
+
+    /// A copy for whoever reads while another thread records: it may lack part of a record, and the
+    /// invariants hold.
+    pub fn snapshot(histogram: *const Histogram, copy: *Histogram) void {
+        copy.* = .empty;
+        for (&histogram.buckets, &copy.buckets) |*source, *target| {
+            target.* = @atomicLoad(u64, source, .monotonic);
+            copy.count += target.*;
+        }
+        if (copy.count == 0) return;
+        copy.max = @atomicLoad(u64, &histogram.max, .monotonic);
+        copy.min = @min(copy.max, @atomicLoad(u64, &histogram.min, .monotonic));
+        copy.sum = histogram.sum;
     }
 
     /// Arithmetic mean of the values; 0 when nothing was recorded.

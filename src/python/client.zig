@@ -1,5 +1,9 @@
 //! `hftws._core.Connection`, the base of `hftws.Client`: turns events into calls, arguments into
 //! options and errors into exceptions. No protocol logic: that is in the core.
+//!
+//! A client has no lock, and one thread at a time is inside it, with or without the GIL: whoever
+//! comes second is told so. `exclusive` is the door. The thread inside may come again, from a
+//! callback or a signal handler. To receive a message costs nothing more: run() enters once.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -28,12 +32,14 @@ pub const Client = struct {
     on_close: ?*py.Object,
     /// The message that was lent last and that nobody kept. Owned.
     spare: ?*py.Object,
-    /// A call that drives the connection is under way: nobody else may.
+    /// The thread that is inside a method, 0 when none is.
+    inside: std.atomic.Value(usize),
+    /// The last slice of a reserved place went after its block: the place can be had back.
+    reservation_abandoned: std.atomic.Value(bool),
+    /// A call that drives the connection is under way. For the thread inside; so is the next.
     driving: bool,
     /// A callback is under way, inside that call.
     in_callback: bool,
-    /// That call works without Python's lock: what it uses, no other thread may.
-    unlocked: bool,
     /// When it last let other threads run, on the monotonic clock.
     released_ns: u64,
     /// `on_close` has been called for this connection, or the connection was never open.
@@ -56,6 +62,77 @@ pub const Client = struct {
 
     /// What a turn ended with.
     const Outcome = enum { blocked, opened, finished, closed };
+
+    /// Whether a call came into the client, or was made by one that had.
+    const Entrance = enum { outer, inner };
+
+    pub const in_use = "another thread is using this client";
+
+    // ---- The door. -----------------------------------------------------------------------------
+
+    /// Lets this thread in, unless another one is: nobody waits. To be followed by `leave`.
+    pub inline fn enter(client: *Client) py.Error!Entrance {
+        const thread = py.currentThread();
+        const entrance: Entrance = if (client.inside.load(.monotonic) == thread)
+            .inner
+        else if (client.claim(thread))
+            .outer
+        else
+            return py.raise(c.PyExc_RuntimeError, in_use);
+        if (client.reservation_abandoned.load(.monotonic)) client.settleReservation();
+        return entrance;
+    }
+
+    inline fn claim(client: *Client, thread: usize) bool {
+        if (py.free_threaded) {
+            return client.inside.cmpxchgStrong(0, thread, .acquire, .monotonic) == null;
+        }
+        if (client.inside.load(.monotonic) != 0) return false;
+        client.inside.store(thread, .monotonic); // The GIL lets nobody in between.
+        return true;
+    }
+
+    pub inline fn leave(client: *Client, entrance: Entrance) void {
+        switch (entrance) {
+            .outer => client.inside.store(0, .release),
+            .inner => {},
+        }
+    }
+
+    /// Whether the calling thread is the one inside.
+    pub fn isInside(client: *const Client) bool {
+        return client.inside.load(.monotonic) == py.currentThread();
+    }
+
+    fn settleReservation(client: *Client) void {
+        if (client.reservation_abandoned.swap(false, .acquire)) client.connection.cancel();
+    }
+
+    /// A method or getter that two threads cannot be in at once.
+    fn exclusive(
+        comptime function: fn (*Client) py.Error!*py.Object,
+    ) fn (*Client) py.Error!*py.Object {
+        return struct {
+            fn call(client: *Client) py.Error!*py.Object {
+                const entrance = try client.enter();
+                defer client.leave(entrance);
+                return function(client);
+            }
+        }.call;
+    }
+
+    /// The same for a method with arguments.
+    fn exclusiveWith(
+        comptime function: fn (*Client, py.Arguments) py.Error!*py.Object,
+    ) fn (*Client, py.Arguments) py.Error!*py.Object {
+        return struct {
+            fn call(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+                const entrance = try client.enter();
+                defer client.leave(entrance);
+                return function(client, arguments);
+            }
+        }.call;
+    }
 
     // ---- Driving. ------------------------------------------------------------------------------
 
@@ -80,7 +157,7 @@ pub const Client = struct {
     fn start(client: *Client) py.Error!void {
         client.forgetResponse();
         client.close_told = true;
-        client.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
+        py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
         };
     }
@@ -211,20 +288,19 @@ pub const Client = struct {
         client.spare = null;
         const message = Message.instance.of(object);
         client.connection.stampDelivery();
-        message.lend(found.payload, @backingInt(found.opcode), &client.connection);
+        message.lend(found.payload, @backingInt(found.opcode), client);
 
         client.in_callback = true;
         const result = py.callWithOne(on_msg, object);
         client.in_callback = false;
 
         if (message.isUnused()) client.spare = object else message.keep();
-        c.Py_DECREF(try py.check(result));
+        py.decref(try py.check(result));
         try client.requireUnreserved();
     }
 
     fn newMessage() py.Error!*py.Object {
-        const state = ModuleState.get();
-        const object = try py.allocate(@ptrCast(state.message_type.?));
+        const object = try py.allocate(@ptrCast(ModuleState.get().message_type));
         const message = Message.instance.of(object);
         message.view = null;
         message.pinned = false;
@@ -237,6 +313,8 @@ pub const Client = struct {
         const alone = !py.hasOtherThreads();
         if (client.connection.turnSpent()) {
             client.connection.beginTurn();
+            // Without the GIL nobody asks for it, but the garbage collector waits for all threads.
+            if (py.free_threaded) py.yieldLock();
         } else if (alone) {
             try client.waitUnlocked(timeout_ns);
         } else if (try client.waitLocked() == .timed_out) {
@@ -260,7 +338,7 @@ pub const Client = struct {
         const wait_max_ns = core.constants.wait_max_ns;
         const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
         const arguments = .{ &client.connection, limit_ns };
-        _ = client.withoutLock(core.Connection.wait, arguments) catch |err| {
+        _ = py.withoutLock(core.Connection.wait, arguments) catch |err| {
             return exceptions.raiseNext(client, err);
         };
     }
@@ -278,16 +356,6 @@ pub const Client = struct {
         client.released_ns = now_ns;
     }
 
-    fn withoutLock(
-        client: *Client,
-        function: anytype,
-        arguments: anytype,
-    ) @TypeOf(@call(.auto, function, arguments)) {
-        client.unlocked = true;
-        defer client.unlocked = false;
-        return py.withoutLock(function, arguments);
-    }
-
     /// A signal handler may ask of the client what a callback may, such as to close it.
     fn checkSignals(client: *Client) py.Error!void {
         client.in_callback = true;
@@ -298,13 +366,10 @@ pub const Client = struct {
 
     fn beginDriving(client: *Client) py.Error!void {
         try client.requireReady();
-        if (client.in_callback) return py.raise(
+        if (client.driving) return py.raise(
             c.PyExc_RuntimeError,
             "connect(), run() and poll() cannot be called from a callback of the same client",
         );
-        if (client.driving) {
-            return py.raise(c.PyExc_RuntimeError, "another thread is driving this client");
-        }
         try client.requireUnreserved();
         client.driving = true;
     }
@@ -313,18 +378,17 @@ pub const Client = struct {
     /// the end of the connection would take the place away.
     inline fn requireUnreserved(client: *Client) py.Error!void {
         if (!client.connection.isReserved()) return;
+        client.settleReservation();
+        if (!client.connection.isReserved()) return;
         return py.raise(c.PyExc_RuntimeError, "a reservation is open");
     }
 
-    /// There are no locks: what sends must not meet another thread's wait, which may send, too.
-    fn requireLocked(client: *Client) py.Error!void {
-        try client.requireReady();
-        if (!client.unlocked) return;
-        return py.raise(c.PyExc_RuntimeError, "another thread is driving this client");
+    fn isReady(client: *const Client) bool {
+        return @atomicLoad(bool, &client.ready, .acquire);
     }
 
     fn requireReady(client: *Client) py.Error!void {
-        if (!client.ready) return py.raise(c.PyExc_RuntimeError, "__init__ was not called");
+        if (!client.isReady()) return py.raise(c.PyExc_RuntimeError, "__init__ was not called");
     }
 
     fn requireStarted(client: *Client) py.Error!void {
@@ -354,9 +418,9 @@ pub const Client = struct {
         const on_close = client.on_close orelse return;
         const closed = client.connection.closed orelse return;
         const code = try py.integer(closed.code);
-        defer c.Py_DECREF(code);
+        defer py.decref(code);
         const reason = try py.string(closed.reason);
-        defer c.Py_DECREF(reason);
+        defer py.decref(reason);
         try client.callBack(on_close, .{ Client.instance.objectOf(client), code, reason });
     }
 
@@ -365,7 +429,7 @@ pub const Client = struct {
         client.in_callback = true;
         defer client.in_callback = false;
         const result = c.PyObject_Vectorcall(callable, @ptrCast(&values), values.len, null);
-        c.Py_DECREF(try py.check(result));
+        py.decref(try py.check(result));
         try client.requireUnreserved();
     }
 
@@ -374,7 +438,7 @@ pub const Client = struct {
     fn send(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "data", "text" }, 1);
         const data = bound[0] orelse return py.raise(c.PyExc_TypeError, "send() needs data");
-        try client.requireLocked();
+        try client.requireReady();
         if (py.isUnicode(data)) {
             if (try isTrue(bound[1], true)) {
                 try client.sendBytes(.text, try py.utf8(data));
@@ -397,7 +461,7 @@ pub const Client = struct {
 
     fn ping(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{"payload"}, 1);
-        try client.requireLocked();
+        try client.requireReady();
         const data = bound[0] orelse {
             try client.pingBytes("");
             return py.none();
@@ -433,13 +497,12 @@ pub const Client = struct {
         if (size == -1 and c.PyErr_Occurred() != null) return error.PythonError;
         if (size < 0) return py.raise(c.PyExc_ValueError, "n is negative");
         const opcode: core.ws.Opcode = if (try isTrue(text_object, false)) .text else .binary;
-        const state = ModuleState.get();
-        const type_object: *c.PyTypeObject = @ptrCast(state.reservation_type.?);
+        const type_object: *c.PyTypeObject = @ptrCast(ModuleState.get().reservation_type);
         return Reservation.create(type_object, client, opcode, @intCast(size));
     }
 
     pub fn reservePayload(client: *Client, opcode: core.ws.Opcode, size: usize) py.Error![]u8 {
-        try client.requireLocked();
+        try client.requireReady();
         return client.connection.reserve(opcode, size) catch |err| {
             return exceptions.raiseSend(client, err, size);
         };
@@ -474,16 +537,17 @@ pub const Client = struct {
     fn rememberHead(client: *Client, head: core.http.Head) py.Error!void {
         client.response.status = head.status;
         const list = try py.check(c.PyList_New(0));
-        c.Py_XDECREF(client.response.headers);
+        const headers_before = client.response.headers;
         client.response.headers = list;
+        py.decrefOptional(headers_before);
         var headers = head.headers();
         while (headers.next()) |header| {
             const name = try py.string(header.name);
-            defer c.Py_DECREF(name);
+            defer py.decref(name);
             const value = try py.string(header.value);
-            defer c.Py_DECREF(value);
+            defer py.decref(value);
             const pair = try py.check(c.PyTuple_Pack(2, name, value));
-            defer c.Py_DECREF(pair);
+            defer py.decref(pair);
             try py.checkStatus(c.PyList_Append(list, pair));
         }
     }
@@ -506,19 +570,21 @@ pub const Client = struct {
     }
 
     fn forgetResponse(client: *Client) void {
-        c.Py_XDECREF(client.response.headers);
+        const headers = client.response.headers;
         client.response.body.deinit(std.heap.c_allocator);
         client.response = .{};
+        py.decrefOptional(headers);
     }
 
     // ---- Looking. ------------------------------------------------------------------------------
+    // Any thread may ask `is_open`, `stats` and `fileno`: whole words, and nothing that is freed.
 
     fn fileno(client: *Client) py.Error!*py.Object {
         try client.requireReady();
-        const socket = client.connection.socket orelse {
-            return py.raise(c.PyExc_ValueError, "not connected: there is no file descriptor");
-        };
-        return py.integer(@as(c_long, socket.descriptor));
+        if (client.connection.socket) |*socket| {
+            return py.integer(@as(c_long, socket.descriptor));
+        }
+        return py.raise(c.PyExc_ValueError, "not connected: there is no file descriptor");
     }
 
     fn info(client: *Client) py.Error!*py.Object {
@@ -532,7 +598,7 @@ pub const Client = struct {
     }
 
     fn isOpen(client: *Client) py.Error!*py.Object {
-        return py.boolean(client.ready and client.connection.state == .open);
+        return py.boolean(client.isReady() and client.connection.state == .open);
     }
 
     fn wantsWrite(client: *Client) py.Error!*py.Object {
@@ -569,7 +635,9 @@ pub const Client = struct {
         keywords: ?*py.Object,
     ) callconv(.c) c_int {
         const client = instance.of(object);
-        if (client.ready) {
+        const entrance = client.enter() catch return -1;
+        defer client.leave(entrance);
+        if (client.ready or entrance == .inner) {
             c.PyErr_SetString(c.PyExc_RuntimeError, "__init__ was called before");
             return -1;
         }
@@ -578,7 +646,7 @@ pub const Client = struct {
             client.arena.deinit();
             return -1;
         };
-        client.ready = true;
+        @atomicStore(bool, &client.ready, true, .release); // For those who only look.
         return 0;
     }
 
@@ -602,7 +670,7 @@ pub const Client = struct {
         inline for (.{ "on_msg", "on_open", "on_close" }) |name| {
             const member = @field(client, name);
             @field(client, name) = null;
-            c.Py_XDECREF(member);
+            py.decrefOptional(member);
         }
         return 0;
     }
@@ -632,7 +700,7 @@ pub const Client = struct {
         if (client.spare) |spare| {
             const message = Message.instance.of(spare);
             message.dropView();
-            c.Py_DECREF(spare);
+            py.decref(spare);
         }
         if (client.ready) {
             client.forgetResponse();
@@ -652,16 +720,21 @@ pub const Client = struct {
     }
 
     var methods = [_]c.PyMethodDef{
-        instance.noArguments("connect", connect, doc.connect),
-        instance.noArguments("run", run, doc.run),
-        instance.method("poll", poll, doc.poll),
-        instance.method("close", close, doc.close),
-        instance.method("send", send, doc.send),
-        instance.method("ping", ping, doc.ping),
-        instance.method("reserve", reserve, doc.reserve),
-        instance.noArguments("fetch", fetch, "fetch($self, /)\n--\n\nOne GET; see hftws.get()."),
+        instance.noArguments("connect", exclusive(connect), doc.connect),
+        instance.noArguments("run", exclusive(run), doc.run),
+        instance.method("poll", exclusiveWith(poll), doc.poll),
+        instance.method("close", exclusiveWith(close), doc.close),
+        instance.method("send", exclusiveWith(send), doc.send),
+        instance.method("ping", exclusiveWith(ping), doc.ping),
+        instance.method("reserve", exclusiveWith(reserve), doc.reserve),
+        instance.noArguments("fetch", exclusive(fetch),
+            \\fetch($self, /)
+            \\--
+            \\
+            \\One GET; see hftws.get().
+        ),
         instance.noArguments("fileno", fileno, doc.fileno),
-        instance.noArguments("info", info, doc.info),
+        instance.noArguments("info", exclusive(info), doc.info),
         instance.noArguments("stats", stats, doc.stats),
         .{},
     };
@@ -671,17 +744,21 @@ pub const Client = struct {
         instance.getter("on_open", callbackGetter("on_open"), "Called when it is connected."),
         instance.getter("on_close", callbackGetter("on_close"), "Called when it has ended."),
         instance.getter("is_open", isOpen, "Whether messages can be sent and received now."),
-        instance.getter("wants_write", wantsWrite,
+        instance.getter("wants_write", exclusive(wantsWrite),
             \\Whether something waits in the send ring for the socket to be writable.
         ),
-        instance.getter("subprotocol", subprotocol, "The one that the server chose, or None."),
-        instance.getter("response_headers", responseHeaders,
+        instance.getter("subprotocol", exclusive(subprotocol),
+            \\The one that the server chose, or None.
+        ),
+        instance.getter("response_headers", exclusive(responseHeaders),
             \\The headers of the server's answer to the upgrade, as a list of pairs.
         ),
-        instance.getter("close_code", closeCode,
+        instance.getter("close_code", exclusive(closeCode),
             \\How the connection ended (RFC 6455, section 7.1.5); None while it has not.
         ),
-        instance.getter("close_reason", closeReason, "The reason that came with close_code."),
+        instance.getter("close_reason", exclusive(closeReason),
+            \\The reason that came with close_code.
+        ),
         .{},
     };
 

@@ -29,7 +29,7 @@ var classes: ?Classes = null;
 pub fn load() py.Error!void {
     if (classes != null) return;
     const module = try py.check(c.PyImport_ImportModule("hftws.exceptions"));
-    defer c.Py_DECREF(module);
+    defer py.decref(module);
     var found: Classes = undefined;
     inline for (@typeInfo(Classes).@"struct".field_names) |name| {
         @field(found, name) = try py.check(c.PyObject_GetAttrString(module, name));
@@ -41,11 +41,11 @@ pub fn load() py.Error!void {
 fn raiseWith(class: *py.Object, message: []const u8, arguments: anytype) py.Error {
     var values: [1 + arguments.len]?*py.Object = undefined;
     values[0] = try py.string(message);
-    defer for (values) |value| c.Py_XDECREF(value);
+    defer for (values) |value| py.decrefOptional(value);
     inline for (arguments, 1..) |argument, index| values[index] = argument;
     const called = c.PyObject_Vectorcall(class, @ptrCast(&values), values.len, null);
     const exception = try py.check(called);
-    defer c.Py_DECREF(exception);
+    defer py.decref(exception);
     c.PyErr_SetObject(class, exception);
     return error.PythonError;
 }
@@ -239,7 +239,7 @@ fn raiseConnectionClosed(code: u16, reason: []const u8) py.Error {
         reason.ptr,
         @as(c.Py_ssize_t, @intCast(reason.len)),
     ));
-    defer c.Py_DECREF(exception);
+    defer py.decref(exception);
     c.PyErr_SetObject(class, exception);
     return error.PythonError;
 }

@@ -3,12 +3,16 @@
 //! The message and its memoryview are reused for the next one when the callback kept neither. When
 //! it did, the bytes are pinned in the ring until the last of the message, its view and the slices
 //! of that view is gone: each of them holds the message alive, and the message holds the pin.
+//!
+//! What is kept may go to other threads. Those read the payload as they like, because it stays as
+//! it is; what changes when the callback returns, they read in the section of the message.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
+const Client = @import("client.zig").Client;
 
 const Clock = core.clock.ClockType(core.os.Os);
 const RingBuffer = core.ringbuffer.RingBuffer;
@@ -25,7 +29,7 @@ pub const Message = struct {
     view: ?*py.Object,
     stamps: Stamps,
     /// Null once the message is kept.
-    lender: ?*const core.Connection,
+    lender: ?*const Client,
     /// The connection's while the message is lent, a copy of it afterwards.
     clock: *const Clock,
     clock_copy: Clock,
@@ -40,12 +44,13 @@ pub const Message = struct {
         message: *Message,
         payload: []const u8,
         opcode: u8,
-        connection: *const core.Connection,
+        lender: *const Client,
     ) void {
         assert(!message.pinned);
+        const connection = &lender.connection;
         message.payload = payload;
         message.opcode = opcode;
-        message.lender = connection;
+        message.lender = lender;
         message.has_stamps = connection.options.timestamps != .none;
         if (message.has_stamps) {
             message.stamps = connection.stamps;
@@ -58,21 +63,28 @@ pub const Message = struct {
     /// has the caller's reference, and that of its own view.
     pub fn isUnused(message: *Message) bool {
         const object = instance.objectOf(message);
-        const view = message.view orelse return py.referenceCount(object) == 1;
-        if (py.referenceCount(object) != 2 or py.referenceCount(view) != 1) return false;
+        const view = message.view orelse return py.hasReferences(object, 1);
+        if (!py.hasReferences(object, 2) or !py.hasReferences(view, 1)) return false;
         const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
         if (memory_view.exports != 0) return false;
         if (memory_view.weakreflist != null) return false; // Else it would become the next one.
         if (memory_view.flags & memory_view_released != 0) return false;
+        // A slice of the view would be a second export, and a second reference. Only references
+        // are counted in a way that another thread's slices of slices cannot upset.
         const managed: *c._PyManagedBufferObject = memory_view.mbuf;
-        return managed.exports == 1; // A slice of the view would be a second one.
+        if (py.free_threaded) return py.hasReferences(@ptrCast(managed), 1);
+        return managed.exports == 1;
     }
 
     /// Leaves the message to those who kept it. Takes the caller's reference.
     pub fn keep(message: *Message) void {
-        message.is_last = !message.lender.?.moreWaiting();
+        const object = instance.objectOf(message);
+        var section: py.Section = undefined;
+        section.enter(object);
+        const connection = &message.lender.?.connection;
+        message.is_last = !connection.moreWaiting();
         if (message.payload.len > 0) {
-            message.ring = message.lender.?.ringOf(message.payload);
+            message.ring = connection.ringOf(message.payload);
             message.ring.pin(&message.pin, message.payload);
             message.pinned = true;
         }
@@ -81,28 +93,46 @@ pub const Message = struct {
             message.clock_copy = message.clock.*;
             message.clock = &message.clock_copy;
         }
-        message.dropView();
-        c.Py_DECREF(instance.objectOf(message));
+        const view = message.view;
+        message.view = null;
+        section.leave();
+        py.decrefOptional(view);
+        py.decref(object);
     }
 
     /// Without this, a message that nobody uses any more and its view would hold each other.
     pub fn dropView(message: *Message) void {
         const view = message.view orelse return;
         message.view = null;
-        c.Py_DECREF(view);
+        py.decref(view);
     }
 
     // ---- What Python sees. ---------------------------------------------------------------------
 
     fn data(message: *Message) py.Error!*py.Object {
-        if (message.view) |view| {
-            const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
-            if (memory_view.flags & memory_view_released == 0) return c.Py_NewRef(view).?;
-            message.dropView(); // `with msg.data as view:` releases it at the end of the block.
-        }
-        const view = try py.check(c.PyMemoryView_FromObject(instance.objectOf(message)));
-        if (message.pinned or message.payload.len == 0) return view;
-        message.view = view;
+        const object = instance.objectOf(message);
+        var section: py.Section = undefined;
+        section.enter(object);
+        const given = message.viewInUse();
+        section.leave();
+        if (given) |view| return view;
+
+        const fresh = try py.check(c.PyMemoryView_FromObject(object));
+        section.enter(object);
+        const reusable = message.lender != null and message.payload.len > 0;
+        const replaced = if (reusable) message.view else null; // It was released, or is another's.
+        if (reusable) message.view = c.Py_NewRef(fresh).?;
+        section.leave();
+        py.decrefOptional(replaced);
+        return fresh;
+    }
+
+    /// A new reference to the view that was given out before, unless somebody released it, as
+    /// `with msg.data as view:` does at the end of the block.
+    fn viewInUse(message: *Message) ?*py.Object {
+        const view = message.view orelse return null;
+        const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
+        if (memory_view.flags & memory_view_released != 0) return null;
         return c.Py_NewRef(view).?;
     }
 
@@ -115,8 +145,13 @@ pub const Message = struct {
     }
 
     fn isLast(message: *Message) py.Error!*py.Object {
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(message));
+        defer section.leave();
         const lender = message.lender orelse return py.boolean(message.is_last);
-        return py.boolean(!lender.moreWaiting());
+        // What else has arrived, only the thread that receives can tell.
+        if (!lender.isInside()) return py.raise(c.PyExc_RuntimeError, Client.in_use);
+        return py.boolean(!lender.connection.moreWaiting());
     }
 
     fn kernelTime(message: *Message) py.Error!*py.Object {
@@ -138,6 +173,9 @@ pub const Message = struct {
 
     fn timeOf(message: *Message, moment_cycles: u64) py.Error!*py.Object {
         if (!message.has_stamps) return py.none();
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(message));
+        defer section.leave();
         const elapsed_cycles = moment_cycles -| message.stamps.received_cycles;
         const elapsed_ns = message.clock.nanoseconds(elapsed_cycles);
         return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));

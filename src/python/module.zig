@@ -32,25 +32,23 @@ fn panicBriefly(message: []const u8, _: ?usize) noreturn {
 
 const Clock = core.clock.ClockType(core.os.Os);
 
-/// The types that others make instances of. Owned by the module.
+/// What instances are made from. Set when the module is imported, and constant from then on.
 pub const ModuleState = struct {
-    message_type: ?*py.Object,
-    reservation_type: ?*py.Object,
+    connection_type: *py.Object,
+    message_type: *py.Object,
+    reservation_type: *py.Object,
     /// Anchored when the module was imported. A client's clock begins as a copy, so that by its
     /// first connect the base line is long enough as a rule, and nobody waits for it.
     clock: Clock,
 
-    pub fn get() *ModuleState {
-        return &state;
+    pub fn get() *const ModuleState {
+        return &state.?; // Whoever asks is an instance of one of these types.
     }
 };
 
-/// One interpreter, one module: sub-interpreters are refused (see `slots`).
-var state: ModuleState = .{
-    .message_type = null,
-    .reservation_type = null,
-    .clock = undefined, // Set by `execute`, before there can be a client.
-};
+/// One interpreter, one module: sub-interpreters are refused (see `slots`). An import in another
+/// thread waits for the first one, by Python's own lock. A second import gets the same types.
+var state: ?ModuleState = null;
 
 export fn PyInit__core() callconv(.c) ?*py.Object {
     return c.PyModuleDef_Init(&definition);
@@ -65,11 +63,21 @@ var definition: c.PyModuleDef = .{
 
 var slots = [_]c.PyModuleDef_Slot{
     .{ .slot = c.Py_mod_exec, .value = @ptrCast(@constCast(&execute)) },
-} ++ single_interpreter ++ [_]c.PyModuleDef_Slot{.{}};
+} ++ single_interpreter ++ without_gil ++ [_]c.PyModuleDef_Slot{.{}};
 
 /// Python 3.12 and later ask; before that there is nothing to say.
 const single_interpreter = if (@hasDecl(c, "Py_mod_multiple_interpreters"))
     [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_multiple_interpreters, .value = null }}
+else
+    [_]c.PyModuleDef_Slot{};
+
+/// Python 3.13 and later ask whether the module does without the GIL. It does. Clients share
+/// nothing that changes after it was made (tests/test_tidy.py has the list). One thread at a time
+/// is inside a client (client.zig). What a callback hands to other threads, they may use: the bytes
+/// of a message stay as they are, what changes of it is read in a section (message.zig), and a pin
+/// may go in any thread (ringbuffer.zig).
+const without_gil = if (@hasDecl(c, "Py_mod_gil"))
+    [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_gil, .value = c.Py_MOD_GIL_NOT_USED }}
 else
     [_]c.PyModuleDef_Slot{};
 
@@ -79,21 +87,34 @@ fn execute(module: *py.Object) callconv(.c) c_int {
 }
 
 fn addTypes(module: *py.Object) py.Error!void {
-    state.clock = .init();
-    try exceptions.load();
-    const connection_type = try addType(module, &Client.spec);
-    c.Py_DECREF(connection_type);
-    state.message_type = try addType(module, &Message.spec);
-    state.reservation_type = try addType(module, &Reservation.spec);
+    if (state == null) {
+        try exceptions.load();
+        state = try makeTypes(module);
+    }
+    const types = ModuleState.get();
+    inline for (.{ "connection_type", "message_type", "reservation_type" }) |name| {
+        const type_object: *c.PyTypeObject = @ptrCast(@field(types, name));
+        try py.checkStatus(c.PyModule_AddType(module, type_object));
+    }
     const version = core.constants.version;
     try py.checkStatus(c.PyModule_AddStringConstant(module, "__version__", version));
 }
 
-fn addType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*py.Object {
-    const type_object = try py.check(c.PyType_FromModuleAndSpec(module, spec, null));
-    errdefer c.Py_DECREF(type_object);
-    try py.checkStatus(c.PyModule_AddType(module, @ptrCast(type_object)));
-    return type_object;
+fn makeTypes(module: *py.Object) py.Error!ModuleState {
+    const connection_type = try makeType(module, &Client.spec);
+    errdefer py.decref(connection_type);
+    const message_type = try makeType(module, &Message.spec);
+    errdefer py.decref(message_type);
+    return .{
+        .connection_type = connection_type,
+        .message_type = message_type,
+        .reservation_type = try makeType(module, &Reservation.spec),
+        .clock = .init(),
+    };
+}
+
+fn makeType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*py.Object {
+    return py.check(c.PyType_FromModuleAndSpec(module, spec, null));
 }
 
 fn pinThread(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {

@@ -354,7 +354,7 @@ fn textList(arena: Allocator, object: ?*py.Object) BuildError![]const [:0]const 
     const list = try arena.alloc([:0]const u8, @intCast(count));
     for (list, 0..) |*place, index| {
         const item = try py.check(c.PySequence_GetItem(sequence, @intCast(index)));
-        defer c.Py_DECREF(item);
+        defer py.decref(item);
         place.* = try arena.dupeSentinel(u8, try py.utf8(item), 0);
     }
     return list;

@@ -5,10 +5,39 @@
 //! and no other folder sees it.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const assert = std.debug.assert;
 pub const c = @import("python");
 
 pub const Object = c.PyObject;
+
+/// Whether this is a CPython whose threads run at the same time (PEP 703), as far as the headers
+/// tell: it may have been started with the lock nevertheless.
+pub const free_threaded = @hasDecl(c, "Py_GIL_DISABLED");
+
+/// What CPython calls this thread, in the header of each object that the thread has made: the
+/// `_Py_ThreadId` of object.h, which cannot be translated. Never 0.
+pub inline fn currentThread() usize {
+    return switch (builtin.cpu.arch) {
+        .x86_64 => switch (builtin.os.tag) {
+            .macos => asm ("movq %%gs:0, %[id]"
+                : [id] "=r" (-> usize),
+            ),
+            else => asm ("movq %%fs:0, %[id]"
+                : [id] "=r" (-> usize),
+            ),
+        },
+        .aarch64 => switch (builtin.os.tag) {
+            .macos => asm ("mrs %[id], tpidrro_el0"
+                : [id] "=r" (-> usize),
+            ),
+            else => asm ("mrs %[id], tpidr_el0"
+                : [id] "=r" (-> usize),
+            ),
+        },
+        else => @compileError("hftws supports x86-64 and AArch64"),
+    };
+}
 
 /// A Python exception is set. There is one member on purpose: the exception carries the details.
 pub const Error = error{PythonError};
@@ -82,13 +111,13 @@ pub fn utf8(object: *Object) Error![:0]const u8 {
 }
 
 pub fn isUnicode(object: *Object) bool {
-    return c.PyUnicode_Check(object) != 0;
+    return hasFeature(typeOf(object), c.Py_TPFLAGS_UNICODE_SUBCLASS);
 }
 
 /// Gives `value` (a new reference, or an error) to a dict.
 pub fn setItem(dict: *Object, key: [:0]const u8, value: Error!*Object) Error!void {
     const object = try value;
-    defer c.Py_DECREF(object);
+    defer decref(object);
     try checkStatus(c.PyDict_SetItemString(dict, key.ptr, object));
 }
 
@@ -220,6 +249,10 @@ pub const Arguments = struct {
     }
 };
 
+fn hasFeature(type_object: *c.PyTypeObject, feature: c_ulong) bool {
+    return @atomicLoad(c_ulong, &type_object.tp_flags, .monotonic) & feature != 0;
+}
+
 /// The type of `object`, borrowed.
 pub fn typeOf(object: *Object) *c.PyTypeObject {
     return object.ob_type;
@@ -229,7 +262,7 @@ pub fn typeOf(object: *Object) *c.PyTypeObject {
 /// C function does around it, the callee does again.
 pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     const type_object = typeOf(callable);
-    if (type_object.tp_flags & c.Py_TPFLAGS_HAVE_VECTORCALL != 0) {
+    if (hasFeature(type_object, c.Py_TPFLAGS_HAVE_VECTORCALL)) {
         const offset: usize = @intCast(type_object.tp_vectorcall_offset);
         const place: *align(1) const c.vectorcallfunc = @ptrFromInt(@intFromPtr(callable) + offset);
         if (place.*) |function| {
@@ -242,11 +275,56 @@ pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     return c.PyObject_CallOneArg(callable, argument);
 }
 
+/// Gives a reference back. The inline function of the headers is translated wrongly without the
+/// GIL, for want of C's atomics, and takes other arguments in a debug build.
+pub inline fn decref(object: *Object) void {
+    if (free_threaded or @hasDecl(c, "Py_REF_DEBUG")) {
+        c.Py_DecRef(object);
+    } else {
+        c.Py_DECREF(object);
+    }
+}
+
+pub inline fn decrefOptional(object: ?*Object) void {
+    if (object) |found| decref(found);
+}
+
+/// Whether there are exactly `count` references, all of them the caller's to know about, so that
+/// no other thread has one or can come by one. May say no where it cannot tell.
+pub inline fn hasReferences(object: *Object, count: c.Py_ssize_t) bool {
+    if (!free_threaded) return referenceCount(object) == count;
+    // The owning thread counts its references in one field, all others in another (PEP 703). To
+    // anybody but the owner, both may change between two looks. Acquire: who gave up a reference
+    // has done with the object before.
+    if (@atomicLoad(usize, &object.ob_tid, .monotonic) != currentThread()) return false;
+    const own: c.Py_ssize_t = @atomicLoad(u32, &object.ob_ref_local, .monotonic);
+    const shared = @atomicLoad(c.Py_ssize_t, &object.ob_ref_shared, .acquire);
+    return own + (shared >> c._Py_REF_SHARED_SHIFT) == count;
+}
+
 /// How many references there are. Up to Python 3.11 this is a field, later a function.
-pub fn referenceCount(object: *Object) c.Py_ssize_t {
+fn referenceCount(object: *Object) c.Py_ssize_t {
     if (comptime @hasField(Object, "ob_refcnt")) return object.ob_refcnt;
     return c.Py_REFCNT(object);
 }
+
+/// Keeps other threads out of an object's section, where there is no GIL to do that. As with the
+/// GIL, what waits inside lets others in: nothing in the section may call back into Python.
+pub const Section = if (free_threaded) struct {
+    state: c.PyCriticalSection,
+
+    pub inline fn enter(section: *Section, object: *Object) void {
+        c.PyCriticalSection_Begin(&section.state, object);
+    }
+
+    pub inline fn leave(section: *Section) void {
+        c.PyCriticalSection_End(&section.state);
+    }
+} else struct {
+    pub inline fn enter(_: *Section, _: *Object) void {}
+
+    pub inline fn leave(_: *Section) void {}
+};
 
 /// The function in a slot of a type. Code is aligned on some targets and a void pointer is not,
 /// hence the second cast.
@@ -269,7 +347,7 @@ pub fn free(object: *Object) void {
     const type_object = typeOf(object);
     typeSlot(type_object, c.Py_tp_free, fn (*Object) callconv(.c) void)(object);
     const type_as_object: *Object = @ptrCast(type_object);
-    c.Py_DECREF(type_as_object);
+    decref(type_as_object);
 }
 
 pub fn slot(comptime id: c_int, value: *const anyopaque) c.PyType_Slot {
@@ -297,8 +375,9 @@ pub const Bytes = struct {
     }
 };
 
-/// Whether this interpreter has threads besides the calling one.
+/// Whether this interpreter has threads besides the calling one, that might wait for the GIL.
 pub fn hasOtherThreads() bool {
+    if (free_threaded) return false; // None waits, and the list of them changes as we look.
     const newest = c.PyInterpreterState_ThreadHead(c.PyInterpreterState_Get());
     return c.PyThreadState_Next(newest) != null;
 }

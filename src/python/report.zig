@@ -14,7 +14,7 @@ const percentiles = .{ .{ "p50", 50.0 }, .{ "p90", 90.0 }, .{ "p99", 99.0 }, .{ 
 pub fn info(client: *Client) py.Error!*py.Object {
     const connection = &client.connection;
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     try setAddress(dict, "peer_address", if (connection.socket) |s| s.peerAddress() else null);
     try setAddress(dict, "local_address", if (connection.socket) |s| s.localAddress() else null);
     try setTls(dict, connection);
@@ -66,7 +66,7 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
 fn compressionInfo(connection: *const core.Connection) py.Error!*py.Object {
     const agreement = if (connection.compression) |*found| found.agreement else return py.none();
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     inline for (.{ "server_no_context_takeover", "client_no_context_takeover" }) |name| {
         try py.setItem(dict, name, py.boolean(@field(agreement, name)));
     }
@@ -80,7 +80,7 @@ fn compressionInfo(connection: *const core.Connection) py.Error!*py.Object {
 fn ringInfo(ring: ?*core.ringbuffer.RingBuffer) py.Error!*py.Object {
     const found = (ring orelse return py.none()).info();
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     try py.setItem(dict, "size", py.integer(found.capacity));
     try py.setItem(dict, "mirrored", py.boolean(found.mirrored));
     try py.setItem(dict, "huge_pages", py.boolean(found.huge_pages));
@@ -91,7 +91,7 @@ fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
     const socket = connection.socket orelse return py.none();
     const options = socket.kernelOptions();
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     try py.setItem(dict, "no_delay", py.boolean(options.no_delay));
     const quick_ack = if (options.quick_ack) |value| py.boolean(value) else py.none();
     try py.setItem(dict, "quick_ack", quick_ack);
@@ -105,7 +105,7 @@ fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
 pub fn stats(client: *Client) py.Error!*py.Object {
     const connection = &client.connection;
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     inline for (@typeInfo(core.connection.Counters).@"struct".field_names) |name| {
         try py.setItem(dict, name, py.integer(@field(connection.counters, name)));
     }
@@ -114,7 +114,7 @@ pub fn stats(client: *Client) py.Error!*py.Object {
         return dict;
     };
     const stages = try py.check(c.PyDict_New());
-    defer c.Py_DECREF(stages);
+    defer py.decref(stages);
     inline for (@typeInfo(core.connection.Latency).@"struct".field_names) |name| {
         try py.setItem(stages, name, histogramInfo(&@field(latency, name)));
     }
@@ -122,9 +122,12 @@ pub fn stats(client: *Client) py.Error!*py.Object {
     return dict;
 }
 
-fn histogramInfo(histogram: *const Histogram) py.Error!*py.Object {
+fn histogramInfo(source: *const Histogram) py.Error!*py.Object {
+    var snapshot: Histogram = undefined; // The client may be in use by another thread.
+    source.snapshot(&snapshot);
+    const histogram = &snapshot;
     const dict = try py.check(c.PyDict_New());
-    errdefer c.Py_DECREF(dict);
+    errdefer py.decref(dict);
     const min = if (histogram.count == 0) 0 else histogram.min;
     try py.setItem(dict, "count", py.integer(histogram.count));
     try py.setItem(dict, "min", py.integer(min));

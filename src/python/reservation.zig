@@ -19,6 +19,7 @@ pub const Reservation = struct {
     payload: []u8,
     size: usize,
     opcode: core.ws.Opcode,
+    /// This and the next change in the section of the reservation: a slice may go in any thread.
     phase: enum { new, entered, left },
     /// Buffers of `payload` that are in use.
     exports: usize,
@@ -49,15 +50,17 @@ pub const Reservation = struct {
     }
 
     fn enter(reservation: *Reservation) py.Error!*py.Object {
+        const client = reservation.owner();
+        const entrance = try client.enter();
+        defer client.leave(entrance);
         if (reservation.phase != .new) {
             return py.raise(c.PyExc_RuntimeError, "a reservation can be entered once");
         }
-        const client = reservation.owner();
         reservation.payload = try client.reservePayload(reservation.opcode, reservation.size);
-        reservation.phase = .entered;
+        _ = reservation.setPhase(.entered);
         errdefer {
-            reservation.phase = .left;
-            reservation.cancel();
+            _ = reservation.setPhase(.left);
+            client.connection.cancel();
         }
         reservation.view = try py.check(c.PyMemoryView_FromObject(instance.objectOf(reservation)));
         return c.Py_NewRef(reservation.view.?).?;
@@ -65,38 +68,51 @@ pub const Reservation = struct {
 
     fn exit(reservation: *Reservation, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "type", "value", "traceback" }, 3);
+        const client = reservation.owner();
+        const entrance = try client.enter();
+        defer client.leave(entrance);
         if (reservation.phase != .entered) {
             return py.raise(c.PyExc_RuntimeError, "the reservation is not entered");
         }
         try reservation.releaseView();
-        reservation.phase = .left;
-        const client = reservation.owner();
-        if (reservation.exports > 0) {
+        if (reservation.setPhase(.left) > 0) {
             return py.raise(
                 c.PyExc_BufferError,
                 "a slice of the reserved view is still in use: the frame is not sent",
             );
         }
         const failed = if (bound[0]) |exception| !py.isNone(exception) else false;
-        if (failed) reservation.cancel() else try client.commitReservation();
+        if (failed) client.connection.cancel() else try client.commitReservation();
         return py.none();
+    }
+
+    /// How many buffers are in use at that moment.
+    fn setPhase(reservation: *Reservation, phase: @FieldType(Reservation, "phase")) usize {
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(reservation));
+        defer section.leave();
+        reservation.phase = phase;
+        return reservation.exports;
     }
 
     fn releaseView(reservation: *Reservation) py.Error!void {
         const view = reservation.view orelse return;
         reservation.view = null;
-        defer c.Py_DECREF(view);
+        defer py.decref(view);
         const released = c.PyObject_CallMethod(view, "release", null) orelse {
             // A consumer still holds the view itself: counted in `exports`, and told by `exit`.
             if (c.PyErr_ExceptionMatches(c.PyExc_BufferError) == 0) return error.PythonError;
             c.PyErr_Clear();
             return;
         };
-        c.Py_DECREF(released);
+        py.decref(released);
     }
 
     fn getBuffer(object: *py.Object, buffer: *c.Py_buffer, flags: c_int) callconv(.c) c_int {
         const reservation = instance.of(object);
+        var section: py.Section = undefined;
+        section.enter(object);
+        defer section.leave();
         if (reservation.phase != .entered) {
             buffer.obj = null;
             c.PyErr_SetString(c.PyExc_BufferError, "the reservation is not entered");
@@ -111,14 +127,19 @@ pub const Reservation = struct {
 
     fn releaseBuffer(object: *py.Object, _: *c.Py_buffer) callconv(.c) void {
         const reservation = instance.of(object);
+        var section: py.Section = undefined;
+        section.enter(object);
+        defer section.leave();
         assert(reservation.exports > 0);
         reservation.exports -= 1;
         // The block is over, and now the last slice that could write into the place is gone.
-        if (reservation.exports == 0 and reservation.phase == .left) reservation.cancel();
+        if (reservation.exports == 0 and reservation.phase == .left) reservation.abandon();
     }
 
-    fn cancel(reservation: *Reservation) void {
-        if (reservation.client != null) reservation.owner().connection.cancel();
+    /// In any thread: so this only tells the client, which has the place back when it is next used.
+    fn abandon(reservation: *Reservation) void {
+        if (reservation.client == null) return;
+        reservation.owner().reservation_abandoned.store(true, .release);
     }
 
     fn traverse(object: *py.Object, visit: c.visitproc, argument: ?*anyopaque) callconv(.c) c_int {
@@ -137,12 +158,12 @@ pub const Reservation = struct {
         const reservation = instance.of(object);
         if (reservation.phase == .entered) {
             reservation.phase = .left;
-            reservation.cancel();
+            reservation.abandon();
         }
         inline for (.{ "view", "client" }) |name| {
             const member = @field(reservation, name);
             @field(reservation, name) = null;
-            c.Py_XDECREF(member);
+            py.decrefOptional(member);
         }
         return 0;
     }
