@@ -341,8 +341,8 @@ pub fn ConnectionType(comptime Os: type) type {
             const content = connection.receive_ring.?.writable()[0..size];
             const step = tls.accept(@fromBackingInt(content_type), content) catch
                 return connection.endOfRecords();
-            // A short read says nothing here: a record of another type may be next, and when that is
-            // a KeyUpdate, polls keep quiet about it. So it is read until there is nothing.
+            // A short read says nothing here: a record of another type may be next, and when that
+            // is a KeyUpdate, polls keep quiet about it. So it is read until there is nothing.
             if (step.plaintext_size > 0) {
                 connection.receive_ring.?.produce(size);
                 connection.counters.records += 1;
@@ -692,8 +692,8 @@ pub fn ConnectionType(comptime Os: type) type {
         fn giveKeys(connection: *Connection, direction: os.TlsDirection) NextError!void {
             const tls = &connection.tls.?;
             var info = tls.cryptoInfo(switch (direction) {
-                .receive => .receive,
-                .send => .send,
+                .receive => .open,
+                .send => .seal,
             });
             defer info.wipe();
             connection.socket.?.setTlsKeys(direction, info.bytes()) catch |err| {

@@ -187,12 +187,12 @@ pub const Session = struct {
     }
 
     /// What the kernel has to be told of one direction. The caller wipes it.
-    pub fn cryptoInfo(session: *const Session, direction: enum { receive, send }) CryptoInfo {
+    pub fn cryptoInfo(session: *const Session, direction: aead.Direction) CryptoInfo {
         assert(session.engine == .direct or session.engine == .ktls);
         const engine = &session.direct;
         const half, const legacy_keys = switch (direction) {
-            .receive => .{ &engine.receiving, &session.legacy_keys.server },
-            .send => .{ &engine.sending, &session.legacy_keys.client },
+            .open => .{ &engine.receiving, &session.legacy_keys.server },
+            .seal => .{ &engine.sending, &session.legacy_keys.client },
         };
         var keys = switch (engine.suite.version) {
             .tls1_3 => key_schedule.trafficKeys(engine.suite, &half.secret),

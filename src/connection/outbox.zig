@@ -350,8 +350,9 @@ pub fn OutboxType(comptime Os: type) type {
                     return;
                 }
                 var buffer: ssl.OwedRecord.Buffer = undefined;
+                const content = owed.content(&buffer);
                 const content_type = @backingInt(owed.contentType());
-                link.socket.sendRecord(content_type, owed.content(&buffer)) catch |err| switch (err) {
+                link.socket.sendRecord(content_type, content) catch |err| switch (err) {
                     error.WouldBlock => {
                         outbox.owed_waits = true;
                         return;
@@ -372,7 +373,7 @@ pub fn OutboxType(comptime Os: type) type {
                 .key_update => {},
                 .no_renegotiation, .alert => return,
             }
-            var info = tls.cryptoInfo(.send);
+            var info = tls.cryptoInfo(.seal);
             defer info.wipe();
             link.socket.setTlsKeys(.send, info.bytes()) catch |err| {
                 tls.refuseKernel(switch (err) {

@@ -142,8 +142,8 @@ pub fn attachTls(descriptor: Descriptor) posix.TlsError!void {
 }
 
 /// TLS_RX and TLS_TX. Records that have arrived already are the kernel's as well: nothing of them
-/// may have been read. TLS_RX_EXPECT_NO_PAD would save the kernel a copy, but Linux 6.1 with it puts
-/// what follows an empty, padded record at the wrong place.
+/// may have been read. TLS_RX_EXPECT_NO_PAD would save the kernel a copy, but Linux 6.1 with it
+/// puts what follows an empty, padded record at the wrong place.
 pub fn setTlsKeys(
     descriptor: Descriptor,
     direction: TlsDirection,

@@ -490,9 +490,9 @@ fn isOnePiece(api: *const Api) bool {
     return context == null and api.ERR_peek_error() != 0;
 }
 
-/// Whether the program, or a library that was preloaded, exports functions of a TLS library, but for
-/// ours. The loader would prefer them to those of the library that is loaded next, as far as they
-/// go. Python with OpenSSL inside may do so; it is left alone, because it need not be complete.
+/// Whether the program, or a library that was preloaded, exports functions of a TLS library, but
+/// for ours. The loader would prefer them to those of the library that is loaded next, as far as
+/// they go. Python with OpenSSL inside may do so; it is left alone: it need not be complete.
 fn exportsOthers(ours: ?*const Api) bool {
     const default_scope = null; // RTLD_DEFAULT of Linux
     inline for (.{ "SSL_new", "BIO_new", "ERR_clear_error", "EVP_DecryptUpdate" }) |name| {
