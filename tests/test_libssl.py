@@ -270,6 +270,17 @@ def test_a_library_of_another_name_lives_beside_python_s() -> None:
 
 
 @needs_linux
+def test_a_libcrypto_of_another_number_is_found_beside_its_libssl(tmp_path: Path) -> None:
+    """LibreSSL's libssl.so.60 needs libcrypto.so.57; and the loader does not search the folder."""
+    path = libssls.debian_openssl_1_1_1()
+    (tmp_path / "libssl.so.60").symlink_to(path)
+    shutil.copy(path.with_name("libcrypto.so.1.1"), tmp_path / "libcrypto.so.57")
+    (tmp_path / "libcrypto.so").symlink_to("libcrypto.so.57")
+    shown = python(SHOW, HFTWS_LIBSSL=tmp_path / "libssl.so.60")
+    assert str(tmp_path / "libcrypto.so.57") in shown
+
+
+@needs_linux
 def test_two_libraries_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     """The loader takes the libcrypto.so.3 that is there already: so who comes first decides."""
     other = Path(libssls.machines_libssl())

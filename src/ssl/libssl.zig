@@ -490,9 +490,9 @@ fn isOnePiece(api: *const Api) bool {
     return context == null and api.ERR_peek_error() != 0;
 }
 
-/// Whether the program, or a library that was preloaded, exports functions of a TLS library, but
-/// for ours. The loader would prefer them to those of the library that is loaded next, as far as
-/// they go. Python with OpenSSL inside may do so; it is left alone: it need not be complete.
+/// Whether the program, or a library that was preloaded, exports functions of a TLS library, other
+/// than ours. The loader would prefer them to those of the library that is loaded next, as far as
+/// they go. Python with OpenSSL inside may do so. It is left alone: it need not be complete.
 fn exportsOthers(ours: ?*const Api) bool {
     const default_scope = null; // RTLD_DEFAULT of Linux
     inline for (.{ "SSL_new", "BIO_new", "ERR_clear_error", "EVP_DecryptUpdate" }) |name| {
@@ -514,22 +514,28 @@ fn isApples(system: std.Target.Os.Tag, name: []const u8) bool {
 /// loader would take any of the same name (soname) that is loaded already, or that it finds first.
 const Beside = struct {
     library: ?dynamic_library.Library,
+    /// Of the same version by its name; empty where that is not known.
     path_buffer: [path_size_max]u8 = undefined,
     path_size: usize = 0,
 
     const none: Beside = .{ .library = null };
+    const unversioned = if (os == .macos) ".dylib" else ".so";
 
     fn open(libssl_file: []const u8, options: dynamic_library.Library.Options) Beside {
         var beside: Beside = .none;
         const directory_size = std.mem.findScalarLast(u8, libssl_file, '/') orelse return beside;
         const base_name = libssl_file[directory_size + 1 ..];
-        const rest = std.mem.cutPrefix(u8, base_name, "libssl") orelse return beside;
-        const path = std.fmt.bufPrintSentinel(&beside.path_buffer, "{s}/libcrypto{s}", .{
-            libssl_file[0..directory_size],
-            rest,
-        }, 0) catch return beside;
-        beside.library = dynamic_library.Library.open(path, options) orelse return beside;
-        beside.path_size = path.len;
+        const version = std.mem.cutPrefix(u8, base_name, "libssl") orelse return beside;
+        // LibreSSL numbers its libraries apart: libssl.so.60 needs libcrypto.so.57.
+        for ([_][]const u8{ version, unversioned }) |ending| {
+            const path = std.fmt.bufPrintSentinel(&beside.path_buffer, "{s}/libcrypto{s}", .{
+                libssl_file[0..directory_size],
+                ending,
+            }, 0) catch return beside;
+            beside.library = dynamic_library.Library.open(path, options) orelse continue;
+            if (std.mem.eql(u8, ending, version)) beside.path_size = path.len;
+            return beside;
+        }
         return beside;
     }
 
@@ -539,7 +545,7 @@ const Beside = struct {
     }
 
     fn file(beside: *const Beside) ?[]const u8 {
-        return if (beside.library == null) null else beside.path_buffer[0..beside.path_size];
+        return if (beside.path_size == 0) null else beside.path_buffer[0..beside.path_size];
     }
 
     fn explain(beside: *const Beside, report: *Report) void {
