@@ -27,7 +27,7 @@ help:
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
 	@echo "make wheels            every wheel of a release, looked into and tried, in dist/"
 	@echo "make wheels-test       the same for the Python of .venv alone (a part of CI)"
-	@echo "make check             type check the core for Linux and macOS"
+	@echo "make check             type check core and binding for Linux (glibc, musl) and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
 	@echo "make format            rewrite the sources in the house format"
 	@echo "make clean             remove what was built, but for .venv"
@@ -135,7 +135,7 @@ autobahn: build
 	$(BIN)/python -m tests.autobahn --write docs/conformance.md
 
 check: $(VENV)/.installed
-	$(ZIG) build check
+	$(ZIG) build check -Dpython=$(abspath $(BIN))/python
 
 lint: $(VENV)/.installed
 	$(ZIG) fmt --check build.zig src
