@@ -11,13 +11,14 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
 	@echo "make test              every test: core, extension, safe build, lint, types, integration"
 	@echo "make test-valgrind     core and extension under valgrind's memcheck (minutes; not in make test)"
 	@echo "make test-kqueue       the client on macOS's notifier and memory, without a Mac"
+	@echo "make ktls-test         TLS in the kernel: Debian's kernels 6.1, 6.12 and sid's, two OpenSSLs"
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
 	@echo "make autobahn          every case of the Autobahn TestSuite, and docs/conformance.md"
 	@echo "make build             the extension, into this checkout"
@@ -110,6 +111,10 @@ wheels-test: build
 	$(BIN)/python -m release --dist build/wheels/dist --python \
 		$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	HFTWS_TEST_PATIENCE=5 PYTHONPATH=. $(BIN)/pytest tests/package/test_dist.py --dist build/wheels/dist
+
+# Boots kernels that have kTLS, as processes: tests/ktls/. Skipped where they cannot be had.
+ktls-test: build
+	$(BIN)/python -m tests.ktls test
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s

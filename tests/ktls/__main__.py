@@ -25,7 +25,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     test = commands.add_parser("test", help="the tests, under every kernel and OpenSSL")
     test.add_argument("--suites", nargs="+", default=list(kernel.SUITES), choices=kernel.SUITES)
     test.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="boots at a time")
-    test.add_argument("--timeout", type=float, default=150.0, help="seconds for one boot")
+    test.add_argument("--timeout", type=float, default=300.0, help="seconds for one boot")
     test.add_argument("--tls-engine", default="ktls", help="what is tested: ktls")
     run = commands.add_parser("run", help="one command; `python` stands for this Python")
     run.add_argument("--suite", default=kernel.SUITES[-1], choices=kernel.SUITES)

@@ -1,12 +1,8 @@
-"""Fixtures of the tests of kTLS, and their report for the rig that started them."""
+"""Fixtures of the tests of kTLS."""
 
 from __future__ import annotations
 
-import json
-import os
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trustme
@@ -14,31 +10,6 @@ from servers import Serve
 from tls_peers import Identity, Listener
 
 from .support import KernelBed, TlsStat
-
-OUTCOMES = ("passed", "failed", "error", "skipped")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--ktls-report", type=Path, help="where to write how the run went, as JSON")
-    parser.addoption("--ktls-without", help="a module that the kernel was booted without")
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """How many tests did what, and under which kernel and OpenSSL."""
-    file = config.getoption("--ktls-report", None)
-    if file is None:
-        return
-    counts = {name: len(terminalreporter.stats.get(name, [])) for name in OUTCOMES}
-    report = {
-        "release": os.uname().release,
-        "openssl": ssl.OPENSSL_VERSION.split()[1],
-        "passed": counts["passed"],
-        "failed": counts["failed"] + counts["error"],
-        "skipped": counts["skipped"],
-    }
-    file.write_text(json.dumps(report), encoding="utf-8")
 
 
 @pytest.fixture

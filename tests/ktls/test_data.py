@@ -33,10 +33,10 @@ AHEAD = 200
 
 
 def sizes(rng: random.Random, count: int) -> Iterator[int]:
-    """Most of them small, as in a feed; one in 250 is anything up to 1 MiB."""
+    """Most of them small, as in a feed; one in 400 is anything up to 1 MiB."""
     yield from EDGES
     for index in range(count - len(EDGES)):
-        yield int(2 ** (rng.random() * (20 if index % 250 == 0 else 11)))
+        yield int(2 ** (rng.random() * (20 if index % 400 == 0 else 11)))
 
 
 def noise(rng: random.Random, size: int) -> bytes:

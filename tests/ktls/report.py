@@ -1,0 +1,35 @@
+"""A plugin of pytest's, in the guest (``-p tests.ktls.report``): tells the rig how the tests went."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+
+OUTCOMES = ("passed", "failed", "error", "skipped")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ktls-report", type=Path, help="where to write how the run went, as JSON")
+    parser.addoption("--ktls-without", help="a module that the kernel was booted without")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """How many tests did what, and under which kernel and OpenSSL."""
+    file = config.getoption("--ktls-report", None)
+    if file is None:
+        return
+    counts = {name: len(terminalreporter.stats.get(name, [])) for name in OUTCOMES}
+    report = {
+        "release": os.uname().release,
+        "openssl": ssl.OPENSSL_VERSION.split()[1],
+        "passed": counts["passed"],
+        "failed": counts["failed"] + counts["error"],
+        "skipped": counts["skipped"],
+    }
+    file.write_text(json.dumps(report), encoding="utf-8")
