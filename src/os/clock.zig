@@ -5,13 +5,25 @@
 //! the better, so that `refine` moves only the later one. The counters run at a constant rate
 //! (invariant TSC, CNTVCT); when the ratio jumps nevertheless (a moved virtual machine, a suspended
 //! laptop), the earlier anchor is dropped and the measurement starts anew. On macOS the counter is
-//! read as such: mach_absolute_time(3) comes from it, behind a call, less what was slept.
+//! read as such: mach_absolute_time(3) comes from it, behind a call, less what was slept. Where the
+//! CPU tells the frequency (CNTFRQ on Arm), that is the ratio, exact from the start, as long as the
+//! anchors bear it out: firmware has been seen to set it wrongly, and then the measured one counts.
 //! Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the vDSO's clock.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
-/// `Os` needs `cycles`, `monotonicNs` and `realtimeNs`.
+/// Where the ratio of a clock comes from.
+pub const RateSource = enum {
+    /// From two anchors: the CPU does not tell.
+    measured,
+    /// The CPU's register, which the anchors bear out.
+    register,
+    /// From two anchors, because the CPU's register says something else.
+    measured_register_wrong,
+};
+
+/// `Os` needs `cycles`, `counterFrequency`, `monotonicNs` and `realtimeNs`.
 pub fn ClockType(comptime Os: type) type {
     return struct {
         /// The earlier end of the base line, on the monotonic clock.
@@ -24,6 +36,8 @@ pub fn ClockType(comptime Os: type) type {
         multiplier: u64,
         /// Whether `multiplier` can judge the next one.
         settled: bool,
+        /// What `multiplier` comes from, once it is not 0.
+        source: RateSource,
 
         const Clock = @This();
 
@@ -39,6 +53,7 @@ pub fn ClockType(comptime Os: type) type {
                 .realtime = take(Os.realtimeNs),
                 .multiplier = 0,
                 .settled = false,
+                .source = .measured,
             };
         }
 
@@ -82,7 +97,8 @@ pub fn ClockType(comptime Os: type) type {
             }
             clock.last = now;
             clock.realtime = realtime;
-            clock.multiplier = ratio(@intCast(base_line_ns), base_line_cycles);
+            const measured = ratio(@intCast(base_line_ns), base_line_cycles);
+            clock.multiplier, clock.source = choose(measured, Os.counterFrequency());
             clock.settled = true;
             clock.invariants();
         }
@@ -116,7 +132,8 @@ pub fn ClockType(comptime Os: type) type {
             return @truncate((@as(u128, cycles_delta) * clock.multiplier) >> multiplier_shift);
         }
 
-        /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports.
+        /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports. Cycles of the
+        /// counter, which are not those of the CPU's own clock.
         pub fn cyclesPerNs(clock: *const Clock) f64 {
             assert(clock.multiplier != 0);
             const unit: f64 = @floatFromInt(@as(u64, 1) << multiplier_shift);
@@ -172,6 +189,15 @@ fn ratio(base_line_ns: u64, base_line_cycles: u64) u64 {
     return @intCast(std.math.clamp(scaled, 1, std.math.maxInt(u64)));
 }
 
+/// The ratio to go by: the register's, when that is plausible and agrees with what was measured.
+fn choose(measured: u64, frequency_told: ?u64) struct { u64, RateSource } {
+    const frequency = frequency_told orelse return .{ measured, .measured };
+    if (frequency == 0) return .{ measured, .measured_register_wrong };
+    const told = ratio(std.time.ns_per_s, frequency);
+    if (jumped(told, measured)) return .{ measured, .measured_register_wrong };
+    return .{ told, .register };
+}
+
 /// Off by more than 1 %: no steering of a clock does that (500 parts in a million at most).
 fn jumped(before: u64, after: u64) bool {
     const difference = @max(before, after) - @min(before, after);
@@ -198,11 +224,15 @@ const ScriptedOs = struct {
     var counter: u64 = 0;
     var monotonic_ns: u64 = 0;
     var realtime_ns: i64 = 0;
+    var frequency: ?u64 = null;
     /// What the next reads of the monotonic clock cost, in cycles.
     var costs: []const u64 = &.{};
 
     pub fn cycles() u64 {
         return counter;
+    }
+    pub fn counterFrequency() ?u64 {
+        return frequency;
     }
     pub fn monotonicNs() u64 {
         if (costs.len > 0) {
@@ -218,6 +248,14 @@ const ScriptedOs = struct {
         counter = 1_000_000;
         monotonic_ns = 5_000;
         realtime_ns = 1_700_000_000_000_000_000;
+        frequency = null;
+    }
+    /// Lets a tenth of a second pass, or nearly: the counter has a frequency, and is off by so many
+    /// ticks.
+    fn passTicks(frequency_hz: u64, ticks_off: i64) void {
+        monotonic_ns += 100 * std.time.ns_per_ms;
+        realtime_ns += 100 * std.time.ns_per_ms;
+        counter += frequency_hz / 10 +% @as(u64, @bitCast(ticks_off));
     }
     /// Lets time pass.
     fn pass(ns: u64, cycles_per_ns: u64) void {
@@ -263,6 +301,87 @@ test "clock: a counter slower than a nanosecond, as CNTVCT at 24 MHz" {
     clock.calibrate();
     try testing.expectApproxEqRel(0.024, clock.cyclesPerNs(), 1e-9);
     try testing.expectEqual(@as(u64, 41), clock.nanoseconds(1));
+}
+
+/// The frequencies that machines are known to have: Raspberry Pi 3, Apple and Pi 4 (54 MHz), qemu,
+/// Graviton 2, Graviton 3 and later.
+const frequencies = [_]u64{ 19_200_000, 24_000_000, 54_000_000, 62_500_000, 121_875_000, 1e9 };
+
+test "clock: what the CPU tells of its counter is the ratio, exact for years, if it is borne out" {
+    for (frequencies) |frequency| {
+        for ([_]i64{ -100, -1, 0, 1, 100 }) |ticks_off| {
+            ScriptedOs.reset();
+            ScriptedOs.frequency = frequency;
+            var clock: ClockType(ScriptedOs) = .init();
+            ScriptedOs.passTicks(frequency, ticks_off);
+            clock.calibrate();
+            try testing.expectEqual(RateSource.register, clock.source);
+            // A tick is cut to whole nanoseconds, never rounded up; many ticks are cut once.
+            for ([_]u64{ 0, 1, 2, 3, 1000, frequency, 3600 * frequency }) |ticks| {
+                const exact = @as(u128, ticks) * std.time.ns_per_s / frequency;
+                const found = clock.nanoseconds(ticks);
+                try testing.expect(found <= exact and found + 1 >= exact);
+            }
+            const year_s = 365 * 24 * 3600;
+            const year_ns: u64 = year_s * std.time.ns_per_s;
+            const found = clock.nanoseconds(year_s * frequency);
+            try testing.expect(found <= year_ns and found + 200 >= year_ns);
+            try testing.expectApproxEqRel(
+                @as(f64, @floatFromInt(frequency)) / std.time.ns_per_s,
+                clock.cyclesPerNs(),
+                1e-12,
+            );
+        }
+    }
+}
+
+test "clock: a register that is wrong is told, and what was measured counts" {
+    const real = 24_000_000;
+    for ([_]u64{ 0, 1, 1_000, 23_000_000, 25_000_000, 1e9, std.math.maxInt(u64) }) |told| {
+        ScriptedOs.reset();
+        ScriptedOs.frequency = told;
+        var clock: ClockType(ScriptedOs) = .init();
+        ScriptedOs.passTicks(real, 0);
+        clock.calibrate();
+        try testing.expectEqual(RateSource.measured_register_wrong, clock.source);
+        try testing.expectApproxEqRel(0.024, clock.cyclesPerNs(), 1e-9);
+    }
+}
+
+test "clock: a counter that changes its rate is measured, whatever the register says" {
+    ScriptedOs.reset();
+    ScriptedOs.frequency = 24_000_000;
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.passTicks(24_000_000, 0);
+    clock.calibrate();
+    try testing.expectEqual(RateSource.register, clock.source);
+    // A virtual machine that moved: the new counter is four times as fast.
+    for (0..4) |_| {
+        ScriptedOs.passTicks(100_000_000, 0);
+        ScriptedOs.passTicks(100_000_000, 0);
+        clock.refine();
+    }
+    try testing.expectEqual(RateSource.measured_register_wrong, clock.source);
+    try testing.expectApproxEqRel(0.1, clock.cyclesPerNs(), 1e-9);
+}
+
+test "clock: times around an anchor are exact to a tick of a slow counter" {
+    ScriptedOs.reset();
+    ScriptedOs.frequency = 24_000_000;
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.passTicks(24_000_000, 0);
+    clock.calibrate();
+    const tick_ns = 42;
+    var random: std.Random.DefaultPrng = .init(24);
+    for (0..1000) |_| {
+        const distance_ns = random.random().intRangeAtMost(i64, -1_000_000_000, 1_000_000_000);
+        const realtime_ns = ScriptedOs.realtime_ns + distance_ns;
+        const counter = clock.cyclesAtRealtime(realtime_ns);
+        const expected_ns: i64 = @as(i64, @intCast(ScriptedOs.monotonic_ns)) + distance_ns;
+        if (expected_ns < 0) continue; // Before the clock began.
+        const found_ns: i64 = @intCast(clock.monotonicAt(counter));
+        try testing.expect(@abs(found_ns - expected_ns) <= tick_ns);
+    }
 }
 
 test "clock: a clock that stands still counts a cycle as a nanosecond" {

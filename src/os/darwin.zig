@@ -38,6 +38,7 @@ pub const setSendBufferSize = posix.setSendBufferSize;
 pub const localAddress = posix.localAddress;
 pub const peerAddress = posix.peerAddress;
 pub const cycles = posix.cycles;
+pub const counterFrequency = posix.counterFrequency;
 
 /// socket(2): non-blocking, closed on exec, and without SIGPIPE (SO_NOSIGPIPE). There are no flags
 /// for that in socket(2) itself.

@@ -34,6 +34,7 @@ pub const setSendBufferSize = posix.setSendBufferSize;
 pub const localAddress = posix.localAddress;
 pub const peerAddress = posix.peerAddress;
 pub const cycles = posix.cycles;
+pub const counterFrequency = posix.counterFrequency;
 
 /// socket(2): non-blocking, and closed on exec.
 pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {

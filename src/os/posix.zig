@@ -688,7 +688,10 @@ pub fn timespecOf(nanoseconds: u64) c.timespec {
     };
 }
 
-/// The counter of this CPU, without a system call and without ordering against other instructions.
+/// The counter of this CPU, without a system call and without ordering against other instructions:
+/// a fence (LFENCE, ISB) empties the pipeline, which costs more than the reading may be early, and
+/// what lies between two stamps is a system call, a record or a callback. TSC, or CNTVCT, which
+/// counts at 24 MHz to 1 GHz: on such a machine a stamp is no finer than a tick.
 pub inline fn cycles() u64 {
     switch (@import("builtin").cpu.arch) {
         .x86_64 => {
@@ -705,6 +708,17 @@ pub inline fn cycles() u64 {
         ),
         else => @compileError("hftws supports x86_64 and aarch64"),
     }
+}
+
+/// Ticks a second of `cycles`: CNTFRQ, which firmware sets for CNTVCT, and not always rightly. The
+/// frequency of the TSC is in no register that a program may read.
+pub fn counterFrequency() ?u64 {
+    return switch (@import("builtin").cpu.arch) {
+        .aarch64 => asm volatile ("mrs %[frequency], cntfrq_el0"
+            : [frequency] "=r" (-> u64),
+        ),
+        else => null,
+    };
 }
 
 /// mmap(2) of address space that nothing may touch yet, for the mappings that are put into it.

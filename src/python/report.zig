@@ -29,6 +29,8 @@ pub fn info(client: *Client) py.Error!*py.Object {
     const clock = &connection.clock;
     const cycles_per_ns = if (calibrated) floatObject(clock.cyclesPerNs()) else py.none();
     try py.setItem(dict, "cycles_per_ns", cycles_per_ns);
+    const rate_source = if (calibrated) py.string(@tagName(clock.source)) else py.none();
+    try py.setItem(dict, "cycles_per_ns_source", rate_source);
     try py.setItem(dict, "receive_ring", ringInfo(connection.receive_ring));
     const send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
     try py.setItem(dict, "send_ring", ringInfo(send_ring));
