@@ -68,6 +68,11 @@ pub fn build(b: *std.Build) void {
         "kqueue-shim",
         "On Linux, for tests: macOS's notifier and memory, on stand-ins for a Mac (default: no)",
     ) orelse false;
+    const emulated = b.option(
+        bool,
+        "emulated",
+        "For tests under qemu-user: leave out what it does not hand to the kernel (default: no)",
+    ) orelse false;
     const test_filters = b.option(
         []const []const u8,
         "test-filter",
@@ -85,6 +90,7 @@ pub fn build(b: *std.Build) void {
         "Run the tests of the core under ThreadSanitizer (default: no)",
     ) orelse false;
 
+    const test_options: TestOptions = .{ .fault_seeds = fault_seeds, .emulated = emulated };
     const core_options: CoreOptions = .{
         .ipsec_mb = ipsec_mb,
         .valgrind = valgrind,
@@ -108,7 +114,7 @@ pub fn build(b: *std.Build) void {
     // The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough
     // for tests over random input.
     const core_test = b.addTest(.{
-        .root_module = testModule(b, target, .safe, core_options, fault_seeds),
+        .root_module = testModule(b, target, .safe, core_options, test_options),
         .filters = test_filters,
         .use_llvm = if (thread_sanitizer) true else null,
     });
@@ -171,7 +177,7 @@ pub fn build(b: *std.Build) void {
         const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
         const other = b.resolveTargetQuery(query);
         const check_core = b.addTest(.{
-            .root_module = testModule(b, other, .debug, .{}, fault_seeds),
+            .root_module = testModule(b, other, .debug, .{}, test_options),
         });
         check_step.dependOn(&check_core.step);
         const check_extension = b.addLibrary(.{
@@ -182,6 +188,8 @@ pub fn build(b: *std.Build) void {
         check_step.dependOn(&check_extension.step);
     }
 }
+
+const TestOptions = struct { fault_seeds: u32, emulated: bool };
 
 /// How libssl and libcrypto are found.
 const Openssl = enum { lookup, link };
@@ -226,11 +234,12 @@ fn testModule(
     target: std.Build.ResolvedTarget,
     optimize: std.lang.Optimize,
     core_options: CoreOptions,
-    fault_seeds: u32,
+    test_options: TestOptions,
 ) *std.Build.Module {
     const module = coreModule(b, target, optimize, core_options);
     const options = b.addOptions();
-    options.addOption(u32, "fault_seeds", fault_seeds);
+    options.addOption(u32, "fault_seeds", test_options.fault_seeds);
+    options.addOption(bool, "emulated", test_options.emulated);
     module.addOptions("test_options", options);
     if (target.result.os.tag == .macos) {
         // Zig brings Apple's headers along: what the core declares by itself is held against them.

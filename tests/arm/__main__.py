@@ -1,0 +1,189 @@
+"""`python -m tests.arm`: every test that is chosen here; with a command, that command on Arm."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tests.arm
+from tests.arm import debian
+from tests.arm.debian import Missing
+
+PROJECT = Path(__file__).parents[2]
+WORK = PROJECT / "build" / "arm"
+ROOT = WORK / "root"
+SITE = WORK / "site"
+PACKAGE = WORK / "package"
+CORE_TEST = WORK / "core" / "core-test"
+
+#: The tests that have to do with the size of a page, by a part of their names.
+PAGES_TEST = WORK / "pages" / "core-test"
+PAGES_FILTERS = ("os:", "ringbuffer:", "connection:", "outbox:", "aead:")
+
+#: Linux on Arm has pages of 4, 16 or 64 KiB.
+PAGE_SIZES = (16 * 1024, 64 * 1024)
+
+PYTEST = (
+    "-q", "-p", "no:cacheprovider", "-p", "tests.arm.selection", "--fault-seeds=20",
+    *(f"--ignore=tests/{folder}" for folder in ("autobahn", "exchange", "integration", "package")),
+    "tests",
+)  # fmt: skip
+
+#: Of a core's log: its end is where a failure is counted.
+OUTPUT_SHOWN = 4_000
+
+#: A CPU of data centres. qemu's own choice has pointer authentication, and computes its signatures
+#: so slowly that a TLS handshake takes four times as long.
+CPU = "neoverse-n1"
+
+#: That of the wheels.
+TARGET = "aarch64-linux-gnu.2.28"
+
+
+def find_qemu() -> str:
+    """The emulator, by either of its names."""
+    if platform.machine() in ("aarch64", "arm64"):
+        raise Missing("this machine is Arm itself: `make test` is the test")
+    for name in ("qemu-aarch64", "qemu-aarch64-static"):
+        if path := shutil.which(name):
+            return path
+    raise Missing("there is no qemu-aarch64 (Debian: qemu-user or qemu-user-static)")
+
+
+def zig_build(*arguments: str) -> None:
+    """`zig build` for Arm."""
+    command = [sys.executable, "-m", "ziglang", "build", f"-Dtarget={TARGET}", *arguments]
+    subprocess.run(command, cwd=PROJECT, env={**os.environ, "ZIG_DEBUG_CMD": "1"}, check=True)
+
+
+def build_core() -> None:
+    """The tests of the core, with what an emulator cannot do left out."""
+    options = ("install-test", "-Demulated=true", "-Dfault-seeds=200")
+    filters = [f"-Dtest-filter={name}" for name in PAGES_FILTERS]
+    zig_build(*options, "--prefix", str(CORE_TEST.parent))
+    zig_build(*options, *filters, "--prefix", str(PAGES_TEST.parent))
+
+
+def build_extension() -> None:
+    """The package with an extension that has every assertion on, those of alignment too."""
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    shutil.copytree(
+        PROJECT / "hftws", PACKAGE / "hftws", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    zig_build(
+        "-Doptimize=safe",
+        "-Dmodule-file=_core.so",
+        f"-Dpython-include={debian.include_folder(ROOT)}",
+        "-Din-place=false",
+        "--prefix",
+        str(PACKAGE / "hftws"),
+    )
+
+
+def write_python(qemu: str) -> Path:
+    """A program that is the emulated Python, also for a child that is started by `sys.executable`.
+
+    It stands in the root, and says that it is `argv[0]`: so Python finds its library from there.
+    """
+    script = ROOT / "usr/bin/python"
+    interpreter = ROOT / "usr/bin" / f"python{debian.python_version(ROOT)}"
+    script.write_text(
+        f'#!/bin/sh\nexec "{qemu}" -cpu {CPU} -L "{ROOT}" -0 "$0" "{interpreter}" "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return script
+
+
+def environment() -> dict[str, str]:
+    """For the emulated Python, which is slower than the limits of the tests think."""
+    path = os.pathsep.join(map(str, (PACKAGE, SITE, PROJECT)))
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",  # Else the checkout, which has no extension for Arm, comes first.
+        "HFTWS_TEST_PATIENCE": "10",
+    }
+
+
+def command_on_arm(qemu: str, words: list[str], page_size: int | None) -> list[str]:
+    """`python` is the emulated Python; anything else is a program for Arm."""
+    if words[0] == "python":
+        return [str(write_python(qemu)), *words[1:]]
+    options = ["-p", str(page_size)] if page_size is not None else []
+    return [qemu, "-cpu", CPU, "-L", str(ROOT), *options, *words]
+
+
+def prepare() -> str:
+    """Everything there is to have and to build; the emulator's path."""
+    qemu = find_qemu()
+    debian.make_root(ROOT, WORK)
+    debian.install_packages(SITE, debian.python_version(ROOT), PROJECT)
+    return qemu
+
+
+def run_all(qemu: str) -> int:
+    """The core and the extension side by side: 0 when neither has failed."""
+    log = WORK / "core.log"
+    core = command_on_arm(qemu, [str(CORE_TEST)], None)
+    python = command_on_arm(qemu, ["python", "-m", "pytest", *PYTEST], None)
+    with log.open("wb") as output:
+        begin = time.monotonic()
+        running = subprocess.Popen(core, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            status_python = subprocess.run(python, cwd=PROJECT, env=environment()).returncode
+            status_core = running.wait()
+        finally:
+            running.kill()
+    print(log.read_text(encoding="utf-8", errors="replace")[-OUTPUT_SHOWN:])
+    print(
+        f"On Arm: core exit {status_core}, extension exit {status_python}, "
+        f"{time.monotonic() - begin:.0f} s"
+    )
+    return int(status_core != 0 or status_python != 0 or run_pages(qemu) != 0)
+
+
+def run_pages(qemu: str) -> int:
+    """The tests of memory once more with the largest pages of Arm: 0 when none has failed."""
+    for page_size in PAGE_SIZES:
+        command = command_on_arm(qemu, [str(PAGES_TEST)], page_size)
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        print(f"On Arm with pages of {page_size} bytes: exit {done.returncode}")
+        if done.returncode != 0:
+            print(done.stderr[-OUTPUT_SHOWN:])
+            return done.returncode
+    return 0
+
+
+def main() -> int:
+    """The exit code of the command; or of the tests, 0 also when they are skipped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.arm",
+        description=tests.arm.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--page-size", type=int, help="that the program is told (not Python's)")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    try:
+        qemu = prepare()
+    except Missing as reason:
+        print(f"arm-test is skipped: {reason}.")
+        return 0 if not arguments.command else 1
+    build_core()
+    build_extension()
+    if arguments.command:
+        words = command_on_arm(qemu, arguments.command, arguments.page_size)
+        return subprocess.run(words, cwd=PROJECT, env=environment()).returncode
+    return run_all(qemu)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
