@@ -605,8 +605,8 @@ test "connection: more is waiting only when a whole message is" {
 
 test "connection: kept bytes are not overwritten, and reading goes on when they are let go" {
     var options = websocket_options;
-    options.receive_ring_capacity = 4096;
-    options.message_size_max = 2000;
+    options.receive_ring_capacity = bed_module.ring_capacity_min;
+    options.message_size_max = 2 * bed_module.quarterOfRing().len;
     var bed = try Bed.init(options);
     defer bed.deinit();
     try bed.open();
@@ -620,8 +620,8 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
         var pin: Pin = undefined;
         ring.pin(&pin, message.payload);
 
-        const other: [1000]u8 = @splat('o');
-        for (0..8) |_| try bed.feed(&.{.{ .opcode = frames.binary, .payload = &other }});
+        const other = bed_module.quarterOfRing();
+        for (0..8) |_| try bed.feed(&.{.{ .opcode = frames.binary, .payload = other }});
         try testing.expectError(error.ReceiveRingPinned, bed.drive());
         try testing.expectError(error.ReceiveRingPinned, bed.drive());
         const before = bed.seen.items.len;
@@ -631,7 +631,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
         ring.unpin(&pin);
         try bed.drive();
         try expectEqual(@as(usize, 8), bed.seen.items.len);
-        for (bed.seen.items) |seen| try expectEqualDeep(&other, seen.message.payload);
+        for (bed.seen.items) |seen| try expectEqualDeep(other, seen.message.payload);
         bed.seen.clearRetainingCapacity();
         try expectEqual(9 * (round + 1), bed.connection.counters.messages);
     }
@@ -712,15 +712,17 @@ test "connection: what the kernel does not take goes out with the next wait" {
 
 test "connection: a full ring refuses a message whole" {
     var options = websocket_options;
-    options.send_ring_capacity = 4096;
+    options.send_ring_capacity = bed_module.ring_capacity_min;
     var bed = try Bed.init(options);
     defer bed.deinit();
     try bed.open();
-    const largest = 4096 - constants.control_frames_room - ws.builder.headerSize(4000);
-    const bytes: [4096]u8 = @splat('b');
+    const capacity = bed.connection.outbox.?.ring.capacity;
+    const largest = capacity - constants.control_frames_room - ws.builder.headerSize(4000);
+    const bytes_most: [bed_module.page_size_max]u8 = @splat('b');
+    const bytes = bytes_most[0..capacity];
     const larger = bytes[0 .. largest + 1];
     try testing.expectError(error.SendRingFull, bed.connection.send(.text, larger));
-    try testing.expectError(error.SendRingFull, bed.connection.send(.text, &bytes));
+    try testing.expectError(error.SendRingFull, bed.connection.send(.text, bytes));
     try testing.expectError(error.SendRingFull, bed.connection.reserve(.text, largest + 1));
     try expect(!bed.connection.isReserved());
     try bed.connection.send(.text, bytes[0..largest]);
@@ -885,7 +887,7 @@ fn fillSendRing(bed: *Bed, size: usize) !usize {
 
 test "connection: the newest ping is remembered when there is no room for its pong" {
     var options = websocket_options;
-    options.send_ring_capacity = 4096;
+    options.send_ring_capacity = bed_module.ring_capacity_min;
     for ([_]usize{ 0, 1, 7, 125 }) |ping_size| {
         var bed = try Bed.init(options);
         defer bed.deinit();
@@ -914,7 +916,7 @@ test "connection: the newest ping is remembered when there is no room for its po
 
 test "connection: pongs leave room for the close frame" {
     var options = websocket_options;
-    options.send_ring_capacity = 4096;
+    options.send_ring_capacity = bed_module.ring_capacity_min;
     const reason: [constants.close_reason_size_max]u8 = @splat('r');
     for ([_]usize{ 0, 1, 2, 5, 60, 125 }) |ping_size| {
         var bed = try Bed.init(options);
@@ -1538,18 +1540,19 @@ test "connection: waiting twice loses nothing, with and without busy waiting" {
 test "connection: busy waiting writes over nothing that is kept" {
     var options = websocket_options;
     options.busy_poll = true;
-    options.receive_ring_capacity = 4096;
-    options.message_size_max = 2000;
+    var payload_most: [bed_module.page_size_max]u8 = undefined;
+    const payload = payload_most[0..bed_module.quarterOfRing().len];
+    options.receive_ring_capacity = bed_module.ring_capacity_min;
+    options.message_size_max = 2 * payload.len;
     var bed = try Bed.init(options);
     defer bed.deinit();
     kernel.spins_allowed = true;
     try bed.open();
     const ring = bed.connection.receive_ring.?;
-    var payload: [1000]u8 = undefined;
     var pin: Pin = undefined;
     for (0..8) |index| {
-        @memset(&payload, @intCast('a' + index));
-        try bed.feed(&.{textFrame(&payload)});
+        @memset(payload, @intCast('a' + index));
+        try bed.feed(&.{textFrame(payload)});
     }
     _ = try bed.connection.wait(null);
     ring.pin(&pin, (try bed.connection.next()).message.payload);
@@ -1565,8 +1568,8 @@ test "connection: busy waiting writes over nothing that is kept" {
     try bed.drive();
     try expectEqual(@as(usize, 7), bed.seen.items.len);
     for (bed.seen.items, 1..) |seen, index| {
-        @memset(&payload, @intCast('a' + index));
-        try expectEqualDeep(Seen.text(&payload), seen);
+        @memset(payload, @intCast('a' + index));
+        try expectEqualDeep(Seen.text(payload), seen);
     }
 }
 
@@ -1707,7 +1710,7 @@ fn converseAtRandom(seed: u64) !void {
     const random = prng.random();
     var options = websocket_options;
     if (random.boolean()) {
-        options.receive_ring_capacity = 4096;
+        options.receive_ring_capacity = bed_module.ring_capacity_min;
         options.message_size_max = 3500;
     }
     if (random.boolean()) options.send_ring_capacity = 8192;
@@ -1811,7 +1814,7 @@ fn sufferAtRandom(seed: u64) !void {
     var prng: std.Random.DefaultPrng = .init(seed);
     const random = prng.random();
     var options = if (random.uintLessThan(u8, 4) == 0) get_options else websocket_options;
-    options.send_ring_capacity = 4096;
+    options.send_ring_capacity = bed_module.ring_capacity_min;
     options.receive_ring_capacity = 8192;
     options.message_size_max = 4000;
     var bed = try Bed.initSeeded(options, seed);

@@ -49,6 +49,18 @@ pub fn optionsOf(comptime url: []const u8) types.Options {
 pub const websocket_options = optionsOf("ws://feed.test/stream?symbol=x");
 pub const get_options = optionsOf("http://feed.test/book");
 
+/// The smallest ring there is has the size of a page, whatever is asked for. A page has 4 KiB on
+/// x86-64, and 4, 16 or 64 on Arm: a test that fills a ring goes by the ring that it got.
+pub const ring_capacity_min = 4096;
+pub const page_size_max = 64 * 1024;
+
+/// A payload of which three fit into the smallest ring, with their frames or records, and not four.
+pub fn quarterOfRing() []const u8 {
+    const capacity = @max(ring_capacity_min, std.heap.pageSize());
+    const payload: *const [page_size_max / 4]u8 = &@splat('q');
+    return payload[0 .. capacity / 4 - 24];
+}
+
 /// An event with copies of what it borrowed.
 pub const Seen = union(enum) {
     opened: u16,
