@@ -13,7 +13,6 @@ from collections import defaultdict
 
 import pytest
 
-STAMPS = "qemu-user hands no receive stamps on (SO_TIMESTAMPNS)"
 COMPILES = "compiles a library for this machine's own libc, which the emulated one cannot load"
 MEASURES = "measures time or memory, of which an emulator has its own"
 LONG = "takes minutes when it is emulated"
@@ -33,6 +32,7 @@ NOT_ON_ARM = {
     "test_connect.py::test_no_address_answers": COMPILES,
     "test_connect.py::test_a_name_that_does_not_resolve": COMPILES,
     "test_connect.py::test_waiting_takes_no_cpu": MEASURES,
+    "test_compression.py::test_websockets_and_we_understand_each_other": LONG,
     "test_callbacks.py::test_other_threads_run_while_a_peer_never_pauses": MEASURES,
 }
 
