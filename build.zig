@@ -83,7 +83,6 @@ pub fn build(b: *std.Build) void {
         "libfuzzer",
         "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
     ) orelse &.{};
-
     const thread_sanitizer = b.option(
         bool,
         "thread-sanitizer",

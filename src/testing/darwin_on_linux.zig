@@ -44,6 +44,7 @@ pub const peerAddress = linux.peerAddress;
 pub const random = linux.random;
 
 pub const cycles = darwin.cycles;
+pub const counterFrequency = darwin.counterFrequency;
 pub const monotonicNs = darwin.monotonicNs;
 pub const realtimeNs = darwin.realtimeNs;
 pub const mapMirrored = darwin.mapMirrored;
