@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test
+.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-kqueue       the client on macOS's notifier and memory, without a Mac"
 	@echo "make ktls-test         TLS in the kernel: Debian's kernels 6.1, 6.12 and sid's, two OpenSSLs"
 	@echo "make arm-test          core and extension for Arm, under qemu-user (minutes; not in make test)"
+	@echo "make free-threading-test  the tests of threads on a CPython without the GIL, built for it"
 	@echo "make integration-test  the Binance test: simulated always, real where it can be reached"
 	@echo "make autobahn          every case of the Autobahn TestSuite, and docs/conformance.md"
 	@echo "make build             the extension, into this checkout"
@@ -120,6 +121,10 @@ ktls-test: build
 # With Debian's own Python for arm64, unpacked into build/arm: tests/arm/__init__.py.
 arm-test: $(VENV)/.installed
 	$(BIN)/python -m tests.arm
+
+# The interpreter is built once (build/free_threading), from Debian's sources: three minutes.
+free-threading-test: $(VENV)/.installed
+	$(BIN)/python -m tests.free_threading test
 
 integration-test: build
 	PYTHONPATH=. $(BIN)/pytest tests/integration -s
