@@ -1,4 +1,5 @@
-# One name for each thing that a developer does. CI runs `test`, `test-valgrind` and `fuzz-smoke`.
+# One name for each thing that a developer does. CI runs `test`, `test-valgrind`,
+# `free-threading-test` and `fuzz-smoke`.
 
 PYTHON ?= python3
 VENV = .venv
