@@ -123,13 +123,13 @@ def test(arguments: Sequence[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["build", "test"])
-    parser.add_argument("pytest", nargs="*", help="for `test`: files and options of pytest")
-    chosen = parser.parse_args()
+    parser.epilog = "What follows `test` is for pytest: files and options."
+    chosen, for_pytest = parser.parse_known_args()
     try:
         if chosen.what == "build":
             build()
             return 0
-        return test(chosen.pytest)
+        return test(for_pytest)
     except Unavailable as error:
         print(f"free-threading-test is skipped: {error}.")
         return 0
