@@ -1,8 +1,9 @@
 //! Mach calls for tests on Linux: what os/darwin.zig asks of macOS's kernel about memory, time and
 //! threads, with the checks that xnu makes. Linked where macOS has libSystem.
 //!
-//! A second copy of shared pages is real here, too (mremap(2) of no bytes). What becomes of a
-//! thread's policy is not: the last one is kept, for the test to look at.
+//! A second copy of shared pages is real here, too: of a memfd that takes their place. (mremap(2) of
+//! no bytes would do without, but valgrind does not know it.) What becomes of a thread's policy is
+//! not: the last one is kept, for the test to look at.
 
 const std = @import("std");
 const c = std.c;
@@ -55,17 +56,27 @@ export fn mach_vm_remap(
     if ((target_address.* | source_address | size) % page != 0) return kern_invalid_argument;
     // All that is played here: over what is there, and the pages themselves.
     if (flags != fixed_and_overwrite or mask != 0 or copy != 0) return kern_invalid_argument;
-    const moved = linux.mremap(
-        @ptrFromInt(source_address),
-        0,
-        size,
-        .{ .MAYMOVE = true, .FIXED = true },
-        @ptrFromInt(target_address.*),
-    );
-    if (linux.errno(moved) != .SUCCESS) return kern_invalid_argument;
+    if (!mapTwice(source_address, target_address.*, size)) return kern_invalid_argument;
     protection.* = 0x01 | 0x02;
     protection_max.* = 0x01 | 0x02 | 0x04;
     return kern_success;
+}
+
+/// Puts the pages at `source` into an object, and that over both places.
+fn mapTwice(source: u64, target: u64, size: u64) bool {
+    const opened = linux.memfd_create("mach_vm_remap", linux.MFD.CLOEXEC);
+    if (linux.errno(opened) != .SUCCESS) return false;
+    const object: c_int = @intCast(opened);
+    defer _ = c.close(object);
+    const bytes: [*]const u8 = @ptrFromInt(source);
+    if (c.write(object, bytes, size) != size) return false;
+    for ([_]u64{ source, target }) |place| {
+        const access: c.PROT = .{ .READ = true, .WRITE = true };
+        const flags: c.MAP = .{ .TYPE = .SHARED, .FIXED = true, .POPULATE = true };
+        const pages: *align(std.heap.page_size_min) anyopaque = @ptrFromInt(place);
+        if (c.mmap(pages, size, access, flags, object, 0) == c.MAP_FAILED) return false;
+    }
+    return true;
 }
 
 const TimebaseInfo = extern struct { numer: u32, denom: u32 };
