@@ -138,7 +138,8 @@ def test_each_record_has_its_own_time_of_decryption(
         assert client.poll(SOON) == 5
     assert len({(kernel, received) for kernel, received, *_ in times.seen}) == 1
     for (*_, before), (*_, after) in itertools.pairwise(times.seen):
-        assert before[0] == after[0] < before[1] < before[2] < after[1] < after[2]
+        # From the open record to the callback may be less than a tick of a slow counter.
+        assert before[0] == after[0] < before[1] <= before[2] < after[1] <= after[2]
 
 
 def test_plain_messages_are_decrypted_when_received(serve: Serve) -> None:
