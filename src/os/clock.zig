@@ -132,8 +132,8 @@ pub fn ClockType(comptime Os: type) type {
             return @truncate((@as(u128, cycles_delta) * clock.multiplier) >> multiplier_shift);
         }
 
-        /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports. Cycles of the
-        /// counter, which are not those of the CPU's own clock.
+        /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports. They are
+        /// cycles of the counter, not of the CPU's own clock.
         pub fn cyclesPerNs(clock: *const Clock) f64 {
             assert(clock.multiplier != 0);
             const unit: f64 = @floatFromInt(@as(u64, 1) << multiplier_shift);
