@@ -228,8 +228,8 @@ int main(int count, char **arguments) {
     if (module == NULL) return puts(dlerror()), 1;
     void *(*initialise)(void) = (void *(*)(void)) dlsym(module, "PyInit__core");
     if (initialise == NULL) return puts(dlerror()), 2;
-    /* PyModuleDef: m_name stands behind the five words of m_base. */
-    printf("%%s\\n", ((char **) initialise())[5]);
+    /* PyModuleDef: m_name stands behind the words of m_base. */
+    printf("%%s\\n", ((char **) initialise())[%d]);
     return 0;
 }
 """
@@ -244,7 +244,8 @@ def test_musl_loads_the_module(musllinux_wheel: Wheel, musl_library: Path, tmp_p
     module.write_bytes(musllinux_wheel.extension)
     of_python = {name for name in imports(module) if name.startswith(("Py", "_Py"))}
     stand_ins = "\n".join(f"void *{name}[64];" for name in of_python - {"PyModuleDef_Init"})
-    (tmp_path / "host.c").write_text(MUSL_HOST % stand_ins)
+    words = 7 if musllinux_wheel.python.endswith("t") else 5
+    (tmp_path / "host.c").write_text(MUSL_HOST % (stand_ins, words))
     compiler = (sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl", "-dynamic")
     host = tmp_path / "host"
     run(*compiler, "-rdynamic", "-fno-sanitize=all", "-w", tmp_path / "host.c", "-o", host)
@@ -313,6 +314,10 @@ def slim_root(version: str, made: dict[str, Path]) -> Path:
             pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
         for folder in ("tmp", "dev", "root"):
             (root / folder).mkdir(exist_ok=True)
+        # As the script of ca-certificates makes it; Debian's pip reads it before it does anything.
+        roots = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
+        bundle = root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+        bundle.write_bytes(b"".join(path.read_bytes() for path in roots))
         try:
             os.mknod(root / "dev" / "null", 0o20666, os.makedev(1, 3))
         except PermissionError:
