@@ -1,9 +1,9 @@
 //! Mach calls for tests on Linux: what os/darwin.zig asks of macOS's kernel about memory, time and
 //! threads, with the checks that xnu makes. Linked where macOS has libSystem.
 //!
-//! A second copy of shared pages is real here, too: of a memfd that takes their place. (mremap(2) of
-//! no bytes would do without, but valgrind does not know it.) What becomes of a thread's policy is
-//! not: the last one is kept, for the test to look at.
+//! A second copy of shared pages is real here, too: of a memfd that takes their place. (mremap(2)
+//! of no bytes would do without, but valgrind does not know it.) What becomes of a thread's policy
+//! is not: the last one is kept, for the test to look at.
 
 const std = @import("std");
 const c = std.c;
