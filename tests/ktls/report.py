@@ -1,4 +1,4 @@
-"""A plugin of pytest's, in the guest (``-p tests.ktls.report``): tells the rig how the tests went."""
+"""A plugin of pytest's (``-p tests.ktls.report``): tells the rig how the tests in a guest went."""
 
 from __future__ import annotations
 
