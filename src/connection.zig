@@ -234,7 +234,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (target.len == 0) return switch (connection.records) {
                 .none => connection.makeRoom(1),
                 .user_space => false, // What cannot be opened until our answer has gone out.
-                .kernel => connection.makeRoom(constants.record_plaintext_size_max),
+                .kernel => connection.makeRoom(connection.kernelRoomMin()),
             };
             return connection.acceptRead(connection.readSocket(target));
         }
@@ -264,8 +264,14 @@ pub fn ConnectionType(comptime Os: type) type {
                     const received = connection.ciphertext_ring.?.readable();
                     break :size @min(size, ssl.sizeToRecordEnd(received));
                 },
-                .kernel => if (size < constants.record_plaintext_size_max) 0 else size,
+                .kernel => if (size < connection.kernelRoomMin()) 0 else size,
             };
+        }
+
+        /// A ticket comes whole, so that its reader sees where it ends. Behind the peer's CLOSE
+        /// nothing matters but that it ends.
+        fn kernelRoomMin(connection: *const Connection) usize {
+            return if (connection.close_received) 1 else constants.record_plaintext_size_max;
         }
 
         inline fn readSocket(connection: *Connection, target: []u8) types.Read {
@@ -273,10 +279,10 @@ pub fn ConnectionType(comptime Os: type) type {
             const stamped = connection.options.timestamps != .none;
             const stamp = if (stamped) &connection.kernel_stamp else null;
             const size = connection.socket.?.receive(target, stamp) catch |err| {
-                return .{ .target_size = target.len, .result = err };
+                return .{ .target = target, .result = err };
             };
             if (stamped and size > 0) connection.stampRead();
-            return .{ .target_size = target.len, .result = size };
+            return .{ .target = target, .result = size };
         }
 
         inline fn acceptRead(connection: *Connection, read: types.Read) NextError!bool {
@@ -288,7 +294,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 },
                 error.BadRecord,
                 error.RecordTooLong,
-                error.InvalidRecord,
+                error.WrongVersion,
                 error.KeysExpired,
                 => unreachable, // Of `readKernel`.
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
@@ -298,18 +304,18 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.socketRing().produce(size);
             connection.counters.reads += 1;
             connection.read_budget -= 1;
-            connection.socket_drained = size < read.target_size; // A short read took all there was.
+            connection.socket_drained = size < read.target.len; // A short read took all there was.
             return true;
         }
 
         /// The kernel has opened the records, and gives no stamps.
         fn readKernel(connection: *Connection, target: []u8) types.Read {
             const record = connection.socket.?.receiveRecord(target) catch |err| {
-                return .{ .target_size = target.len, .result = err };
+                return .{ .target = target, .result = err };
             };
             if (connection.options.timestamps != .none) connection.stampRead();
             return .{
-                .target_size = target.len,
+                .target = target,
                 .result = record.size,
                 .content_type = record.content_type,
             };
@@ -324,7 +330,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 },
                 error.BadRecord => return connection.refuseRecord(.bad_record_mac),
                 error.RecordTooLong => return connection.refuseRecord(.record_overflow),
-                error.InvalidRecord => return connection.refuseRecord(.unexpected_content_type),
+                error.WrongVersion => return connection.refuseRecord(.wrong_version),
                 // It got new ones when a KeyUpdate was read. But it takes more for one: it looks at
                 // the first byte of each record, whatever came before.
                 error.KeysExpired => {
@@ -338,7 +344,7 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.counters.reads += 1;
             connection.read_budget -= 1;
 
-            const content = connection.receive_ring.?.writable()[0..size];
+            const content = read.target[0..size];
             const step = tls.accept(@fromBackingInt(content_type), content) catch
                 return connection.endOfRecords();
             // A short read says nothing here: a record of another type may be next, and when that
@@ -674,15 +680,17 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// The handshakes are over: the kernel opens and seals the records from the next ones on.
-        /// False while it still has to take what we have sealed.
+        /// False while it still has to take what we have sealed; true for any other engine.
         fn enterKernelTls(connection: *Connection) NextError!bool {
+            const tls = if (connection.tls) |*session| session else return true;
+            if (!tls.wantsKernel()) return true;
             const outbox = &connection.outbox.?;
             outbox.sendOwed(connection.link());
             if (outbox.hasUnsent()) return false;
             assert(connection.ciphertext_ring.?.readable().len == 0); // See `recordReadSize`.
             try connection.giveKeys(.receive);
             try connection.giveKeys(.send);
-            connection.tls.?.enterKernel();
+            tls.enterKernel();
             connection.records = .kernel;
             connection.kernel_stamp = .{};
             connection.socket_drained = false;
@@ -743,11 +751,10 @@ pub fn ConnectionType(comptime Os: type) type {
                 if (try connection.fill()) return null;
                 return try connection.blocked();
             };
-            if (connection.tls) |*tls| if (tls.wantsKernel() and !tls.inKernel()) {
-                if (!try connection.enterKernelTls()) return try connection.blocked();
-            };
-            connection.lent_size = head.size;
             const is_websocket = connection.options.purpose == .websocket;
+            const is_interim = head.status < 200 and head.status != 101;
+            if (!is_interim and !try connection.enterKernelTls()) return try connection.blocked();
+            connection.lent_size = head.size;
             if (is_websocket and head.status == 101) {
                 const agreement = ws.handshake.checkResponse(
                     &head,
@@ -759,7 +766,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 connection.state = .open;
                 return .{ .opened = head };
             }
-            if (head.status < 200 and head.status != 101) return connection.skipInterim();
+            if (is_interim) return connection.skipInterim();
             connection.body = http.body.Decoder.init(&head, false) catch |err|
                 switch (connection.options.purpose) {
                     .get => return connection.fail(.{ .body = err }),

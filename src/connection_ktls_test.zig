@@ -18,6 +18,7 @@ const expectEqual = testing.expectEqual;
 const expectError = testing.expectError;
 const kernel = &ScriptedOs.kernel;
 const textFrame = bed_module.textFrame;
+const Pin = @import("ringbuffer.zig").Pin;
 const TlsBed = tls_bed.TlsBed;
 const Server = tls_server.Server;
 
@@ -60,6 +61,50 @@ test "connection over ktls: the kernel gets the keys of both directions when it 
         try testing.expectEqualStrings("Linux kernel TLS", info.aead);
         try expectEqual(@as(usize, 0), tls.bed.connection.ciphertext_ring.?.readable().len);
     }
+}
+
+test "connection over ktls: an answer that only announces another one leaves all as it is" {
+    for (versions) |version| {
+        var tls: TlsBed = undefined;
+        try tls.init(options, .{ .version = version });
+        defer tls.deinit();
+        kernel.tls.changes_keys = false;
+        try tls.bed.start();
+        try tls.exchange();
+        try tls.say("HTTP/1.1 103 Early Hints\r\n\r\n");
+        try tls.exchange();
+        try expect(kernel.tls.receiving == null);
+        // So new keys are no matter here.
+        if (version == .tls1_3) tls.server.updateKeys(.requested);
+        try tls.say(try tls.bed.upgradeResponseTo(tls.plaintext.items));
+        try tls.exchange();
+        try tls.sayFrames(&.{textFrame("one")});
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("one") });
+        try expect(kernel.tls.receiving != null);
+    }
+}
+
+test "connection over ktls: what a busy wait has read stays where it is when a pin is let go" {
+    var spinning = options;
+    spinning.busy_poll = true;
+    var tls: TlsBed = undefined;
+    try tls.init(spinning, .{});
+    defer tls.deinit();
+    kernel.spins_allowed = true;
+    try tls.open();
+    try tls.sayFrames(&.{textFrame("kept")});
+    _ = try tls.bed.connection.wait(null);
+    const first = try tls.bed.connection.next();
+    const ring = tls.bed.connection.receive_ring.?;
+    var pin: Pin = undefined;
+    ring.pin(&pin, first.message.payload);
+    try expect(try tls.bed.connection.next() == .blocked);
+    try tls.sayFrames(&.{textFrame("read early")});
+    _ = try tls.bed.connection.wait(null);
+    ring.unpin(&pin); // By another thread, as it may be. The ring could start over.
+    const second = try tls.bed.connection.next();
+    try testing.expectEqualStrings("read early", second.message.payload);
 }
 
 test "connection over ktls: frames in the record of the answer are delivered" {
@@ -246,7 +291,6 @@ test "connection over ktls: the control record needs room, and what is kept can 
     _ = try tls.bed.connection.wait(null);
     const first = try tls.bed.connection.next();
     const ring = tls.bed.connection.receive_ring.?;
-    const Pin = @import("ringbuffer.zig").Pin;
     var pins: [2]Pin = undefined;
     ring.pin(&pins[0], first.message.payload);
     const second = try tls.bed.connection.next();

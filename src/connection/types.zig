@@ -225,9 +225,9 @@ pub const SendError = error{
     Reserved,
 };
 
-/// A read of the socket that had room for so many bytes.
+/// A read of the socket, and where it went to.
 pub const Read = struct {
-    target_size: usize,
+    target: []u8,
     result: os.ReceiveRecordError!usize,
     /// Of what the kernel has opened; null at the end of the stream.
     content_type: ?u8 = null,

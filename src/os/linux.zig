@@ -205,7 +205,7 @@ pub fn receiveRecord(
         const failure = switch (c.errno(size)) {
             .BADMSG => error.BadRecord,
             .MSGSIZE => error.RecordTooLong,
-            .INVAL => error.InvalidRecord,
+            .INVAL => error.WrongVersion,
             .KEYEXPIRED => return error.KeysExpired,
             else => {
                 try posix.receiveFailed();

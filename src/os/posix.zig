@@ -299,8 +299,8 @@ pub const ReceiveRecordError = ReceiveError || error{
     /// The tag of a record was wrong.
     BadRecord,
     RecordTooLong,
-    /// A record that is none: its type or its version.
-    InvalidRecord,
+    /// The version in the header of a record is another.
+    WrongVersion,
     /// The peer has changed its keys, and the kernel has not been given the new ones.
     KeysExpired,
 };

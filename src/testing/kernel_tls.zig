@@ -239,12 +239,12 @@ fn dataOf(size: usize) os.ReceivedRecord {
 fn openNext(
     tls: *KernelTls,
     gpa: std.mem.Allocator,
-) error{ Starved, BadRecord, RecordTooLong, InvalidRecord }!bool {
+) error{ Starved, BadRecord, RecordTooLong, WrongVersion }!bool {
     const bytes = tls.received.items;
     if (bytes.len < header_size) return error.Starved;
     const size = header_size + @as(usize, std.mem.readInt(u16, bytes[3..5], .big));
     if (size > record_size_max) return error.RecordTooLong;
-    if (bytes[1] != 3 or bytes[2] != 3) return error.InvalidRecord;
+    if (bytes[1] != 3 or bytes[2] != 3) return error.WrongVersion;
     if (bytes.len < size) return error.Starved;
     const content_type, const content = tls.receiving.?.open(bytes[0..size]) orelse
         return error.BadRecord;
