@@ -58,16 +58,18 @@ test-python: build
 	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration
 
 # What is long, or not about the core.
-NOT_SAFE = $(addprefix --ignore=tests/,integration exchange package autobahn test_soak.py test_leaks.py \
+NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn test_soak.py test_leaks.py \
 	test_libssl.py)
 
 # The same tests once more with every assertion of the core switched on, and with the AEAD that is
 # there for every machine. What is freed is filled with noise, so that no use of it goes unnoticed.
+# From within tests/, so that the processes which tests start import this build, too.
 test-safe: build
 	rm -rf build/safe && mkdir -p build/safe
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
 	$(BIN)/python hatch_build.py --optimize safe --prefix build/safe/hftws
-	MALLOC_PERTURB_=90 HFTWS_IPSEC_MB=off PYTHONPATH=build/safe $(BIN)/pytest $(NOT_SAFE) --fault-seeds=250
+	cd tests && MALLOC_PERTURB_=90 HFTWS_IPSEC_MB=off PYTHONPATH=../build/safe ../$(BIN)/pytest \
+		-c ../pyproject.toml -p no:cacheprovider $(NOT_SAFE) --fault-seeds=250 .
 
 # macOS's notifier, memory and tuning under the client, over stand-ins for its kernel. From within
 # tests/, so that the processes which tests start import this build, too.

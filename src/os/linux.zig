@@ -255,7 +255,8 @@ pub fn sendRecord(
 
 /// A control message (cmsg(3)) with the type of a record.
 const TlsControl = extern struct {
-    header: c.cmsghdr,
+    /// musl has it of smaller numbers, with less of an alignment.
+    header: c.cmsghdr align(c.cmsg_align),
     content_type: u8,
 
     const used_size = @sizeOf(c.cmsghdr) + 1;
