@@ -69,13 +69,18 @@ pub const Reservation = struct {
     fn exit(reservation: *Reservation, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "type", "value", "traceback" }, 3);
         const client = reservation.owner();
-        const entrance = try client.enter();
-        defer client.leave(entrance);
         if (reservation.phase != .entered) {
             return py.raise(c.PyExc_RuntimeError, "the reservation is not entered");
         }
         try reservation.releaseView();
-        if (reservation.setPhase(.left) > 0) {
+        const exports = reservation.setPhase(.left);
+        const entrance = client.enter() catch |err| {
+            // Another thread is inside: the frame is not sent, and the place can be had back.
+            if (exports == 0) reservation.abandon();
+            return err;
+        };
+        defer client.leave(entrance);
+        if (exports > 0) {
             return py.raise(
                 c.PyExc_BufferError,
                 "a slice of the reserved view is still in use: the frame is not sent",
