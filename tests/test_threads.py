@@ -254,7 +254,6 @@ def test_every_pair_of_uses_at_the_same_time(
     run_together(lambda: hammer(0), lambda: hammer(1), *([end_run] if "run" in pair else []))
     assert all(whole)
 
-    gc.collect()  # A block that was left by an error may still hold its reservation.
     client.close()
     client.connect()
     client.send(payload_of(3, 8))
@@ -510,6 +509,55 @@ def test_a_reserved_place_is_given_back_by_another_thread(
 
     with client:
         run_together(send, let_go)
+
+
+def test_a_client_goes_from_thread_to_thread(serve: Serve) -> None:
+    """What one thread had of the last message keeps no place in the ring from the next thread.
+
+    Without the GIL, the message that is lent again belongs to the thread that made it; and that
+    thread stays alive here, and does nothing.
+    """
+    payload = payload_of(1, 992)
+    turns, per_turn = 20, 200  # Many times what the ring holds.
+    received = 0
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        for _ in range(turns):
+            peer.read_frame()
+            peer.send(encode_frame(BINARY, payload) * per_turn)
+        peer.answer_close()
+
+    def on_msg(message: hftws.Message) -> None:
+        nonlocal received
+        received += 1
+        assert message.data == payload
+
+    over = threading.Event()
+    threads = []
+    with serve(script) as server:
+        client = server.client(on_msg, ring_size=256 * 1024, max_message_size=16 * 1024)
+        client.connect()
+
+        def take_turn(turn: int, done: threading.Event) -> None:
+            client.send(b"go on")
+            while received < per_turn * (turn + 1):
+                client.poll(SOON)
+            done.set()
+            over.wait(SOON)
+
+        try:
+            for turn in range(turns):
+                done = threading.Event()
+                threads.append(threading.Thread(target=take_turn, args=(turn, done)))
+                threads[-1].start()
+                assert done.wait(SOON), f"turn {turn}: {received} messages"
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(SOON)
+        client.close()
+    assert received == per_turn * turns
 
 
 def test_a_client_ends_in_another_thread(serve_both: Serve) -> None:

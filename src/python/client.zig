@@ -284,8 +284,7 @@ pub const Client = struct {
     inline fn deliver(client: *Client, found: core.ws.Parser.Message) py.Error!void {
         client.turn_messages += 1;
         const on_msg = client.on_msg orelse return;
-        const object = client.spare orelse try newMessage();
-        client.spare = null;
+        const object = try client.messageToLend();
         const message = Message.instance.of(object);
         client.connection.stampDelivery();
         message.lend(found.payload, @backingInt(found.opcode), client);
@@ -297,6 +296,22 @@ pub const Client = struct {
         if (message.isUnused()) client.spare = object else message.keep();
         py.decref(try py.check(result));
         try client.requireUnreserved();
+    }
+
+    /// The spare one, or else a new one.
+    inline fn messageToLend(client: *Client) py.Error!*py.Object {
+        const spare = client.spare orelse return newMessage();
+        client.spare = null;
+        if (py.isOwn(spare)) return spare;
+        dropForeign(spare);
+        return newMessage();
+    }
+
+    /// Made by another thread, without the GIL: the message could not be seen to be unused, and
+    /// would be left, with a pin, to a thread that may not come to free it.
+    fn dropForeign(spare: *py.Object) void {
+        Message.instance.of(spare).dropView();
+        py.decref(spare);
     }
 
     fn newMessage() py.Error!*py.Object {

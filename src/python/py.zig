@@ -289,6 +289,12 @@ pub inline fn decrefOptional(object: ?*Object) void {
     if (object) |found| decref(found);
 }
 
+/// Whether `hasReferences` can tell: without the GIL, only the thread can that made the object.
+pub inline fn isOwn(object: *Object) bool {
+    if (!free_threaded) return true;
+    return @atomicLoad(usize, &object.ob_tid, .monotonic) == currentThread();
+}
+
 /// Whether there are exactly `count` references, all of them the caller's to know about, so that
 /// no other thread has one or can come by one. May say no where it cannot tell.
 pub inline fn hasReferences(object: *Object, count: c.Py_ssize_t) bool {
@@ -296,7 +302,7 @@ pub inline fn hasReferences(object: *Object, count: c.Py_ssize_t) bool {
     // The owning thread counts its references in one field, all others in another (PEP 703). To
     // anybody but the owner, both may change between two looks. Acquire: who gave up a reference
     // has done with the object before.
-    if (@atomicLoad(usize, &object.ob_tid, .monotonic) != currentThread()) return false;
+    if (!isOwn(object)) return false;
     const own: c.Py_ssize_t = @atomicLoad(u32, &object.ob_ref_local, .monotonic);
     const shared = @atomicLoad(c.Py_ssize_t, &object.ob_ref_shared, .acquire);
     return own + (shared >> c._Py_REF_SHARED_SHIFT) == count;
