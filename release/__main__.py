@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.debian import PackageError, Unavailable
+
 from .build import ROOT, build_sdist, build_wheel
-from .debian import Unavailable
 from .headers import Missing
 from .matrix import PLATFORMS, PYTHONS
 
@@ -37,7 +38,7 @@ def main() -> int:
             began = time.monotonic()
             try:
                 path = build_wheel(python, platform, arguments.dist)
-            except (Missing, Unavailable) as error:
+            except (Missing, PackageError, Unavailable) as error:
                 missing.append(f"{python.name} for {platform.name}: {error}")
                 continue
             report(path, time.monotonic() - began)

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from . import debian
+from tests import debian
+
 from .matrix import PYTHONS, Python
 
 PYCONFIG = """\
@@ -67,13 +68,12 @@ def from_debian(python: Python, architecture: str, folder: Path) -> Path:
     """The headers of its version in Debian, with the pyconfig.h of one architecture."""
     unpacked = folder / f"debian-{python.version}-{architecture}"
     include = unpacked / "usr" / "include"
-    if not unpacked.is_dir():
-        assert python.suite is not None
-        suite = debian.Suite(python.suite, architecture, folder / "apt")
-        suite.unpack(f"libpython{python.version}-dev", unpacked)
-        # Debian's pyconfig.h only includes the one of the architecture, by a path below /usr.
-        (configuration,) = include.glob(f"*-linux-gnu/python{python.version}/pyconfig.h")
-        shutil.copy(configuration, include / f"python{python.version}" / "pyconfig.h")
+    assert python.suite is not None
+    package = f"libpython{python.version}-dev"
+    debian.unpack(python.suite, [package], unpacked, architecture=architecture)
+    # Debian's pyconfig.h only includes the one of the architecture, by a path below /usr.
+    (configuration,) = include.glob(f"*-linux-gnu/python{python.version}/pyconfig.h")
+    shutil.copy(configuration, include / f"python{python.version}" / "pyconfig.h")
     return include / f"python{python.version}"
 
 

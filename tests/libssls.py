@@ -1,7 +1,7 @@
 """Other TLS libraries than the machine's own, for tests: played by a fake, or real, from Debian.
 
 :func:`build_fake` compiles a library that forwards to the machine's and plays LibreSSL or OpenSSL
-1.1.1. :func:`debian_package` unpacks a library of another Debian release into ``build/debian``;
+1.1.1. :func:`debian_packages` unpacks a library of another Debian release into ``build/debian``;
 nothing is installed. What cannot be had is a skipped test, with the reason.
 """
 
@@ -14,18 +14,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import debian
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tests" / "fake_libssl"
 CACHE = ROOT / "build" / "debian"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-#: Seconds for a download, or for a compiler that makes itself ready.
+#: Seconds for a compiler that makes itself ready.
 PATIENCE = 120
 
 #: What the fake has to leave to fake.c, by the macro that puts it there.
@@ -131,96 +131,15 @@ def build_fake(directory: Path, play: Play) -> Path:
 # ---- Libraries of other Debian releases. -------------------------------------------------------
 
 
-def run(command: Sequence[str], cwd: Path, **variables: str) -> str:
-    """What it prints. A test that needs it is skipped when it fails."""
-    try:
-        result = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"{command[0]}: {error}")
-    if result.returncode != 0:
-        reason = (result.stderr.strip() or "no reason given").splitlines()[-1]
-        pytest.skip(f"{' '.join(command[:2])}: {reason}")
-    return result.stdout
-
-
 def debian_packages(release: str, packages: Iterable[str]) -> Path:
     """The root folder that holds the files of ``packages``, fetched from the machine's mirror."""
     names = sorted(packages)
     target = CACHE / f"{release}-{'-'.join(names)}"
-    if target.is_dir():
-        return target
-    if shutil.which("apt-get") is None or not KEYRING.is_file():
-        pytest.skip("packages of Debian's can only be fetched on Debian")
-    work = target.with_name(f"{target.name}.{os.getpid()}")
-    configuration = apt_configuration(work, release)
     try:
-        run(["apt-get", "-qq", "update"], work, APT_CONFIG=str(configuration))
-        run(["apt-get", "-qq", "download", *names], work, APT_CONFIG=str(configuration))
-        for file in work.glob("*.deb"):
-            run(["dpkg-deb", "-x", str(file), str(work / "root")], work)
-        (work / "root").rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        debian.unpack(release, names, target)
+    except debian.Unavailable as reason:
+        pytest.skip(str(reason))
     return target
-
-
-def apt_configuration(work: Path, release: str) -> Path:
-    """For apt, of a folder of its own: what is installed here is neither looked at nor changed."""
-    shutil.rmtree(work, ignore_errors=True)
-    for folder in ("sources", "state/lists/partial", "cache/archives/partial"):
-        (work / folder).mkdir(parents=True)
-    (work / "status").touch()
-    (work / "sources" / "debian.sources").write_text(
-        f"Types: deb\nURIs: {mirror()}\nSuites: {release}\nComponents: main\n"
-        f"Signed-By: {KEYRING}\n",
-        encoding="utf-8",
-    )
-    configuration = work / "apt.conf"
-    configuration.write_text(
-        'Dir::Etc::sourcelist "/dev/null";\n'
-        f'Dir::Etc::sourceparts "{work}/sources";\n'
-        'Dir::Etc::preferences "/dev/null";\n'
-        'Dir::Etc::preferencesparts "/dev/null";\n'
-        f'Dir::State "{work}/state";\n'
-        f'Dir::State::status "{work}/status";\n'
-        f'Dir::Cache "{work}/cache";\n'
-        'APT::Sandbox::User "root";\n'
-        'Acquire::Languages "none";\n',
-        encoding="utf-8",
-    )
-    return configuration
-
-
-def mirror() -> str:
-    """Where this machine has its own Debian packages from."""
-    codename = re.search(
-        r"^VERSION_CODENAME=(\w+)$",
-        Path("/etc/os-release").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    targets = run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(RELEASE) $(REPO_URI)",
-            "Created-By: Packages",
-        ],
-        ROOT,
-    )
-    for line in targets.splitlines():
-        release, _, uri = line.partition(" ")
-        if codename is not None and release == codename[1]:
-            return uri
-    pytest.skip("apt is not set up for this release of Debian")
 
 
 def multiarch(root: Path) -> Path:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import tests.arm
-from tests.arm import debian
-from tests.arm.debian import Missing
+from tests.arm.root import include_folder, install_packages, make_root, python_version
+from tests.debian import Unavailable
 
 PROJECT = Path(__file__).parents[2]
 WORK = PROJECT / "build" / "arm"
@@ -50,11 +50,11 @@ TARGET = "aarch64-linux-gnu.2.28"
 def find_qemu() -> str:
     """The emulator, by either of its names."""
     if platform.machine() in ("aarch64", "arm64"):
-        raise Missing("this machine is Arm itself: `make test` is the test")
+        raise Unavailable("this machine is Arm itself: `make test` is the test")
     for name in ("qemu-aarch64", "qemu-aarch64-static"):
         if path := shutil.which(name):
             return path
-    raise Missing("there is no qemu-aarch64 (Debian: qemu-user or qemu-user-static)")
+    raise Unavailable("there is no qemu-aarch64 (Debian: qemu-user or qemu-user-static)")
 
 
 def zig_build(*arguments: str) -> None:
@@ -80,7 +80,7 @@ def build_extension() -> None:
     zig_build(
         "-Doptimize=safe",
         "-Dmodule-file=_core.so",
-        f"-Dpython-include={debian.include_folder(ROOT)}",
+        f"-Dpython-include={include_folder(ROOT, WORK)}",
         "-Din-place=false",
         "--prefix",
         str(PACKAGE / "hftws"),
@@ -93,7 +93,7 @@ def write_python(qemu: str) -> Path:
     It stands in the root, and says that it is `argv[0]`: so Python finds its library from there.
     """
     script = ROOT / "usr/bin/python"
-    interpreter = ROOT / "usr/bin" / f"python{debian.python_version(ROOT)}"
+    interpreter = ROOT / "usr/bin" / f"python{python_version(ROOT)}"
     script.write_text(
         f'#!/bin/sh\nexec "{qemu}" -cpu {CPU} -L "{ROOT}" -0 "$0" "{interpreter}" "$@"\n',
         encoding="utf-8",
@@ -125,8 +125,9 @@ def command_on_arm(qemu: str, words: list[str], page_size: int | None) -> list[s
 def prepare() -> str:
     """Everything there is to have and to build; the emulator's path."""
     qemu = find_qemu()
-    debian.make_root(ROOT, WORK)
-    debian.install_packages(SITE, debian.python_version(ROOT), PROJECT)
+    make_root(ROOT)
+    include_folder(ROOT, WORK)
+    install_packages(SITE, python_version(ROOT), PROJECT)
     return qemu
 
 
@@ -175,7 +176,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         qemu = prepare()
-    except Missing as reason:
+    except Unavailable as reason:
         print(f"arm-test is skipped: {reason}.")
         return 0 if not arguments.command else 1
     if arguments.command:

@@ -4,34 +4,30 @@
     python -m tests.free_threading test      # the extension for it, and the tests
 
 Debian has no package of one, but the sources: the newest that the machine's own mirror still has.
-Nothing of the system is changed: apt gets a configuration, lists and a cache of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.debian import Unavailable, download_source
+
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "free_threading"
 PYTHON = BUILD / "python" / "bin" / "python3"
-#: The newest first; each suite may have an older version than the next.
+#: Debian's packages, the newest first, and the suites that have them.
 SOURCES = ("python3.14", "python3.13")
 SUITES = ("sid", "trixie")
 #: What the interpreter of the tests needs besides pytest.
 PACKAGES = ("ziglang==0.17.1", "pytest>=8", "websockets>=14.2,<18", "tlslite-ng==0.8.2", "wsproto")
 #: Threads, messages, what is kept of them, and how a client ends.
 TESTS = ("threads", "callbacks", "pinning", "send", "close", "messages", "memory", "timestamps")
-
-
-class Unavailable(Exception):
-    """What is needed cannot be had on this machine."""
 
 
 def run(command: Sequence[str], log: str, **options: object) -> None:
@@ -43,51 +39,6 @@ def run(command: Sequence[str], log: str, **options: object) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{text[-4000:]}")
 
 
-def apt_environment() -> dict[str, str]:
-    """For an apt that looks at source packages, and at nothing of the system but its mirror."""
-    mirror = None
-    for file in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("debian*")]:
-        if file.is_file() and mirror is None:
-            mirror = re.search(r"^(?:URIs:|deb) *(?:\[.*\] )?(\S+)", file.read_text(), re.MULTILINE)
-    if mirror is None or shutil.which("apt-get") is None:
-        raise Unavailable("this is no Debian with a mirror")
-    apt = BUILD / "apt"
-    for folder in ("parts", "state/lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "status").touch()
-    (apt / "parts" / "source.sources").write_text(
-        f"Types: deb-src\nURIs: {mirror[1]}\nSuites: {' '.join(SUITES)}\nComponents: main\n"
-        "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-    )
-    (apt / "apt.conf").write_text(
-        f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{apt}/parts";\n'
-        'Dir::Etc::preferences "/dev/null"; Dir::Etc::preferencesparts "/dev/null";\n'
-        f'Dir::State "{apt}/state"; Dir::State::status "{apt}/status";\n'
-        f'Dir::Cache "{apt}/cache"; APT::Sandbox::User "root"; Acquire::Languages "none";\n'
-    )
-    return {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
-
-
-def download() -> Path:
-    """The sources of the newest CPython that can be had. A mirror may list what it has not."""
-    environment = apt_environment()
-    subprocess.run(["apt-get", "-qq", "update"], env=environment, check=True, timeout=300)
-    for package in SOURCES:
-        shown = subprocess.run(
-            ["apt-cache", "showsrc", "--only-source", package],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        for version in reversed(re.findall(r"^Version: (\S+)", shown.stdout, re.MULTILINE)):
-            command = ["apt-get", "-qq", "source", "--download-only", "--tar-only"]
-            result = subprocess.run(
-                [*command, f"{package}={version}"],
-                cwd=BUILD, env=environment, capture_output=True, check=False,
-            )  # fmt: skip
-            if result.returncode == 0:
-                return next(BUILD.glob(f"{package}_{version.split('-')[0]}*.orig.tar.*"))
-    raise Unavailable(f"the mirror has the sources of none of {', '.join(SOURCES)}")
-
-
 def build() -> None:
     """Three minutes on two cores: without the optimisations that would take twenty."""
     if PYTHON.is_file():
@@ -95,7 +46,7 @@ def build() -> None:
     shutil.rmtree(BUILD, ignore_errors=True)
     source = BUILD / "source"
     source.mkdir(parents=True)
-    archive = download()
+    archive = download_source(SOURCES, SUITES, BUILD)
     print(f"building a free-threaded CPython from {archive.name}", flush=True)
     run(["tar", "-xf", str(archive), "-C", str(source), "--strip-components=1"], "unpack")
     configure = ["./configure", f"--prefix={PYTHON.parents[1]}", "--disable-gil"]

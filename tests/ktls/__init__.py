@@ -8,7 +8,6 @@ root. So the rig boots kernels of its own: Debian's user-mode-linux, where Linux
 process, and programs in it run on the CPU as they are. Its root is the host's, read only under a
 layer in memory. So the Python, the extension and the tests in it are those of the checkout.
 
-    debian       packages of any suite from the mirror that the host uses; nothing is installed
     kernel       one suite's kernel, with the modules that kTLS takes
     openssl      the host's Python, with the OpenSSL of another suite
     machine      boots a kernel, runs one command in it, and tells how that went

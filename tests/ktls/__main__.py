@@ -13,10 +13,11 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from tests.debian import PackageError, Unavailable
+
 from . import kernel, matrix, openssl
-from .debian import RigError, Unavailable
 from .initramfs import Task
-from .machine import boot
+from .machine import RigError, boot
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Unavailable as reason:
         print(f"skipped: {reason}")
         return 0
-    except RigError as error:
+    except (PackageError, RigError) as error:
         print(f"The rig failed: {error}", file=sys.stderr)
         return 1
 

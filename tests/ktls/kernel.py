@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .debian import RigError, unpack
+from tests.debian import PackageError, Unavailable, unpack
 
-__all__ = ["SUITES", "Kernel", "provide"]
+__all__ = ["ARCHITECTURE", "SUITES", "Kernel", "check_machine", "provide"]
 
 #: The newest that there is comes last.
 SUITES = ("bookworm", "trixie", "sid")
+
+#: Of user-mode-linux; nearly all its programs are the host's.
+ARCHITECTURE = "amd64"
 
 #: In the order of loading, what they depend on apart. The kernel asks for its ciphers by the names
 #: of algorithms, which nobody in the guest could turn into modules. So all are loaded beforehand.
@@ -57,14 +61,22 @@ class Kernel:
 
 def provide(suite: str, folder: Path) -> Kernel:
     """The suite's kernel; fetched unless it is in the folder already."""
+    check_machine()
     kernel = Kernel(folder / suite)
     if not kernel.folder.is_dir():
         with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=folder) as name:
             packages, new = Path(name, "packages"), Kernel(Path(name, "kernel"))
-            unpack(suite, ("user-mode-linux", "libc6", "busybox-static"), packages)
+            names = ("user-mode-linux", "libc6", "busybox-static")
+            unpack(suite, names, packages, architecture=ARCHITECTURE)
             keep(packages, new)
             new.folder.rename(kernel.folder)  # All of it is there, or nothing.
     return kernel
+
+
+def check_machine() -> None:
+    """Whether the kernels run here."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise Unavailable("the kernels are for Linux on x86_64")
 
 
 def keep(unpacked: Path, kernel: Kernel) -> None:
@@ -85,7 +97,7 @@ def find(folder: Path, name: str) -> Path:
     for path in sorted(folder.rglob(name)):
         if path.is_file():
             return path.resolve()
-    raise RigError(f"the packages of Debian have no {name}")
+    raise PackageError(f"the packages of Debian have no {name}")
 
 
 def with_own_interpreter(program: bytes) -> bytes:
@@ -96,7 +108,7 @@ def with_own_interpreter(program: bytes) -> bytes:
     """
     own = b"./ld-linux-x86-64.so.2".ljust(len(INTERPRETER), b"\0")
     if program.count(INTERPRETER) != 1:
-        raise RigError("linux.uml does not name its loader as expected")
+        raise PackageError("linux.uml does not name its loader as expected")
     return program.replace(INTERPRETER, own)
 
 
@@ -108,6 +120,6 @@ def in_loading_order(tree: Path) -> list[Path]:
         needs[module] = [*reversed(others.split()), module]
     by_name = {Path(module).stem: module for module in needs}
     if missing := [name for name in REQUIRED if name not in by_name]:
-        raise RigError(f"the kernel {tree.name} has no module {', '.join(missing)}")
+        raise PackageError(f"the kernel {tree.name} has no module {', '.join(missing)}")
     ordered = [part for name in MODULES if name in by_name for part in needs[by_name[name]]]
     return [tree / module for module in dict.fromkeys(ordered)]

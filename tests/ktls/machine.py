@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .debian import RigError
 from .initramfs import Task, build
 from .kernel import Kernel
 
-__all__ = ["Result", "boot"]
+__all__ = ["Result", "RigError", "boot"]
 
 MEMORY_MIB = 1536
 
@@ -26,6 +25,10 @@ MEMORY_MIB = 1536
 STOP_TIMEOUT = 5
 
 CONSOLE_LINES = 30
+
+
+class RigError(Exception):
+    """The rig itself does not work, and why. Then tests have failed."""
 
 
 @dataclass(frozen=True)

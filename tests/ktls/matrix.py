@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.debian import PackageError, Unavailable
+
 from . import kernel, openssl
-from .debian import RigError, Unavailable
 from .initramfs import CONTROL, Task
-from .machine import Result, boot
+from .machine import Result, RigError, boot
 
 __all__ = ["environment", "folder", "test"]
 
@@ -123,7 +124,7 @@ def fetched(provide: Any, name: str) -> None:
     """In advance, side by side. What went wrong, each boot that needs it tells."""
     try:
         provide(name, folder())
-    except (RigError, Unavailable) as error:
+    except (PackageError, Unavailable) as error:
         print(f"{name}: {error}", flush=True)
 
 
@@ -133,7 +134,7 @@ def carry_out(plan: Plan, engine: str, timeout_s: float) -> Outcome:
         return attempt(plan, engine, timeout_s)
     except Unavailable as reason:
         return Outcome(plan, skipped=str(reason))
-    except RigError as error:
+    except (PackageError, RigError) as error:
         print(f"{plan.name}: {error}\n{last_lines(plan)}", flush=True)
         return Outcome(plan, failed=str(error).splitlines()[0])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from .debian import unpack
+from tests.debian import unpack
+
+from .kernel import ARCHITECTURE, check_machine
 
 __all__ = ["HOST", "VERSIONS", "provide"]
 
@@ -31,11 +32,9 @@ def provide(version: str, folder: Path) -> list[str]:
     if version == HOST:
         return [sys.executable]
     kept = folder / f"openssl-{version}"
-    if not kept.is_dir():
-        suite, package = VERSIONS[version]
-        with tempfile.TemporaryDirectory(prefix=f"openssl-{version}-", dir=folder) as name:
-            unpack(suite, (package, *COMPANIONS), Path(name, "packages"))
-            Path(name, "packages").rename(kept)
+    suite, package = VERSIONS[version]
+    check_machine()
+    unpack(suite, (package, *COMPANIONS), kept, architecture=ARCHITECTURE)
     libraries = kept / LIBRARIES
     loader = libraries / "ld-linux-x86-64.so.2"
     arguments = ["--library-path", str(libraries), "--argv0", sys.executable, sys.executable]

@@ -36,10 +36,10 @@ from wheel_checks import (
 
 from hftws.exchange import launch
 from hftws.exchange.recording import Recording, TimeUnit, with_time_unit
-from release import debian
 from release.build import SOURCE_DATE_EPOCH, WORK, build_sdist
 from release.headers import PYCONFIG, from_debian, headers, installed, named
 from release.matrix import PLATFORMS, PYTHONS, Python
+from tests import debian
 
 DRIVE = Path(__file__).with_name("drive.py")
 MESSAGES = 3000
@@ -190,12 +190,10 @@ def test_the_code_runs_on_the_oldest_cpu(x86_64_elf_wheel: Wheel) -> None:
 def musl_library() -> Path:
     """Debian's musl 1.2, which is both the C library and the loader; unpacked, not installed."""
     root = WORK / "musl"
-    if not root.is_dir():
-        try:
-            debian.Suite("bookworm", "amd64", WORK / "headers" / "apt").unpack("musl", root)
-        except debian.Unavailable as error:
-            shutil.rmtree(root, ignore_errors=True)
-            pytest.skip(f"there is no musl: {error}")
+    try:
+        debian.unpack("bookworm", ["musl"], root, architecture="amd64")
+    except debian.Unavailable as error:
+        pytest.skip(f"there is no musl: {error}")
     return root / "lib" / "ld-musl-x86_64.so.1"
 
 
@@ -305,12 +303,10 @@ def slim_root(version: str, made: dict[str, Path]) -> Path:
     if version not in made:
         root = WORK / f"root-{ROOTS[version]}"
         shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
+        packages = ["python3", "python3-venv"]
         try:
-            suite = debian.Suite(ROOTS[version], "amd64", WORK / "roots-apt")
-            suite.unpack_with_dependencies(["python3", "python3-venv"], root)
+            debian.unpack(ROOTS[version], packages, root, architecture="amd64", dependencies=True)
         except debian.Unavailable as error:
-            shutil.rmtree(root)
             pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
         for folder in ("tmp", "dev", "root"):
             (root / folder).mkdir(exist_ok=True)

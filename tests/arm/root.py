@@ -1,0 +1,61 @@
+"""Debian's Python for arm64 in a folder of its own, its headers, and what the tests import.
+
+The suite is that of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from release.headers import from_debian
+from release.matrix import Python
+from tests import debian
+
+ARCHITECTURE = "arm64"
+
+#: What the root is made of; apt adds what they depend on. `openssl` is the server of some tests.
+PACKAGES = ("python3", "openssl")
+
+#: A wheel for any of these runs on the libc of Debian 12 and later.
+PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
+
+
+def make_root(root: Path) -> None:
+    """Unpacks Debian's Python into `root`, unless that has been done."""
+    debian.unpack(debian.own_suite(), PACKAGES, root, architecture=ARCHITECTURE, dependencies=True)
+
+
+def python_version(root: Path) -> str:
+    """`3.11` for Debian 12."""
+    return os.readlink(root / "usr/bin/python3").removeprefix("python")
+
+
+def include_folder(root: Path, folder: Path) -> Path:
+    """Where Python.h is; fetched into `folder`, unless that has been done."""
+    python = Python(python_version(root), suite=debian.own_suite())
+    return from_debian(python, ARCHITECTURE, folder)
+
+
+def install_packages(target: Path, version: str, project: Path) -> None:
+    """What the tests import, as wheels for that machine; compiled ones among them."""
+    complete = target / ".complete"
+    if complete.exists():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "--target", str(target), *platforms, "--implementation", "cp",
+        "--python-version", version, "--only-binary", ":all:", "--group", "test",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise debian.Unavailable(
+            f"the wheels of the tests cannot be had for arm64 ({''.join(last)})"
+        )
+    complete.touch()
