@@ -20,12 +20,13 @@ __all__ = ["LIBSYSTEM_IMPORTS", "UNDECLARED_IMPORTS", "Library", "MachOError", "
 LIBSYSTEM = "/usr/lib/libSystem.B.dylib"
 
 _DECLARED = """
-    __error arc4random_buf bind bzero ceil clock_gettime clock_gettime_nsec_np connect dlclose
-    dlopen dlsym fcntl free freeaddrinfo getaddrinfo getenv getpeername getsockname getsockopt
-    if_nametoindex inet_ntop inet_pton kevent kqueue mach_task_self_ mach_timebase_info malloc
-    malloc_size memcpy memmove memset mmap munmap posix_memalign pthread_mach_thread_np
-    pthread_self realloc recv send setsockopt shutdown socket strerror strlen sysctlbyname
-    thread_policy_set
+    __error arc4random_buf bind bzero ceil clock_gettime clock_gettime_nsec_np connect dladdr
+    dlclose dlerror dlopen dlsym fcntl free freeaddrinfo getaddrinfo getenv getpeername
+    getsockname getsockopt if_nametoindex inet_ntop inet_pton kevent kqueue mach_task_self_
+    mach_timebase_info malloc malloc_size memcpy memmove memset memset_pattern16 mmap munmap
+    posix_memalign pthread_mach_thread_np pthread_mutex_destroy pthread_mutex_lock
+    pthread_mutex_unlock pthread_self realloc recv send setsockopt shutdown socket strerror
+    strlen sysctlbyname thread_policy_set
 """
 
 #: What the extension imports of libSystem. All of it is in macOS 12.0 and later: test_macos.py
@@ -34,16 +35,19 @@ LIBSYSTEM_IMPORTS = frozenset(_DECLARED.split())
 
 #: Imports that the headers beside Zig do not declare, and since when libSystem has them:
 #: arithmetic of 128 bits and filling memory, which compilers write (10.6; all of Apple silicon),
-#: the linker's part in lazy binding (10.4), close(2) that is no cancellation point (10.5), and
-#: mach_vm_remap of <mach/mach_vm.h> (10.4).
+#: the linker's part in lazy binding (10.4), close(2) that is no cancellation point (10.5),
+#: mach_vm_remap of <mach/mach_vm.h> (10.4), thread-local variables (10.7), and realpath(3) with a
+#: null result (10.6).
 UNDECLARED_IMPORTS = frozenset(
     {
         "__bzero",
         "__floatuntidf",
         "__udivti3",
+        "_tlv_bootstrap",
         "close$NOCANCEL",
         "dyld_stub_binder",
         "mach_vm_remap",
+        "realpath$DARWIN_EXTSN",
     }
 )
 
