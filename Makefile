@@ -49,7 +49,7 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m hftws demo
 
-test: lint check test-core test-python test-safe test-kqueue types integration-test
+test: lint check test-core test-python test-safe types integration-test
 
 test-core: $(VENV)/.installed
 	$(ZIG) build test --summary all
