@@ -1,5 +1,4 @@
 # One name for each thing that a developer does. CI runs `test` and what .ci/run names besides.
-# `free-threading-test` and `fuzz-smoke`.
 
 PYTHON ?= python3
 VENV = .venv

@@ -2,8 +2,8 @@
 
     python -m bench.threads [--threads 1 2] [--rounds 20]
 
-The messages of a round wait in the kernel when the threads begin: no sender has a part in it. Run it
-with a Python that has the GIL and with one that has none: with the GIL, two threads take turns;
+The messages of a round wait in the kernel when the threads begin: no sender has a part in it. Run
+it with a Python that has the GIL and with one that has none: with the GIL, two threads take turns;
 without it, nothing of hftws stands between them. Needs as many CPUs as threads.
 """
 
