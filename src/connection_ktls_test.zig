@@ -153,21 +153,6 @@ test "connection over ktls: a kernel without the cipher is told by its name" {
     }
 }
 
-test "connection over ktls: new keys in the middle of it all" {
-    var tls: TlsBed = undefined;
-    try tls.init(options, .{ .tickets = 2 });
-    defer tls.deinit();
-    try tls.open();
-    for (0..20) |round| {
-        tls.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
-        try tls.sayFrames(&.{textFrame("tick")});
-        try tls.exchange();
-        try tls.bed.expectSeen(&.{.text("tick")});
-        try tls.bed.connection.send(.text, "order");
-        try tls.expectSent(&.{textFrame("order")});
-    }
-}
-
 test "connection over ktls: new keys that arrive together with data are seen" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});

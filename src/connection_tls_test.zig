@@ -382,17 +382,19 @@ test "connection over tls: what waits for a handshake does not wait for the sock
 }
 
 test "connection over tls: new keys in the middle of it all" {
-    var tls: TlsBed = undefined;
-    try tls.init(websocket_options, .{ .tickets = 2 });
-    defer tls.deinit();
-    try tls.open();
-    for (0..20) |round| {
-        tls.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
-        try tls.sayFrames(&.{textFrame("tick")});
-        try tls.exchange();
-        try tls.bed.expectSeen(&.{.text("tick")});
-        try tls.bed.connection.send(.text, "order");
-        try tls.expectSent(&.{textFrame("order")});
+    for (std.enums.values(ssl.Engine)) |engine| {
+        var tls: TlsBed = undefined;
+        try tls.init(withEngine(engine, websocket_options), .{ .tickets = 2 });
+        defer tls.deinit();
+        try tls.open();
+        for (0..20) |round| {
+            tls.server.updateKeys(if (round % 2 == 0) .requested else .not_requested);
+            try tls.sayFrames(&.{textFrame("tick")});
+            try tls.exchange();
+            try tls.bed.expectSeen(&.{.text("tick")});
+            try tls.bed.connection.send(.text, "order");
+            try tls.expectSent(&.{textFrame("order")});
+        }
     }
 }
 

@@ -71,15 +71,7 @@ fn receiveStamped(
     assert(buffer.len > 0);
     var control: [control_size_max]u8 align(@alignOf(c.cmsghdr)) = undefined;
     var part: c.iovec = .{ .base = buffer.ptr, .len = buffer.len };
-    var message: c.msghdr = .{
-        .name = null,
-        .namelen = 0,
-        .iov = @ptrCast(&part),
-        .iovlen = 1,
-        .control = &control,
-        .controllen = control.len,
-        .flags = 0,
-    };
+    var message = receivable(&part, &control);
     while (true) {
         const size = c.recvmsg(descriptor, &message, 0);
         if (size >= 0) {
@@ -88,6 +80,19 @@ fn receiveStamped(
         }
         try posix.receiveFailed();
     }
+}
+
+/// For recvmsg(2): into one buffer, with room for control messages.
+fn receivable(part: *c.iovec, control: []u8) c.msghdr {
+    return .{
+        .name = null,
+        .namelen = 0,
+        .iov = part[0..1],
+        .iovlen = 1,
+        .control = control.ptr,
+        .controllen = @intCast(control.len),
+        .flags = 0,
+    };
 }
 
 /// The stamp among the control messages of one recvmsg(2) (cmsg(3)).
@@ -181,15 +186,7 @@ pub fn receiveRecord(
     assert(buffer.len > 0);
     var control: TlsControl = undefined;
     var part: c.iovec = .{ .base = buffer.ptr, .len = buffer.len };
-    var message: c.msghdr = .{
-        .name = null,
-        .namelen = 0,
-        .iov = @ptrCast(&part),
-        .iovlen = 1,
-        .control = &control,
-        .controllen = @sizeOf(TlsControl),
-        .flags = 0,
-    };
+    var message = receivable(&part, std.mem.asBytes(&control));
     while (true) {
         const size = c.recvmsg(descriptor, &message, 0);
         if (size >= 0) {
