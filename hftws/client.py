@@ -48,7 +48,9 @@ class Client(_core.Connection):
     """A WebSocket client (RFC 6455) that hands each message to a callback.
 
     Constructing does no I/O; :meth:`connect`, or entering the client as a context manager, does.
-    A client belongs to one thread at a time. There are no locks.
+    A client belongs to one thread at a time: a second one that uses it meanwhile gets
+    ``RuntimeError``. Any thread may ask :attr:`is_open`, :meth:`stats` and :meth:`fileno`, and
+    may keep, read and let go of messages.
 
     :param url: ``ws://`` or ``wss://``.
     :param on_msg: called with each :class:`Message`; without it messages are dropped.
