@@ -432,6 +432,8 @@ def test_clients_that_cannot_be_made_leave_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_reports_leave_nothing_behind(serve_both: Serve) -> None:
+    looks, object_size_min = 600, 24
+
     with connected(serve_both, latency=True) as (client, _peer):
 
         def look() -> None:
@@ -445,7 +447,7 @@ def test_reports_leave_nothing_behind(serve_both: Serve) -> None:
             try:
                 look()
                 before, _ = tracemalloc.get_traced_memory()
-                for _ in range(300):
+                for _ in range(looks):
                     look()
                 gc.collect()
                 after, _ = tracemalloc.get_traced_memory()
@@ -453,8 +455,9 @@ def test_reports_leave_nothing_behind(serve_both: Serve) -> None:
                 tracemalloc.stop()
             return after - before
 
-        # The interpreter's own tables grow now and then; a leak would show every time.
-        assert min(growth() for _ in range(3)) < 2000
+        # The interpreter's own tables grow now and then, and without the GIL some of what is freed
+        # is kept for a while; an object that is lost with each look would be more.
+        assert min(growth() for _ in range(3)) < looks * object_size_min
 
 
 def test_reservations_leave_nothing_behind(serve_both: Serve) -> None:
