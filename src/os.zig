@@ -202,8 +202,9 @@ test {
 
 /// This platform; and on Linux also macOS's memory and clock, over stand-ins for its kernel.
 const test_platforms = switch (builtin.os.tag) {
-    // What the stand-ins map over memory in use gives valgrind page faults of its own to take.
-    .linux => if (builtin.valgrind_support)
+    // What the stand-ins map over memory in use gives valgrind page faults of its own to take, and
+    // qemu-user shows other bytes there.
+    .linux => if (builtin.valgrind_support or @import("test_options").emulated)
         .{linux}
     else
         .{ linux, @import("testing/darwin_on_linux.zig") },

@@ -507,6 +507,7 @@ test "darwin: both copies of a mirrored mapping are shared with what the process
 
 test "darwin: a mapping that fails half-way says why, and leaves nothing behind" {
     if (builtin.os.tag != .linux) return error.SkipZigTest;
+    if (@import("test_options").emulated) return error.SkipZigTest; // Has its own address space.
     const size = 4 * std.heap.pageSize();
     const failures = .{
         .{ kern_no_space, error.OutOfMemory },

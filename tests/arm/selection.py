@@ -21,6 +21,7 @@ LONG = "takes minutes when it is emulated"
 NOT_ON_ARM = {
     "test_bench.py": "starts other clients, which have no wheels for Arm here",
     "test_errnos.py": COMPILES,
+    "test_libssl.py": COMPILES,
     "test_soak.py": LONG,
     "test_leaks.py": MEASURES,
     "test_tidy.py": "is about the sources",
