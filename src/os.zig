@@ -196,6 +196,7 @@ test {
     _ = @import("os/clock.zig");
     _ = posix;
     _ = darwin;
+    inline for (test_platforms) |Platform| assertPlatform(Platform);
     // Also what no test calls has to compile, on either platform.
     testing.refAllDecls(Os);
 }

@@ -19,6 +19,8 @@ pub const AddressList = linux.AddressList;
 pub const KernelStamp = linux.KernelStamp;
 pub const TimestampMode = linux.TimestampMode;
 pub const SocketOptions = linux.SocketOptions;
+pub const TlsDirection = linux.TlsDirection;
+pub const ReceivedRecord = linux.ReceivedRecord;
 pub const Mapping = linux.Mapping;
 pub const MapOptions = linux.MapOptions;
 
@@ -43,6 +45,10 @@ pub const localAddress = linux.localAddress;
 pub const peerAddress = linux.peerAddress;
 pub const random = linux.random;
 
+pub const attachTls = darwin.attachTls;
+pub const setTlsKeys = darwin.setTlsKeys;
+pub const receiveRecord = darwin.receiveRecord;
+pub const sendRecord = darwin.sendRecord;
 pub const cycles = darwin.cycles;
 pub const counterFrequency = darwin.counterFrequency;
 pub const monotonicNs = darwin.monotonicNs;

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from frames import SOON, Inbox, Serve, connected
+from servers import Peer
 
 import hftws
 from hftws import _core
@@ -103,3 +104,16 @@ def test_tuning_is_what_macos_has() -> None:
         hftws.pin_thread(100_000)
     with pytest.raises(NotImplementedError):
         hftws.lock_memory()
+
+
+def test_there_is_no_kernel_tls(serve: Serve) -> None:
+    """And that is told before the server has heard a word of TLS."""
+
+    def script(peer: Peer) -> None:
+        peer.expect_eof()
+
+    with serve(script, tls=False) as server:
+        client = server.client(url=server.url(scheme="wss"), tls="ktls", verify=False)
+        with pytest.raises(hftws.TLSError, match="kernel TLS: there is none"):
+            client.connect()
+        assert not client.is_open
