@@ -15,7 +15,8 @@ export ZIG_DEBUG_CMD = 1
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
-	@echo "make test              every test: core, extension, safe build, lint, types, integration"
+	@echo "make test              core, extension, lint, types, integration"
+	@echo "make test-safe         the tests of the extension again, with every assertion of the core on"
 	@echo "make test-valgrind     core and extension under valgrind's memcheck (minutes; not in make test)"
 	@echo "make test-kqueue       the client on macOS's notifier and memory, without a Mac"
 	@echo "make ktls-test         TLS in the kernel: Debian's kernels 6.1, 6.12 and sid's, two OpenSSLs"
@@ -48,7 +49,7 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m hftws demo
 
-test: lint check test-core test-python test-safe types integration-test
+test: lint check test-core test-python types integration-test
 
 test-core: $(VENV)/.installed
 	$(ZIG) build test --summary all
