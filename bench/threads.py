@@ -52,8 +52,12 @@ class Feed:
     def on_msg(self, message: hftws.Message) -> None:
         self.count += 1
 
-    def drain(self, count: int, start: threading.Barrier) -> None:
-        """Takes in what waits, once all threads are there."""
+    def drain(self, count: int, cpu: int, start: threading.Barrier) -> None:
+        """Takes in what waits, once all threads are there.
+
+        Each on a CPU of its own: for milliseconds, the kernel may leave two on the same one.
+        """
+        hftws.pin_thread(cpu)
         start.wait()
         while self.count < count:
             self.client.poll(1.0)
@@ -69,7 +73,11 @@ def drain_all(feeds: list[Feed], frames: bytes, count: int) -> tuple[float, floa
         feed.count = 0
         feed.server.sendall(frames)
     start = threading.Barrier(len(feeds) + 1)
-    threads = [threading.Thread(target=feed.drain, args=(count, start)) for feed in feeds]
+    cpus = sorted(os.sched_getaffinity(0))
+    threads = [
+        threading.Thread(target=feed.drain, args=(count, cpus[index % len(cpus)], start))
+        for index, feed in enumerate(feeds)
+    ]
     for thread in threads:
         thread.start()
     start.wait()
