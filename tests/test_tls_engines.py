@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trustme
@@ -75,6 +75,9 @@ class Bed:
     listener: Listener
     _servers: dict[tuple[Any, ...], OpensslServer] = field(default_factory=dict)
 
+    #: How a client and a server of it talk.
+    conversation_type: ClassVar[type[Conversation]] = Conversation
+
     @contextlib.contextmanager
     def converse(
         self,
@@ -86,7 +89,7 @@ class Bed:
     ) -> Iterator[Conversation]:
         """A client and a server that have shaken hands and upgraded."""
         client = client or self.client(engine)
-        conversation = Conversation(self.listener, client, stack, **options)
+        conversation = self.conversation_type(self.listener, client, stack, **options)
         try:
             conversation.connect()
             assert client.info()["engine"] == engine

@@ -10,16 +10,14 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pytest
 import trustme
 from servers import PEER_TIMEOUT
 from test_tls_engines import Bed
-from tls_peers import HEADER_SIZE, CollectingClient, Conversation, Stack, record_size
+from tls_peers import HEADER_SIZE, Conversation, record_size
 
 __all__ = [
     "KERNEL",
@@ -107,23 +105,7 @@ class KernelConversation(Conversation):
 class KernelBed(Bed):
     """The servers of test_tls_engines.py, for clients whose records the kernel opens."""
 
-    @contextlib.contextmanager
-    def converse(
-        self,
-        stack: Stack,
-        engine: str,
-        *,
-        client: CollectingClient | None = None,
-        **options: Any,
-    ) -> Iterator[Conversation]:
-        client = client or self.client(engine)
-        conversation = KernelConversation(self.listener, client, stack, **options)
-        try:
-            conversation.connect()
-            assert client.info()["engine"] == engine
-            yield conversation
-        finally:
-            conversation.close()
+    conversation_type = KernelConversation
 
 
 # ---- The network. ------------------------------------------------------------------------------

@@ -62,6 +62,13 @@ needs_rekey = pytest.mark.skipif(not has_rekey, reason="this kernel cannot repla
 needs_no_rekey = pytest.mark.skipif(has_rekey, reason="this kernel can replace keys")
 
 
+def in_pieces(records: bytes, cuts_count: int, rng: random.Random) -> list[bytes]:
+    """Cut at so many places, which may be the same."""
+    cuts = sorted(rng.randrange(len(records) + 1) for _ in range(cuts_count))
+    pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
+    return [records[start:end] for start, end in pairs]
+
+
 # ---- What does no harm. ------------------------------------------------------------------------
 
 
@@ -78,10 +85,7 @@ def test_what_does_no_harm(
         for number in range(20):
             payload = b"%06d" % number
             records = make(stack, payload)
-            cuts = sorted(rng.randrange(len(records) + 1) for _ in range(number % 4))
-            pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
-            parts = [records[start:end] for start, end in pairs]
-            conversation.exchange(*parts, messages=[payload])
+            conversation.exchange(*in_pieces(records, number % 4, rng), messages=[payload])
         conversation.hear(b"all the same")
         assert stack.alerts == []
     stat.expect(TlsTxSw=1, TlsRxSw=1)
@@ -141,10 +145,7 @@ def test_new_keys_are_the_kernels_too(
         for number in range(20):
             payload = b"%06d" % number
             records = make(stack, payload)
-            cuts = sorted(rng.randrange(len(records) + 1) for _ in range(number % 4))
-            pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
-            parts = [records[start:end] for start, end in pairs]
-            conversation.exchange(*parts, messages=[payload])
+            conversation.exchange(*in_pieces(records, number % 4, rng), messages=[payload])
             conversation.hear(b"heard %d" % number)
         assert stack.alerts == []
         assert stack.key_updates == 0
