@@ -618,9 +618,11 @@ class OpensslTls:
         """Whether the server has said so since the last time."""
         return re.compile(pattern, re.DOTALL).search(self.server.said, self.seen) is not None
 
-    def wait_for(self, pattern: bytes) -> None:
-        """Until the server has said so, of this connection."""
-        self.seen = self.server.wait_for(pattern, self.seen).end()
+    def take(self, pattern: bytes) -> bool:
+        """The same; what comes next is looked for behind it."""
+        found = re.compile(pattern, re.DOTALL).search(self.server.said, self.seen)
+        self.seen = self.seen if found is None else found.end()
+        return found is not None
 
     def close(self) -> None:
         self.sock.close()
@@ -802,27 +804,47 @@ class Conversation:
         self.client.poll(0)
         self.collect()
 
-    def relay(self, until: Callable[[], object]) -> None:
-        """Passes on what OpenSSL's server and the client say."""
+    def relay(self, until: Callable[[], object], *, to_client: bool = True) -> None:
+        """Passes on what OpenSSL's server and the client say; or only what the client says."""
         stack = self.stack
         assert isinstance(stack, OpensslTls)
+        sources: list[Any] = [self.sock, stack.server.output, *([stack.sock] * to_client)]
         while not until():
-            sources: list[Any] = [stack.sock, stack.server.output]
             ready, _, _ = select.select(sources, [], [], PEER_TIMEOUT)
-            assert ready, "nobody says anything"
+            assert ready, f"nobody says anything: {stack.server.said[stack.seen :]!r}"
             if stack.sock in ready:
                 self.deliver(stack.sock.recv(65536))
+            if self.sock in ready and not self.collect():
+                sources.remove(self.sock)
             if stack.server.output in ready:
                 stack.server.read()
 
-    def collect(self) -> None:
-        """Gives the server what the client has sent so far."""
+    def wait_for(self, pattern: bytes) -> None:
+        """OpenSSL's server says so, of what the client has said by then."""
+        stack = self.stack
+        assert isinstance(stack, OpensslTls)
+        self.relay(lambda: stack.take(pattern), to_client=False)
+
+    def collect(self) -> bool:
+        """Gives the server what has come from the client; whether more may come.
+
+        On the loopback, too, a busy kernel may hand over later what a client has sent.
+        """
+        data: bytes | None = None
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while data := self.sock.recv(65536):
                 self.stack.feed(data)
         self.sock.settimeout(PEER_TIMEOUT)
         self.plaintext += self.stack.open()
+        return data != b""
+
+    def collect_more(self) -> None:
+        """Waits for what the client says next."""
+        ready, _, _ = select.select([self.sock], [], [], PEER_TIMEOUT)
+        assert ready, "the client said nothing"
+        self.client.poll(0)
+        assert self.collect(), "the client hung up"
 
     def expect(self, *messages: bytes) -> None:
         """These messages, and no others, have been delivered since the last time."""
@@ -846,16 +868,10 @@ class Conversation:
         self.client.send(payload, text=True)
         self.client.poll(0)
         if isinstance(self.stack, OpensslTls):
-            self.collect()
-            self.stack.wait_for(re.escape(payload))  # Masked with zeros.
+            self.wait_for(re.escape(payload))  # Masked with zeros.
             return
-        until = time.monotonic() + PEER_TIMEOUT
         while (frame := take_frame(self.plaintext)) is None:
-            assert time.monotonic() < until, "the server did not hear"
-            ready, _, _ = select.select([self.sock], [], [], PEER_TIMEOUT)
-            assert ready, "the client said nothing"
-            self.client.poll(0)
-            self.collect()
+            self.collect_more()
         assert (frame.opcode, frame.payload) == (TEXT, payload)
         self.plaintext = self.plaintext[frame_size(self.plaintext) :]
 
