@@ -551,10 +551,12 @@ class OpensslTls:
         self.begin = self.seen = len(server.said)
         self.sock = socket.create_connection(server.address, timeout=PEER_TIMEOUT)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._partial = b""
+        #: Records that came behind the client's Finished, and how much of them went to the client.
+        self._behind, self._passed_on = b"", 0
 
     def accept(self, line: Conversation) -> bytes:
         """Passes on what both say, until the request is there."""
+        from_client = b""
         server = self.server
         pattern = re.compile(rb"GET / HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
         while (found := pattern.search(server.said, self.begin)) is None:
@@ -562,11 +564,16 @@ class OpensslTls:
             ready, _, _ = select.select(sources, [], [], PEER_TIMEOUT)
             assert ready, "the handshake does not go on"
             if line.sock in ready:
-                self.sock.sendall(line.receive())
+                data = line.receive()
+                from_client += data
+                self.sock.sendall(data)
             if self.sock in ready:
                 data = self.sock.recv(65536)
                 if not data:
                     raise EOFError("openssl s_server hung up")
+                if any(record[0] == APPLICATION_DATA for record in split_records(from_client)):
+                    self._behind += data
+                    self._passed_on += len(data)
                 line.put(data)
             if server.output in ready:
                 server.read()
@@ -578,12 +585,11 @@ class OpensslTls:
         return b"Reused session-id" in self.server.said[self.begin :]
 
     def outgoing(self) -> bytes:
-        """Tickets that have not gone out yet; their number is not known here."""
-        self.sock.setblocking(False)
-        data = b""
-        with contextlib.suppress(BlockingIOError):
-            data = self.sock.recv(65536)
-        self.sock.settimeout(PEER_TIMEOUT)
+        """What has not gone out yet of the tickets behind the handshake (TLS 1.3 only)."""
+        handshake, _, then = self.server.said[self.begin : self.seen].rpartition(b" finished\n")
+        assert handshake
+        tickets = self.read_records(then.count(b"write session ticket\n"))
+        data, self._passed_on = tickets[self._passed_on :], 0
         return data
 
     def seal(self, plaintext: bytes, *, records: int = 1) -> bytes:
@@ -597,14 +603,14 @@ class OpensslTls:
 
     def read_records(self, count: int) -> bytes:
         """So many whole records."""
-        data, end = self._partial, 0
+        data, end = self._behind, 0
         for _ in range(count):
             while len(data) < end + HEADER_SIZE or len(data) < end + record_size(data[end:]):
                 more = self.sock.recv(65536)
                 assert more, "openssl s_server hung up"
                 data += more
             end += record_size(data[end:])
-        self._partial = data[end:]
+        self._behind = data[end:]
         return data[:end]
 
     def feed(self, ciphertext: bytes) -> None:
@@ -808,12 +814,16 @@ class Conversation:
         """Passes on what OpenSSL's server and the client say; or only what the client says."""
         stack = self.stack
         assert isinstance(stack, OpensslTls)
-        sources: list[Any] = [self.sock, stack.server.output, *([stack.sock] * to_client)]
+        sources: list[Any] = [self.sock, stack.server.output]
+        if to_client:
+            sources += [stack.sock, self.client]
         while not until():
             ready, _, _ = select.select(sources, [], [], PEER_TIMEOUT)
             assert ready, f"nobody says anything: {stack.server.said[stack.seen :]!r}"
             if stack.sock in ready:
-                self.deliver(stack.sock.recv(65536))
+                self.sock.sendall(stack.sock.recv(65536))
+            if self.client in ready:
+                self.client.poll(0)
             if self.sock in ready and not self.collect():
                 sources.remove(self.sock)
             if stack.server.output in ready:
@@ -840,9 +850,10 @@ class Conversation:
         return data != b""
 
     def collect_more(self) -> None:
-        """Waits for what the client says next."""
-        ready, _, _ = select.select([self.sock], [], [], PEER_TIMEOUT)
-        assert ready, "the client said nothing"
+        """Waits for what the client says next; or until it can say more, and does."""
+        waiting = [self.client] if self.client.wants_write else []
+        ready = select.select([self.sock], waiting, [], PEER_TIMEOUT)
+        assert any(ready), "the client says nothing"
         self.client.poll(0)
         assert self.collect(), "the client hung up"
 
