@@ -98,7 +98,7 @@ class KernelConversation(Conversation):
     """The kernel tells the client of whole records only: a part of one does not wake it."""
 
     def turn(self) -> None:
-        self.client.poll(0)  # On the loopback, what was sent is there.
+        self.client.poll(0)  # What is still on its way, expect() waits for.
         self.collect()
 
 
