@@ -226,7 +226,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 return connection.acceptRead(read);
             }
             if (connection.records == .kernel and connection.tls.?.kernel_failed) {
-                return connection.failTls();
+                return connection.endOfRecords();
             }
             if (connection.socket_drained or connection.read_budget == 0) return false;
             if (connection.peer_ended) return false;
@@ -335,7 +335,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 // the first byte of each record, whatever came before.
                 error.KeysExpired => {
                     tls.refuseKernel(.handshake_in_parts);
-                    return connection.failTls();
+                    return connection.endOfRecords();
                 },
                 else => |cause| return connection.endOfStream(.{ .receive = cause }),
             };
@@ -402,10 +402,12 @@ pub fn ConnectionType(comptime Os: type) type {
             }
         }
 
-        /// TLS has failed; `tls` knows why.
+        /// TLS has failed; `tls` knows why. Nobody asks once the peer has said CLOSE, or has failed
+        /// before: then the connection only waits for its end.
         fn endOfRecords(connection: *Connection) NextError!bool {
-            if (!connection.close_received) return connection.failTls();
-            connection.peer_ended = true; // Whatever this was, all had been said before.
+            const is_over = connection.close_received or connection.failure != null;
+            if (!is_over) return connection.failTls();
+            connection.peer_ended = true;
             return false;
         }
 

@@ -256,6 +256,21 @@ test "connection over tls: after the peer's close frame, nothing that it does is
     }
 }
 
+test "connection over tls: the first failure is the one that is told" {
+    for (variants) |variant| {
+        var tls: TlsBed = undefined;
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
+        defer tls.deinit();
+        try tls.open();
+        try tls.sayFrames(&.{ textFrame("last"), .{ .opcode = 3 } });
+        kernel.feed("\x17\x03\x03\x00\x20 and this was never a record at all.");
+        kernel.then(.{ .fails = error.ConnectionReset });
+        try tls.bed.drive();
+        try tls.bed.expectSeen(&.{.text("last")});
+        try tls.bed.expectFailure(.{ .protocol = .{ .cause = error.ReservedOpcode, .code = 1002 } });
+    }
+}
+
 test "connection over tls: started again, with a session of its own" {
     var tls: TlsBed = undefined;
     try tls.init(websocket_options, .{ .tickets = 2 });
