@@ -66,6 +66,14 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def client_files(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Options of a client that has a certificate."""
+    file = tmp_path_factory.mktemp("client") / "client.pem"
+    ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(file)
+    return {"cert_file": file}
+
+
+@pytest.fixture(scope="session")
 def tls_context(ca: trustme.CA) -> ssl.SSLContext:
     """TLS for a server on the loopback, whichever way it is named."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -251,16 +251,6 @@ def counted_context(request: pytest.FixtureRequest, ca: trustme.CA) -> ssl.SSLCo
 COUNTING = (Step(Record(1_000_000), Fault.DELAY),)
 
 
-def count_records(proxy: FaultProxy, **options: Any) -> tuple[list[int], list[int]]:
-    """The sizes of all records of a connection to which nothing happens, either way."""
-    outcome = live(proxy, "wss", **options)
-    expect_end(outcome, Fault.DELAY, len(FRAMES))
-    to_client, to_server = (
-        [end - start for start, end in itertools.pairwise(starts)] for starts in proxy.records
-    )
-    return to_client, to_server
-
-
 class Plans:
     """The plan of the next connection, set by the test."""
 
@@ -271,87 +261,86 @@ class Plans:
         return self.next
 
 
-@pytest.mark.parametrize("engine", ["direct", "openssl"])
-@pytest.mark.parametrize("fault", ENDS, ids=lambda fault: fault.value)
-def test_an_end_at_every_record(
+class Counted:
+    """Connections over TLS through a proxy, one like the other, record by record."""
+
+    def __init__(self, proxy: FaultProxy, plans: Plans, **options: Any) -> None:
+        self.proxy, self.plans, self.options = proxy, plans, options
+        expect_end(self.live(), Fault.DELAY, len(FRAMES))
+        #: The sizes of all records of a connection to which nothing happens.
+        self.to_client, self.to_server = (
+            [end - start for start, end in itertools.pairwise(starts)] for starts in proxy.records
+        )
+        #: The server's records until it has the request: all but response, frames, close_notify.
+        self.handshake_count = len(self.to_client) - 1 - len(FRAMES) - 1
+
+    def live(self, **options: Any) -> Outcome:
+        """One connection, as it is planned now."""
+        return live(self.proxy, "wss", **self.options, **options)
+
+
+@pytest.fixture(params=["direct", "openssl"])
+def counted(
+    request: pytest.FixtureRequest,
     serve: Serve,
     counted_context: ssl.SSLContext,
     ca_file: Path,
-    engine: str,
-    fault: Fault,
-) -> None:
-    """Before each record of the server's, in its header, in its middle, before its last byte."""
-    options = {"ca_file": ca_file, "tls": engine}
+) -> Iterator[Counted]:
     plans = Plans()
     with serve(say_frames, tls_context=counted_context) as server:
         with FaultProxy(server.port, plans) as proxy:
-            sizes, _ = count_records(proxy, **options)
-            handshake_count = len(sizes) - 1 - len(FRAMES) - 1  # The response; close_notify.
-            assert handshake_count >= 4
-            for index, size in enumerate(sizes):
-                for offset in {0, 3, size // 2, -1}:
-                    plans.next = Plan(to_client=(Step(Record(index, offset), fault),))
-                    outcome = live(proxy, "wss", **options)
-                    if index < handshake_count:
-                        if index == offset == 0 and type(outcome.error) is hftws.ConnectError:
-                            continue
-                        expect_never_open(outcome, fault, SECURING)
-                    elif index == handshake_count:
-                        expect_never_open(outcome, fault, REQUESTING)
-                    else:
-                        expect_end(outcome, fault, index - handshake_count - 1)
+            yield Counted(proxy, plans, ca_file=ca_file, tls=request.param)
 
 
-@pytest.mark.parametrize("engine", ["direct", "openssl"])
+@pytest.mark.parametrize("fault", ENDS, ids=lambda fault: fault.value)
+def test_an_end_at_every_record(counted: Counted, fault: Fault) -> None:
+    """Before each record of the server's, in its header, in its middle, before its last byte."""
+    assert counted.handshake_count >= 4
+    for index, size in enumerate(counted.to_client):
+        for offset in {0, 3, size // 2, -1}:
+            counted.plans.next = Plan(to_client=(Step(Record(index, offset), fault),))
+            outcome = counted.live()
+            if index < counted.handshake_count:
+                if index == offset == 0 and type(outcome.error) is hftws.ConnectError:
+                    continue
+                expect_never_open(outcome, fault, SECURING)
+            elif index == counted.handshake_count:
+                expect_never_open(outcome, fault, REQUESTING)
+            else:
+                expect_end(outcome, fault, index - counted.handshake_count - 1)
+
+
 @pytest.mark.parametrize("fault", ENDS, ids=lambda fault: fault.value)
 def test_an_end_at_every_record_of_the_client(
-    serve: Serve,
-    counted_context: ssl.SSLContext,
-    ca_file: Path,
-    engine: str,
-    fault: Fault,
+    counted: Counted, counted_context: ssl.SSLContext, fault: Fault
 ) -> None:
     """The server does not hear all of the handshake or of the request."""
-    options = {"ca_file": ca_file, "tls": engine}
-    plans = Plans()
-    with serve(say_frames, tls_context=counted_context) as server:
-        with FaultProxy(server.port, plans) as proxy:
-            _, sizes = count_records(proxy, **options)
-            tls_1_3 = counted_context.minimum_version == ssl.TLSVersion.TLSv1_3
-            # ClientHello; ClientKeyExchange in TLS 1.2; ChangeCipherSpec and Finished; request.
-            request_index = 3 if tls_1_3 else 4
-            # The last Finished of TLS 1.3 is the client's: it need not wait for anything after it.
-            securing_until = 1 if tls_1_3 else request_index
-            for index, size in enumerate(sizes[: request_index + 1]):
-                # Not at 0: that would be before the server has answered the record before.
-                for offset in {3, size // 2, -1} if size > 6 else {3}:
-                    plans.next = Plan(to_server=(Step(Record(index, offset), fault),))
-                    outcome = live(proxy, "wss", **options)
-                    if fault is Fault.HALF_CLOSE:  # The server goes on, and may say why not.
-                        assert type(outcome.error) in (hftws.TLSError, hftws.HandshakeError)
-                        continue
-                    stage = SECURING if index < securing_until else REQUESTING
-                    expect_never_open(outcome, fault, stage)
+    tls_1_3 = counted_context.minimum_version == ssl.TLSVersion.TLSv1_3
+    # ClientHello; ClientKeyExchange in TLS 1.2; ChangeCipherSpec and Finished; request.
+    request_index = 3 if tls_1_3 else 4
+    # The last Finished of TLS 1.3 is the client's: it need not wait for anything after it.
+    securing_until = 1 if tls_1_3 else request_index
+    for index, size in enumerate(counted.to_server[: request_index + 1]):
+        # Not at 0: that would be before the server has answered the record before.
+        for offset in {3, size // 2, -1} if size > 6 else {3}:
+            counted.plans.next = Plan(to_server=(Step(Record(index, offset), fault),))
+            outcome = counted.live()
+            if fault is Fault.HALF_CLOSE:  # The server goes on, and may say why not.
+                assert type(outcome.error) in (hftws.TLSError, hftws.HandshakeError)
+                continue
+            stage = SECURING if index < securing_until else REQUESTING
+            expect_never_open(outcome, fault, stage)
 
 
-@pytest.mark.parametrize("engine", ["direct", "openssl"])
-def test_a_stall_in_the_tls_handshake_times_out(
-    serve: Serve, counted_context: ssl.SSLContext, ca_file: Path, engine: str
-) -> None:
-    options = {"ca_file": ca_file, "tls": engine}
-    plans = Plans()
-    with serve(say_frames, tls_context=counted_context) as server:
-        with FaultProxy(server.port, plans) as proxy:
-            sizes, _ = count_records(proxy, **options)
-            handshake_count = len(sizes) - 1 - len(FRAMES) - 1
-            for index in range(handshake_count + 1):
-                plans.next = Plan(to_client=(Step(Record(index, 3), Fault.STALL),))
-                stage = SECURING if index < handshake_count else REQUESTING
-                timeout = 0.1 if stage == SECURING else 1.0  # The handshake has to be through.
-                outcome = live(proxy, "wss", connect_timeout=timeout, **options)
-                assert type(outcome.error) is hftws.ConnectTimeout
-                assert str(outcome.error) == f"timed out: {stage} 127.0.0.1"
-                proxy.go_on()
+def test_a_stall_in_the_tls_handshake_times_out(counted: Counted) -> None:
+    for index in range(counted.handshake_count + 1):
+        counted.plans.next = Plan(to_client=(Step(Record(index, 3), Fault.STALL),))
+        stage = SECURING if index < counted.handshake_count else REQUESTING
+        timeout = 0.1 if stage == SECURING else 1.0  # The handshake has to be through.
+        outcome = counted.live(connect_timeout=timeout)
+        assert type(outcome.error) is hftws.ConnectTimeout
+        assert str(outcome.error) == f"timed out: {stage} 127.0.0.1"
+        counted.proxy.go_on()
 
 
 # ---- In our own goodbye, and in what we send. --------------------------------------------------

@@ -1194,13 +1194,6 @@ def test_a_finished_in_pieces(bed: Bed, engine: str, suite: Suite, size: int) ->
         conversation.hear(b"and you")
 
 
-@pytest.fixture(scope="module")
-def client_files(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    file = tmp_path_factory.mktemp("client") / "client.pem"
-    ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(file)
-    return {"cert_file": file}
-
-
 @pytest.mark.parametrize("first", BETWEEN)
 @pytest.mark.parametrize("second", BETWEEN)
 def test_whatever_comes_before_the_response(bed: Bed, first: str, second: str) -> None:

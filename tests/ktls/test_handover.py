@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from test_tls_engines import (
     BETWEEN,
     PYTHON_SUITES,
@@ -122,13 +121,6 @@ def test_a_finished_in_pieces(bed: KernelBed, engine: str, suite: Suite, size: i
     with bed.converse(stack, engine) as conversation:
         conversation.exchange(stack.record(23, text(b"hello")), messages=[b"hello"])
         conversation.hear(b"and you")
-
-
-@pytest.fixture(scope="module")
-def client_files(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    file = tmp_path_factory.mktemp("client") / "client.pem"
-    ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(file)
-    return {"cert_file": file}
 
 
 @pytest.mark.parametrize("seed", range(24))
