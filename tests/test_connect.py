@@ -415,11 +415,12 @@ def test_the_deadline_ends_with_the_upgrade(serve: Serve) -> None:
 @pytest.mark.parametrize("driver", ["poll", "run"])
 def test_waiting_takes_no_cpu(serve_both: Serve, driver: str) -> None:
     """Neither for the peer to speak, nor for it to read what is queued."""
-    over = threading.Event()
+    queued, over = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
         if driver == "run":
+            peer.wait(queued)
             peer.server.stopping.wait(SHORT)
             peer.close()
         peer.wait(over)
@@ -429,6 +430,7 @@ def test_waiting_takes_no_cpu(serve_both: Serve, driver: str) -> None:
         client.connect()
         client.send(b"a" * 7_000_000)
         assert client.wants_write
+        queued.set()
         if driver == "poll":
             with takes(SHORT, 2):
                 assert client.poll(SHORT) == 0
