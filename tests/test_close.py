@@ -175,9 +175,9 @@ def test_a_server_that_ends_right_after_its_close_frame(serve_both: Serve, how: 
             peer.recv_all()
 
     with serve_both(script) as server:
-        client = server.client()
+        client = server.client(close_timeout=4.0)
         client.connect()
-        with takes(0, 0.9), pytest.raises(hftws.ConnectionClosed) as caught:
+        with takes(0, 2), pytest.raises(hftws.ConnectionClosed) as caught:
             client.run()
         assert (caught.value.code, caught.value.reason) == (4000, "enough")
 
@@ -227,9 +227,9 @@ def test_close_says_code_and_reason(serve_both: Serve, code: int, reason: str) -
 
     calls = Calls()
     with serve_both(script) as server:
-        client = server.client(**calls.options())
+        client = server.client(close_timeout=4.0, **calls.options())
         client.connect()
-        with takes(0, 0.9):
+        with takes(0, 2):
             client.close(code, reason)
         assert not client.is_open
         assert (client.close_code, client.close_reason) == (code, reason)
@@ -433,7 +433,7 @@ def test_a_close_timeout_of_zero_does_not_wait(serve_both: Serve) -> None:
     with serve_both(script) as server:
         client = server.client(close_timeout=0)
         client.connect()
-        with takes(0, 0.5):
+        with takes(0, 0.9):
             client.close()
         assert client.close_code == 1006
 
@@ -448,12 +448,12 @@ def test_close_of_a_connection_that_has_died_meanwhile(serve_both: Serve) -> Non
 
     calls = Calls()
     with serve_both(script) as server:
-        client = server.client(**calls.options())
+        client = server.client(close_timeout=4.0, **calls.options())
         client.connect()
         client.send("ready")
         while server.accepted and server._peer is not None:
             os.sched_yield()
-        with takes(0, 0.9):
+        with takes(0, 2):
             client.close()
         assert client.close_code == 1006
     assert len(calls) == 2
@@ -617,13 +617,13 @@ def test_close_in_on_msg(serve_both: Serve, driver: str) -> None:
 
     def on_msg(msg: hftws.Message) -> None:
         calls.append(bytes(msg))
-        with takes(0, 0.2):
+        with takes(0, 2):
             client.close(1000, "had enough")
         client.close(4000, "too late")
         assert not client.is_open
 
     with serve_both(script) as server:
-        client = server.client(**{**calls.options(), "on_msg": on_msg})
+        client = server.client(**{**calls.options(), "on_msg": on_msg, "close_timeout": 4.0})
         client.connect()
         if driver == "run":
             client.run()

@@ -412,7 +412,7 @@ def test_a_body_that_never_stops_ends_with_the_timeout(serve: Serve) -> None:
 
     with serve(script) as server:
         for _ in range(5):  # Whether there is always something depends on who is faster.
-            with takes(0.1, 1, busy=True), pytest.raises(hftws.ConnectTimeout):
+            with takes(0.1, 3, busy=True), pytest.raises(hftws.ConnectTimeout):
                 get(server, timeout=0.15, max_body_size=2**40)
 
 
