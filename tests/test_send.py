@@ -754,6 +754,7 @@ def test_reserved_frame_is_sent_at_the_end_of_the_block(
         with client.reserve(size, text=as_text) as view:
             assert (len(view), view.readonly, view.format) == (size, False, "B")
             view[:] = payload
+        poll_until(client, lambda: not client.wants_write)
         assert peer.expect_frame(TEXT).payload == b"before"
         assert peer.expect_frame(TEXT if as_text else BINARY).payload == payload
         with pytest.raises(ValueError, match="released"):
