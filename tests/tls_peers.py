@@ -821,7 +821,10 @@ class Conversation:
             ready, _, _ = select.select(sources, [], [], PEER_TIMEOUT)
             assert ready, f"nobody says anything: {stack.server.said[stack.seen :]!r}"
             if stack.sock in ready:
-                self.sock.sendall(stack.sock.recv(65536))
+                data = stack.sock.recv(65536)
+                self.sock.sendall(data)
+                if not data:
+                    sources.remove(stack.sock)
             if self.client in ready:
                 self.client.poll(0)
             if self.sock in ready and not self.collect():
