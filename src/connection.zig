@@ -862,11 +862,11 @@ pub fn ConnectionType(comptime Os: type) type {
         pub fn wait(connection: *Connection, timeout_ns: ?u64) NextError!types.Wake {
             connection.read_budget = constants.reads_per_turn_max;
             if (connection.state == .closed) return .ready;
+            connection.clock.refine();
             const limit_ns = connection.untilDeadline(timeout_ns);
             if (connection.options.busy_poll and connection.state != .connecting) {
                 return connection.spin(limit_ns);
             }
-            connection.clock.refine();
             const connecting = connection.state == .connecting;
             const place = if (connecting) connection.dialer.socket else connection.socket;
             const socket = place orelse return .ready; // `next` has not begun yet.

@@ -57,17 +57,18 @@ pub fn ClockType(comptime Os: type) type {
             };
         }
 
-        /// Waits until the anchors lie far enough apart, and fits. Spins for 10 ms at most, the
-        /// first time; returns at once later. Off the hot path.
+        /// Waits until the anchors lie far enough apart, and fits. Spins for 11 ms at most the first
+        /// time, for 12 if the machine has slept since `init`; returns at once later. Off the hot
+        /// path.
         pub fn calibrate(clock: *Clock) void {
             if (clock.multiplier != 0) return clock.refine();
-            const deadline = clock.first.ns + base_line_ns_min;
-            for (0..spins_max) |_| {
-                if (monotonic() >= deadline) break;
+            for (0..2) |_| { // The first anchor may be of no use: a sleep came in between.
+                spinUntil(clock.first.ns + base_line_ns_min);
+                clock.refit();
+                if (clock.multiplier != 0) return;
             }
-            clock.refit();
-            // A clock that stands still, as a scripted one may: a cycle is a nanosecond.
-            if (clock.multiplier == 0) clock.multiplier = 1 << multiplier_shift;
+            // A clock that stands still: a cycle is a nanosecond.
+            clock.multiplier = 1 << multiplier_shift;
         }
 
         /// Moves the later anchor to now. Nothing but a look at the counter when that has been done
@@ -91,13 +92,13 @@ pub fn ClockType(comptime Os: type) type {
             const base_line_ns = now.ns - clock.first.ns;
             const base_line_cycles = now.cycles - clock.first.cycles;
             if (base_line_ns < base_line_ns_min or base_line_cycles == 0) return;
-            if (clock.settled and clock.strayed(now)) {
+            const measured = ratio(@intCast(base_line_ns), base_line_cycles);
+            if (if (clock.settled) clock.strayed(now) else isRefuted(measured, now)) {
                 clock.restart(now, realtime);
                 return;
             }
             clock.last = now;
             clock.realtime = realtime;
-            const measured = ratio(@intCast(base_line_ns), base_line_cycles);
             clock.multiplier, clock.source = choose(measured, Os.counterFrequency());
             clock.settled = true;
             clock.invariants();
@@ -110,6 +111,27 @@ pub fn ClockType(comptime Os: type) type {
             const recent_cycles = now.cycles - clock.last.cycles;
             if (recent_ns <= 0 or recent_cycles == 0) return true;
             return jumped(clock.multiplier, ratio(@intCast(recent_ns), recent_cycles));
+        }
+
+        /// Whether the next millisecond shows another ratio. Nothing else tells whether the machine
+        /// has slept since the first anchor, when there is no ratio yet that can be trusted.
+        fn isRefuted(measured: u64, now: Anchor) bool {
+            spinUntil(now.ns + proof_ns);
+            const later = take(monotonic);
+            if (later.cycles < now.cycles) return true;
+            if (later.ns - now.ns < proof_ns or later.cycles == now.cycles) return false;
+            return jumped(measured, ratio(@intCast(later.ns - now.ns), later.cycles - now.cycles));
+        }
+
+        /// Or until the clock is seen to stand still, as a scripted one may.
+        fn spinUntil(deadline: i64) void {
+            var before = monotonic();
+            var still_reads: u32 = 0;
+            while (before < deadline and still_reads < still_reads_max) {
+                const now = monotonic();
+                still_reads = if (now == before) still_reads + 1 else 0;
+                before = now;
+            }
         }
 
         /// Keeps the ratio until there is a better one, and trusts it no more.
@@ -210,12 +232,15 @@ const multiplier_shift = 48;
 /// Anchors that are 100 ns wide give the ratio to 1e-5.
 const base_line_ns_min = 10 * std.time.ns_per_ms;
 
+/// What a new ratio is held against: to 1e-4, with a counter of 24 MHz, too.
+const proof_ns = std.time.ns_per_ms;
+
 const refit_interval_ns = 100 * std.time.ns_per_ms;
 
 const brackets = 8;
 
-/// The bound of `calibrate` with a clock that stands still; a real one needs a sixth of that.
-const spins_max = 4_000_000;
+/// No clock has the same time for so many reads: half a millisecond of them.
+const still_reads_max = 20_000;
 
 const testing = std.testing;
 
@@ -227,6 +252,8 @@ const ScriptedOs = struct {
     var frequency: ?u64 = null;
     /// What the next reads of the monotonic clock cost, in cycles.
     var costs: []const u64 = &.{};
+    /// Time that passes with every read of the monotonic clock, at three cycles a nanosecond.
+    var read_ns: u64 = 0;
 
     pub fn cycles() u64 {
         return counter;
@@ -239,6 +266,7 @@ const ScriptedOs = struct {
             counter += costs[0];
             costs = costs[1..];
         }
+        pass(read_ns, 3);
         return monotonic_ns;
     }
     pub fn realtimeNs() i64 {
@@ -249,6 +277,12 @@ const ScriptedOs = struct {
         monotonic_ns = 5_000;
         realtime_ns = 1_700_000_000_000_000_000;
         frequency = null;
+        read_ns = 0;
+    }
+    /// Sleeps: the counter goes on, the monotonic clock does not.
+    fn sleep(ns: u64) void {
+        counter += ns * 3;
+        realtime_ns += @intCast(ns);
     }
     /// Lets a tenth of a second pass, or nearly: the counter has a frequency, and is off by so many
     /// ticks.
@@ -429,8 +463,7 @@ test "clock: a sleep is seen that is short beside the base line, and of which no
     }
     const ratio_before = clock.multiplier;
     for ([_]u64{ 0, std.time.ns_per_s }) |awake_ns| {
-        // The counter goes on in a machine that sleeps, its monotonic clock does not.
-        ScriptedOs.counter += 180 * 3 * std.time.ns_per_s;
+        ScriptedOs.sleep(180 * std.time.ns_per_s);
         ScriptedOs.pass(awake_ns, 3);
         clock.refine();
         try testing.expectEqual(ScriptedOs.counter, clock.first.cycles);
@@ -440,6 +473,38 @@ test "clock: a sleep is seen that is short beside the base line, and of which no
         clock.refine();
         try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
     }
+}
+
+test "clock: a sleep before the first fit, or between two, is in none of them" {
+    ScriptedOs.reset();
+    ScriptedOs.read_ns = 100;
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.pass(10 * std.time.ns_per_s, 3);
+    ScriptedOs.sleep(8 * 3600 * std.time.ns_per_s);
+    clock.calibrate();
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
+
+    ScriptedOs.sleep(std.time.ns_per_s);
+    clock.refine();
+    try testing.expect(!clock.settled);
+    ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
+    ScriptedOs.sleep(8 * 3600 * std.time.ns_per_s);
+    clock.refine();
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
+    ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
+    clock.refine();
+    try testing.expect(clock.settled);
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
+}
+
+test "clock: a counter that goes back before the first fit" {
+    ScriptedOs.reset();
+    ScriptedOs.read_ns = 100;
+    var clock: ClockType(ScriptedOs) = .init();
+    ScriptedOs.pass(std.time.ns_per_s, 3);
+    ScriptedOs.counter = 7;
+    clock.calibrate();
+    try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
 }
 
 test "clock: readings of the counter and times convert both ways around the anchor" {
