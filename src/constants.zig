@@ -90,6 +90,10 @@ pub const interim_responses_max = 8;
 /// RFC 6455, section 5.5.1: a control payload less the code.
 pub const close_reason_size_max = control_payload_size_max - 2;
 
+/// How long a peer may leave keep-alive probes, or data, unanswered: longer than a route takes to
+/// come back, shorter than the pings of any exchange that sends some.
+pub const peer_timeout_s = 30;
+
 /// Longest sleep of the binding between two looks for signals.
 pub const wait_max_ns = 250_000_000;
 

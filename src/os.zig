@@ -91,6 +91,8 @@ pub const Interface = struct {
     shutdownSend: fn (descriptor: Descriptor) void,
     close: fn (descriptor: Descriptor) void,
     setNoDelay: fn (descriptor: Descriptor) OptionError!void,
+    /// From now on, a peer that answers nothing for so long has the connection fail: `TimedOut`.
+    setPeerTimeout: fn (descriptor: Descriptor, timeout_s: u32) OptionError!void,
     setQuickAck: fn (descriptor: Descriptor) OptionError!void,
     setBusyPoll: fn (descriptor: Descriptor, microseconds: u32) OptionError!void,
     setReceiveBufferSize: fn (descriptor: Descriptor, size: u32) OptionError!void,
@@ -399,11 +401,14 @@ test "os: options are what was set" {
     defer pair.deinit();
     const before = Os.socketOptions(pair.client);
     try testing.expect(!before.no_delay);
+    try testing.expectEqual(null, before.peer_timeout_s);
     try Os.setNoDelay(pair.client);
+    try Os.setPeerTimeout(pair.client, 42);
     try Os.setReceiveBufferSize(pair.client, 32 * 1024);
     try Os.setSendBufferSize(pair.client, 48 * 1024);
     const after = Os.socketOptions(pair.client);
     try testing.expect(after.no_delay);
+    try testing.expectEqual(42, after.peer_timeout_s);
     try testing.expect(after.receive_buffer_size >= 32 * 1024);
     try testing.expect(after.send_buffer_size >= 48 * 1024);
     try testing.expect(after.receive_buffer_size != before.receive_buffer_size);

@@ -2,12 +2,14 @@
 //!
 //! Design: thin. Options are set before the connect, so that the handshake already has them (the
 //! receive buffer bounds the window that is announced in the SYN). An option that cannot be had is
-//! an error, not a silent slow path. TCP_NODELAY is always on. Waiting is the notifier's job, time
-//! the caller's.
+//! an error, not a silent slow path. TCP_NODELAY is always on, and so are keep-alive probes, with
+//! which the kernel notices that a silent peer is gone. Waiting is the notifier's job, time the
+//! caller's.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
+const constants = @import("constants.zig");
 const os = @import("os.zig");
 
 const Address = os.Address;
@@ -49,6 +51,7 @@ pub fn SocketType(comptime Os: type) type {
             const descriptor = try Os.openSocket(address);
             errdefer Os.close(descriptor);
             try Os.setNoDelay(descriptor);
+            try Os.setPeerTimeout(descriptor, constants.peer_timeout_s);
             if (options.receive_buffer_size) |size| try Os.setReceiveBufferSize(descriptor, size);
             if (options.send_buffer_size) |size| try Os.setSendBufferSize(descriptor, size);
             if (options.busy_poll_us) |time_us| try Os.setBusyPoll(descriptor, time_us);
@@ -254,7 +257,7 @@ test "socket: connects, sends, receives, and sees the end of the stream" {
     try testing.expectEqual(@as(usize, 0), try pair.socket.receive(&buffer, null));
 }
 
-test "socket: TCP_NODELAY is on by default, sizes and addresses are as asked for" {
+test "socket: TCP_NODELAY and keep-alive are on by default, sizes and addresses are as asked for" {
     const local = Address.parse("127.0.0.1", 0).?;
     var pair: TestPair = try .open(.{
         .local_address = local,
@@ -264,6 +267,7 @@ test "socket: TCP_NODELAY is on by default, sizes and addresses are as asked for
     defer pair.deinit();
     const options = pair.socket.kernelOptions();
     try testing.expect(options.no_delay);
+    try testing.expectEqual(constants.peer_timeout_s, options.peer_timeout_s);
     try testing.expect(options.receive_buffer_size >= 64 * 1024);
     try testing.expect(options.send_buffer_size >= 96 * 1024);
     try testing.expect(options.receive_buffer_size < options.send_buffer_size);

@@ -871,6 +871,7 @@ def test_info_says_what_is_in_force(serve_both: Serve) -> None:
     assert info["receive_ring"]["mirrored"] is True
     assert info["receive_ring"]["huge_pages"] is False
     assert info["socket_options"]["no_delay"] is True
+    assert info["socket_options"]["peer_timeout_s"] == 30  # Keep-alive probes and unanswered data.
     assert info["socket_options"]["receive_buffer_size"] >= 128 * 1024
     assert info["busy_poll"] is False
     assert info["cycles_per_ns"] > 0

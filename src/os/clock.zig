@@ -57,9 +57,9 @@ pub fn ClockType(comptime Os: type) type {
             };
         }
 
-        /// Waits until the anchors lie far enough apart, and fits. Spins for 11 ms at most the first
-        /// time, for 12 if the machine has slept since `init`; returns at once later. Off the hot
-        /// path.
+        /// Waits until the anchors lie far enough apart, and fits. Spins for 11 ms at most the
+        /// first time, for 12 if the machine has slept since `init`; returns at once later. Off
+        /// the hot path.
         pub fn calibrate(clock: *Clock) void {
             if (clock.multiplier != 0) return clock.refine();
             for (0..2) |_| { // The first anchor may be of no use: a sleep came in between.

@@ -156,11 +156,30 @@ pub fn sendRecord(_: Descriptor, _: u8, _: []const u8) posix.SendError!void {
     unreachable; // There are no keys.
 }
 
+/// Keep-alive probes ask a silent peer, and TCP_RXT_CONNDROPTIME bounds how long it may leave data
+/// unanswered (tcp(4)).
+pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
+    const tcp = c.IPPROTO.TCP;
+    try posix.setKeepAlive(descriptor);
+    try posix.setOption(descriptor, tcp, c.TCP.KEEPALIVE, posix.probeAfter(timeout_s));
+    try posix.setOption(descriptor, tcp, c.TCP.KEEPINTVL, posix.probeInterval(timeout_s));
+    try posix.setOption(descriptor, tcp, c.TCP.KEEPCNT, probes_max);
+    try posix.setOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME, @intCast(timeout_s));
+}
+
+fn peerTimeout(descriptor: Descriptor) ?u32 {
+    if (!posix.keepsAlive(descriptor)) return null;
+    const tcp = c.IPPROTO.TCP;
+    const time_s = posix.getOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME) orelse return null;
+    return if (time_s > 0) @intCast(time_s) else null;
+}
+
 /// The options as the kernel has them now.
 pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const no_delay = posix.getOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY) orelse 0;
     return .{
         .no_delay = no_delay != 0,
+        .peer_timeout_s = peerTimeout(descriptor),
         .quick_ack = null,
         .busy_poll_us = null,
         .receive_buffer_size = posix.getSizeOption(descriptor, c.SO.RCVBUF),
@@ -467,6 +486,9 @@ const no_sigpipe = 0x1022;
 /// IFNAMSIZ, with the terminating zero.
 const interface_name_size_max = 16;
 
+/// Of keep-alive, with `posix.probeInterval`: until the timeout.
+const probes_max = 4;
+
 /// IP_BOUND_IF, netinet/in.h.
 const ipv4_bound_interface = 25;
 
@@ -609,6 +631,11 @@ fn sameNumbers(comptime headers: type) void {
         .{ "IPPROTO_IPV6", c.IPPROTO.IPV6 },
         .{ "IPPROTO_TCP", c.IPPROTO.TCP },
         .{ "TCP_NODELAY", c.TCP.NODELAY },
+        .{ "TCP_KEEPALIVE", c.TCP.KEEPALIVE },
+        .{ "TCP_KEEPINTVL", c.TCP.KEEPINTVL },
+        .{ "TCP_KEEPCNT", c.TCP.KEEPCNT },
+        .{ "TCP_RXT_CONNDROPTIME", c.TCP.RXT_CONNDROPTIME },
+        .{ "SO_KEEPALIVE", c.SO.KEEPALIVE },
         .{ "SOL_SOCKET", c.SOL.SOCKET },
         .{ "SO_ERROR", c.SO.ERROR },
         .{ "SO_RCVBUF", c.SO.RCVBUF },

@@ -264,6 +264,16 @@ const TlsControl = extern struct {
     }
 };
 
+/// Keep-alive probes ask a silent peer; TCP_USER_TIMEOUT bounds how long it may owe an answer to
+/// them, or to data (tcp(7)).
+pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
+    const tcp = c.IPPROTO.TCP;
+    try posix.setKeepAlive(descriptor);
+    try posix.setOption(descriptor, tcp, linux.TCP.KEEPIDLE, posix.probeAfter(timeout_s));
+    try posix.setOption(descriptor, tcp, linux.TCP.KEEPINTVL, posix.probeInterval(timeout_s));
+    try posix.setOption(descriptor, tcp, linux.TCP.USER_TIMEOUT, @intCast(timeout_s * 1000));
+}
+
 /// TCP_QUICKACK (tcp(7)). Not permanent: the kernel goes back to delayed acknowledgements.
 pub fn setQuickAck(descriptor: Descriptor) posix.OptionError!void {
     return posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.QUICKACK, 1);
@@ -295,11 +305,18 @@ pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const busy_poll = posix.getOption(descriptor, c.SOL.SOCKET, linux.SO.BUSY_POLL);
     return .{
         .no_delay = no_delay != 0,
+        .peer_timeout_s = peerTimeout(descriptor),
         .quick_ack = if (quick_ack) |value| value != 0 else null,
         .busy_poll_us = if (busy_poll) |value| @intCast(@max(value, 0)) else null,
         .receive_buffer_size = posix.getSizeOption(descriptor, c.SO.RCVBUF),
         .send_buffer_size = posix.getSizeOption(descriptor, c.SO.SNDBUF),
     };
+}
+
+fn peerTimeout(descriptor: Descriptor) ?u32 {
+    if (!posix.keepsAlive(descriptor)) return null;
+    const time_ms = posix.getOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT) orelse 0;
+    return if (time_ms > 0) @intCast(@divTrunc(time_ms, 1000)) else null;
 }
 
 /// CLOCK_MONOTONIC: the clock of deadlines and of epoll's time-outs.

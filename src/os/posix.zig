@@ -194,6 +194,7 @@ pub const TimestampMode = enum { none, software, hardware };
 /// not have the option.
 pub const SocketOptions = struct {
     no_delay: bool,
+    peer_timeout_s: ?u32,
     quick_ack: ?bool,
     busy_poll_us: ?u32,
     receive_buffer_size: u32,
@@ -628,6 +629,26 @@ pub fn getOption(descriptor: Descriptor, level: i32, name: u32) ?c_int {
 /// TCP_NODELAY: no waiting for a full segment (Nagle).
 pub fn setNoDelay(descriptor: Descriptor) OptionError!void {
     return setOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY, 1);
+}
+
+/// SO_KEEPALIVE: a peer that says nothing is asked whether it is there.
+pub fn setKeepAlive(descriptor: Descriptor) OptionError!void {
+    return setOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE, 1);
+}
+
+/// The seconds of silence before the first question: a third of the timeout.
+pub fn probeAfter(timeout_s: u32) c_int {
+    return @intCast(@max(timeout_s / 3, 1));
+}
+
+/// And before each of the next ones, four of which fit into the timeout.
+pub fn probeInterval(timeout_s: u32) c_int {
+    return @intCast(@max(timeout_s / 6, 1));
+}
+
+/// What SO_KEEPALIVE is set to.
+pub fn keepsAlive(descriptor: Descriptor) bool {
+    return (getOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE) orelse 0) != 0;
 }
 
 /// SO_RCVBUF. The kernel may give more or less: `socketOptions` tells.

@@ -95,6 +95,8 @@ fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
     try py.setItem(dict, "no_delay", py.boolean(options.no_delay));
+    const peer_timeout_s = if (options.peer_timeout_s) |value| py.integer(value) else py.none();
+    try py.setItem(dict, "peer_timeout_s", peer_timeout_s);
     const quick_ack = if (options.quick_ack) |value| py.boolean(value) else py.none();
     try py.setItem(dict, "quick_ack", quick_ack);
     const busy_poll_us = if (options.busy_poll_us) |value| py.integer(value) else py.none();

@@ -35,6 +35,7 @@ pub const send = linux.send;
 pub const shutdownSend = linux.shutdownSend;
 pub const close = linux.close;
 pub const setNoDelay = linux.setNoDelay;
+pub const setPeerTimeout = linux.setPeerTimeout;
 pub const setQuickAck = linux.setQuickAck;
 pub const setBusyPoll = linux.setBusyPoll;
 pub const setReceiveBufferSize = linux.setReceiveBufferSize;

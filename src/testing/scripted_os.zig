@@ -521,6 +521,7 @@ pub fn setNoDelay(descriptor: Descriptor) os.OptionError!void {
     if (kernel.strike(.option, os.OptionError)) |failure| return failure;
 }
 
+pub fn setPeerTimeout(_: Descriptor, _: u32) os.OptionError!void {}
 pub fn setQuickAck(_: Descriptor) os.OptionError!void {}
 pub fn setBusyPoll(_: Descriptor, _: u32) os.OptionError!void {}
 pub fn setReceiveBufferSize(_: Descriptor, _: u32) os.OptionError!void {}
@@ -530,6 +531,7 @@ pub fn enableReceiveStamps(_: Descriptor, _: TimestampMode) os.OptionError!void 
 pub fn socketOptions(_: Descriptor) SocketOptions {
     return .{
         .no_delay = true,
+        .peer_timeout_s = null,
         .quick_ack = null,
         .busy_poll_us = null,
         .receive_buffer_size = 65_536,
