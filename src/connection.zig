@@ -68,6 +68,9 @@ pub fn ConnectionType(comptime Os: type) type {
         tls: ?ssl.Session = null,
         /// Who opens the records of TLS, if there are any.
         records: enum { none, user_space, kernel } = .none,
+        /// The kernel gets the keys as soon as it has taken what we have sealed. What arrives until
+        /// then is for it to open.
+        handover_waits: bool = false,
         /// Of the connections before, to this server.
         tickets: ssl.Tickets = .{},
 
@@ -109,6 +112,7 @@ pub fn ConnectionType(comptime Os: type) type {
         close_sent: ?u16 = null,
         close_received: bool = false,
         close_reason_buffer: [constants.control_payload_size_max]u8 = undefined,
+        goodbye_said: bool = false,
         send_side_shut: bool = false,
         clock: Clock,
         kernel_stamp: os.KernelStamp = .{},
@@ -354,7 +358,9 @@ pub fn ConnectionType(comptime Os: type) type {
                 connection.counters.records += 1;
                 return true;
             }
-            if (tls.takeReceiveKeysChanged()) try connection.giveKeys(.receive);
+            if (tls.takeReceiveKeysChanged()) {
+                connection.giveKeys(.receive) catch return connection.endOfRecords();
+            }
             if (tls.owes()) connection.outbox.?.sendOwed(connection.link());
             return switch (step.status) {
                 .closed => connection.endOfStream(.close_notify),
@@ -688,10 +694,11 @@ pub fn ConnectionType(comptime Os: type) type {
             if (!tls.wantsKernel()) return true;
             const outbox = &connection.outbox.?;
             outbox.sendOwed(connection.link());
-            if (outbox.hasUnsent()) return false;
+            connection.handover_waits = outbox.hasUnsent();
+            if (connection.handover_waits) return false;
             assert(connection.ciphertext_ring.?.readable().len == 0); // See `recordReadSize`.
-            try connection.giveKeys(.receive);
-            try connection.giveKeys(.send);
+            connection.giveKeys(.receive) catch return connection.failTls();
+            connection.giveKeys(.send) catch return connection.failTls();
             tls.enterKernel();
             connection.records = .kernel;
             connection.kernel_stamp = .{};
@@ -699,7 +706,11 @@ pub fn ConnectionType(comptime Os: type) type {
             return true;
         }
 
-        fn giveKeys(connection: *Connection, direction: os.TlsDirection) NextError!void {
+        /// `tls` knows why they were not taken.
+        fn giveKeys(
+            connection: *Connection,
+            direction: os.TlsDirection,
+        ) error{KernelRefused}!void {
             const tls = &connection.tls.?;
             var info = tls.cryptoInfo(switch (direction) {
                 .receive => .open,
@@ -712,7 +723,7 @@ pub fn ConnectionType(comptime Os: type) type {
                     error.KeysFixed => .keys_fixed,
                     error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
                 });
-                return connection.failTls();
+                return error.KernelRefused;
             };
         }
 
@@ -871,7 +882,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const place = if (connecting) connection.dialer.socket else connection.socket;
             const socket = place orelse return .ready; // `next` has not begun yet.
             connection.notifier.watch(socket.descriptor, .{
-                .readable = !connecting and !connection.peer_ended,
+                .readable = !connecting and connection.wantsRead(),
                 .writable = connecting or connection.outbox.?.isWaiting(),
             }) catch return error.SystemResources;
             const waited = connection.notifier.wait(limit_ns);
@@ -888,10 +899,20 @@ pub fn ConnectionType(comptime Os: type) type {
             return if (ready.readable or ready.writable) .ready else .timed_out;
         }
 
+        /// Whether what arrives is to be read now.
+        fn wantsRead(connection: *const Connection) bool {
+            return !connection.peer_ended and !connection.handover_waits;
+        }
+
         /// Finds out what `wait` must not: an owner with threads may let go of messages during the
         /// wait, which moves the front of the ring that a busy wait reads into.
         inline fn willWait(connection: *Connection) Event {
-            if (connection.options.busy_poll) connection.spin_target = connection.readTarget();
+            if (connection.options.busy_poll) {
+                connection.spin_target = if (connection.wantsRead())
+                    connection.readTarget()
+                else
+                    &.{};
+            }
             return .blocked;
         }
 
@@ -1116,11 +1137,16 @@ pub fn ConnectionType(comptime Os: type) type {
             ring.consume(ring.readable().len);
         }
 
-        /// All is said: close_notify, then FIN, once our CLOSE has gone out.
+        /// All is said: close_notify once our CLOSE has gone out, then FIN once that has.
         fn shutSendSide(connection: *Connection) void {
-            if (connection.send_side_shut or connection.outbox.?.hasUnsent()) return;
+            const outbox = &connection.outbox.?;
+            if (connection.send_side_shut or outbox.hasUnsent()) return;
+            if (connection.tls != null and !connection.goodbye_said) {
+                connection.goodbye_said = true;
+                outbox.sendGoodbye(connection.link());
+                if (outbox.hasUnsent()) return;
+            }
             connection.send_side_shut = true;
-            if (connection.tls != null) connection.outbox.?.sendGoodbye(connection.link());
             connection.socket.?.shutdownSend();
         }
 
@@ -1180,7 +1206,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Each side says close_notify before it closes its own direction (RFC 8446, section 6.1).
         fn answerGoodbye(connection: *Connection) void {
-            if (connection.send_side_shut) return; // Ours went out before.
+            if (connection.goodbye_said) return; // Ours went out before.
             connection.outbox.?.sendGoodbye(connection.link());
         }
 

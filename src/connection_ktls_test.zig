@@ -17,6 +17,7 @@ const expect = testing.expect;
 const expectEqual = testing.expectEqual;
 const expectError = testing.expectError;
 const kernel = &ScriptedOs.kernel;
+const closeFrame = bed_module.closeFrame;
 const textFrame = bed_module.textFrame;
 const Pin = @import("ringbuffer.zig").Pin;
 const TlsBed = tls_bed.TlsBed;
@@ -27,6 +28,8 @@ const options: types.Options = tls_bed.withEngine(
     bed_module.optionsOf("wss://feed.test/stream"),
 );
 const versions = [_]Server.Version{ .tls1_2, .tls1_3 };
+
+const gone: bed_module.Seen = .{ .closed = .{ .code = 1001, .reason = "gone", .clean = true } };
 
 fn expectRefused(tls: *TlsBed, reason: []const u8) !void {
     try expect(tls.bed.failed);
@@ -82,7 +85,73 @@ test "connection over ktls: an answer that only announces another one leaves all
         try tls.exchange();
         try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("one") });
         try expect(kernel.tls.receiving != null);
+        // Nor are they changed again, by the next record that is no data.
+        try tls.sayFrames(&.{closeFrame(1001, "gone")});
+        tls.server.sayGoodbye();
+        try tls.exchange();
+        kernel.then(.end);
+        try tls.bed.drive();
+        try tls.bed.expectSeen(&.{gone});
     }
+}
+
+test "connection over ktls: new keys behind the peer's close frame are no matter" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    kernel.tls.changes_keys = false;
+    try tls.open();
+    try tls.sayFrames(&.{closeFrame(1001, "gone")});
+    tls.server.updateKeys(.not_requested);
+    try tls.exchange();
+    kernel.then(.end);
+    try tls.bed.drive();
+    try tls.bed.expectSeen(&.{gone});
+}
+
+test "connection over ktls: what waits for the kernel's room keeps the handover waiting" {
+    for ([_]bool{ false, true }) |busy_poll| {
+        var waiting = options;
+        waiting.busy_poll = busy_poll;
+        var tls: TlsBed = undefined;
+        try tls.init(waiting, .{});
+        defer tls.deinit();
+        kernel.spins_allowed = busy_poll;
+        try tls.bed.start();
+        try tls.exchange();
+        kernel.send_room = 0;
+        tls.server.updateKeys(.requested); // To be answered, before the keys go to the kernel.
+        try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
+        try tls.server.write(try tls.bed.encode(&.{textFrame("one")}));
+        tls.checked_size = tls.plaintext.items.len;
+        kernel.feed(try tls.server.take(tls.bed.arena()));
+        for (0..20) |_| {
+            _ = try tls.bed.connection.wait(0);
+            try expect(try tls.bed.connection.next() == .blocked);
+        }
+        try expect(kernel.tls.receiving == null);
+        // What is the kernel's stays with it, and is no reason to wake up.
+        if (!busy_poll) try expectEqual(.timed_out, try tls.bed.connection.wait(0));
+        kernel.send_room = std.math.maxInt(usize);
+        try tls.exchange();
+        try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("one") });
+    }
+}
+
+test "connection over ktls: nothing goes out behind an answer that could not" {
+    var tls: TlsBed = undefined;
+    try tls.init(options, .{});
+    defer tls.deinit();
+    try tls.open();
+    for (0..2) |_| kernel.thenSend(.{ .fails_once = error.WouldBlock });
+    tls.server.updateKeys(.requested);
+    try tls.sayFrames(&.{textFrame("tick")});
+    _ = try tls.bed.connection.wait(0);
+    _ = try tls.bed.connection.next();
+    try expect(tls.bed.connection.wantsWrite());
+    kernel.thenSend(.{ .fails_once = error.AccessDenied });
+    try expectError(error.Disconnected, tls.bed.connection.send(.text, "order"));
+    try tls.expectSent(&.{});
 }
 
 test "connection over ktls: what a busy wait has read stays where it is when a pin is let go" {

@@ -256,6 +256,47 @@ test "connection over tls: after the peer's close frame, nothing that it does is
     }
 }
 
+test "connection over tls: FIN waits for the whole of our goodbye" {
+    for (variants) |variant| {
+        var tls: TlsBed = undefined;
+        try tls.init(variant.with(websocket_options), .{ .version = variant.version });
+        defer tls.deinit();
+        try tls.open();
+        tls.bed.connection.close(1000, "");
+        kernel.send_room = if (variant.engine == .ktls) 0 else 3; // That one takes it whole.
+        try tls.sayFrames(&.{closeFrame(1000, "")});
+        try tls.bed.drive();
+        try expect(!kernel.send_side_shut);
+        kernel.send_room = std.math.maxInt(usize);
+        try tls.bed.drive();
+        try expect(kernel.send_side_shut);
+        try tls.expectSent(&.{closeFrame(1000, "")});
+        try expect(tls.server.heardGoodbye());
+    }
+}
+
+test "connection over tls: a length that no record may have is refused without room for one" {
+    for (variants) |variant| {
+        var tight = websocket_options;
+        tight.message_size_max = 200 * 1024;
+        tight.receive_ring_capacity = 256 * 1024;
+        var tls: TlsBed = undefined;
+        try tls.init(variant.with(tight), .{ .version = variant.version });
+        defer tls.deinit();
+        try tls.open();
+        const payload = try tls.bed.arena().alloc(u8, 200 * 1024);
+        @memset(payload, 'x');
+        const frame = try tls.bed.encode(&.{textFrame(payload)});
+        try tls.say(frame[0 .. 199 * 1024]);
+        try tls.exchange();
+        const garbage: [64 * 1024]u8 = @splat(0xff);
+        kernel.feed(&garbage);
+        try tls.exchange();
+        try expect(tls.bed.failed);
+        try expect(tls.bed.connection.failure.? == .tls);
+    }
+}
+
 test "connection over tls: the first failure is the one that is told" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
@@ -267,7 +308,8 @@ test "connection over tls: the first failure is the one that is told" {
         kernel.then(.{ .fails = error.ConnectionReset });
         try tls.bed.drive();
         try tls.bed.expectSeen(&.{.text("last")});
-        try tls.bed.expectFailure(.{ .protocol = .{ .cause = error.ReservedOpcode, .code = 1002 } });
+        const cause = error.ReservedOpcode;
+        try tls.bed.expectFailure(.{ .protocol = .{ .cause = cause, .code = 1002 } });
     }
 }
 

@@ -207,6 +207,7 @@ pub const Session = struct {
     pub fn enterKernel(session: *Session) void {
         assert(session.engine == .direct);
         session.dropLegacyKeys();
+        session.direct.receive_keys_changed = false; // It gets the keys as they are now.
         session.engine = .ktls;
     }
 
@@ -301,7 +302,7 @@ pub const Session = struct {
             .openssl => return if (session.openssl.recordWaiting(received)) 1 else null,
             .direct => {
                 const whole = firstRecord(received) orelse return null;
-                return whole.len;
+                return if (whole.len <= constants.record_size_max) whole.len else 0;
             },
             .ktls => return null,
         }

@@ -234,8 +234,9 @@ pub fn OutboxType(comptime Os: type) type {
             opcode: ws.Opcode,
             payload: []const u8,
         ) bool {
-            if (outbox.reservation != null or outbox.failure != null) return false;
+            if (outbox.reservation != null) return false;
             outbox.settle(link);
+            if (outbox.failure != null) return false;
             const target = outbox.ring.writable();
             // Pongs, of which there may be any number, leave room for the one CLOSE.
             const spare: usize = if (opcode == .close) 0 else constants.control_frames_room / 2;
@@ -257,9 +258,9 @@ pub fn OutboxType(comptime Os: type) type {
         /// Room for a frame of the owner's, with enough left that a control frame always fits.
         fn roomFor(outbox: *Outbox, link: Link, payload_size: usize) SendError![]u8 {
             if (outbox.reservation != null) return error.Reserved;
+            outbox.settle(link);
             if (outbox.failure != null) return error.Disconnected;
             const needed = outbox.roomNeeded(payload_size);
-            outbox.settle(link);
             const target = outbox.ring.writable();
             if (target.len >= needed) return target;
 
