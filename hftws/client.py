@@ -191,11 +191,13 @@ class Client(_core.Connection):
         return {"url": self._url, **super().info()}
 
     def __enter__(self) -> Client:
-        """Connects."""
+        """Connects. A client that is connected already stays so, and says RuntimeError."""
+        was_connected = is_connected(self)
         try:
             self.connect()
         except BaseException:  # Such as one that on_open raised: then there is no exit to close it.
-            self.close()
+            if not was_connected:
+                self.close()
             raise
         return self
 
@@ -210,6 +212,15 @@ class Client(_core.Connection):
 
     def __repr__(self) -> str:
         return f"<hftws.Client {self._url} {'open' if self.is_open else 'not open'}>"
+
+
+def is_connected(client: Client) -> bool:
+    """Whether there is a connection, be it on its way up or down."""
+    try:
+        client.fileno()
+    except ValueError:
+        return False
+    return True
 
 
 def check_url(url: object) -> None:

@@ -720,3 +720,49 @@ def test_a_client_can_be_entered_again(serve_both: Serve) -> None:
                 assert client.is_open
         assert client.close_code == 1000
     assert server.accepted == 3
+
+
+def test_entering_a_connected_client_is_refused_and_harmless(serve_both: Serve) -> None:
+    """The connection is not that of the second block, which must not close it."""
+    with serve_both(open_and_wait) as server, server.client() as client:
+        with pytest.raises(RuntimeError, match="already connected"):
+            with client:
+                pytest.fail("entered")
+        assert client.is_open
+
+
+def test_entering_a_client_in_its_callback_is_refused_and_harmless(serve_both: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.send_text("1")
+        peer.send_text("2")
+        peer.close_handshake()
+
+    received: list[bytes] = []
+
+    def on_msg(msg: hftws.Message) -> None:
+        received.append(bytes(msg))
+        with pytest.raises(RuntimeError, match="callback"):
+            with client:
+                pytest.fail("entered")
+
+    with serve_both(script) as server:
+        client = server.client(on_msg)
+        client.connect()
+        client.run()
+    assert received == [b"1", b"2"]
+    assert client.close_code == 1000
+
+
+def test_what_on_open_raises_in_enter_closes_the_connection(serve_both: Serve) -> None:
+    """There is no exit to close it."""
+
+    def fail(client: hftws.Client) -> None:
+        raise LookupError("mine")
+
+    with serve_both(open_and_wait) as server:
+        client = server.client(on_open=fail)
+        with pytest.raises(LookupError, match="mine"):
+            with client:
+                pytest.fail("entered")
+        assert client.close_code == 1000
