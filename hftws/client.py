@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -325,13 +324,34 @@ def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None
     if ca_file is not None or not verify or not secure:
         return file_text(ca_file)
     file_env, file, directory_env, directory = _core.default_roots(tls_libraries())
-    if Path(os.environ.get(file_env, file)).is_file():
+    if has_file(os.environ.get(file_env, file)):
         return None
-    directory_path = Path(os.environ.get(directory_env, directory))
-    if directory_path.is_dir() and any(directory_path.iterdir()):
+    # A list, as in PATH.
+    if any(map(has_roots, os.environ.get(directory_env, directory).split(os.pathsep))):
         return None
     try:
         import certifi
     except ImportError:  # Then the handshake says that the issuer is unknown.
         return None
     return certifi.where()
+
+
+def has_file(file: str) -> bool:
+    """Whether OpenSSL can read it; what it cannot is no error to it, either."""
+    return os.path.isfile(file) and is_permitted(file, os.R_OK)
+
+
+def has_roots(directory: str) -> bool:
+    """Whether OpenSSL can look for roots there, and there may be some."""
+    try:
+        with os.scandir(directory) as entries:
+            return any(True for _ in entries)
+    except PermissionError:  # OpenSSL does not list it: it opens files by the hash of the issuer.
+        return is_permitted(directory, os.X_OK)
+    except OSError:
+        return False
+
+
+def is_permitted(path: str, mode: int) -> bool:
+    """Like os.access, for the user that the process acts as."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)

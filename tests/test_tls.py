@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
+import os
 import socket
 import ssl
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import certifi
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -160,6 +164,115 @@ def test_certifi_helps_where_the_system_has_no_roots(
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / directory))
     monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
     with serve(greet, tls=True) as server:
+        hello_from(server, ca_file=None)
+
+
+def add_root(directory: Path, ca: trustme.CA) -> None:
+    """Puts a root where OpenSSL looks for it: under the hash of its name, in lower case."""
+    name = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
+    canonical = x509.Name(
+        [x509.NameAttribute(part.oid, str(part.value).lower()) for part in name]
+    ).public_bytes()
+    header = 2 if canonical[1] < 0x80 else 2 + (canonical[1] & 0x7F)
+    digest = hashlib.sha1(canonical[header:], usedforsecurity=False).digest()
+    directory.mkdir()
+    ca.cert_pem.write_to_path(directory / f"{int.from_bytes(digest[:4], 'little'):08x}.0")
+
+
+@pytest.mark.parametrize("first", ["missing", "empty", ""])
+def test_directories_of_roots_named_in_the_environment_are_the_systems(
+    serve: Serve,
+    ca: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+) -> None:
+    """SSL_CERT_DIR is a list: certifi's roots would replace those that the user asked for."""
+    (tmp_path / "empty").mkdir()
+    add_root(tmp_path / "roots", ca)
+    directories = [str(tmp_path / first) if first else "", str(tmp_path / "roots")]
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(directories))
+    with serve(greet, tls=True) as server:
+        hello_from(server, ca_file=None)
+
+
+@pytest.mark.parametrize("directories", ["", os.pathsep, f"missing{os.pathsep}empty"])
+def test_certifi_helps_where_no_directory_has_roots(
+    serve: Serve,
+    ca_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    directories: str,
+) -> None:
+    """An empty name in the list is none, and not the current directory."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    monkeypatch.setenv("SSL_CERT_DIR", directories)
+    monkeypatch.setattr(certifi, "where", lambda: str(ca_file))
+    with serve(greet, tls=True) as server:
+        hello_from(server, ca_file=None)
+
+
+@contextlib.contextmanager
+def rights_withdrawn(path: Path, mode: int) -> Iterator[None]:
+    """Only root would still read it; and who is root is somebody else for that time."""
+    path.chmod(mode)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def open_to_all(ca: trustme.CA) -> Iterator[Path]:
+    """A folder that every user may enter, which those of ``tmp_path`` are not."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        add_root(path / "roots", ca)
+        ca.cert_pem.write_to_path(path / "roots" / "root.pem")
+        ca.cert_pem.write_to_path(path / "trusted.pem")
+        yield path
+
+
+@pytest.mark.parametrize("file", ["missing.pem", "roots/root.pem"])
+def test_roots_that_may_not_be_read_are_not_there(
+    serve: Serve, open_to_all: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """As OpenSSL takes them: no PermissionError out of the constructor."""
+    roots = open_to_all / "roots"
+    monkeypatch.setenv("SSL_CERT_FILE", str(open_to_all / file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(roots))
+    monkeypatch.setattr(certifi, "where", lambda: str(open_to_all / "trusted.pem"))
+    with serve(greet, tls=True) as server, rights_withdrawn(roots, 0):
+        hello_from(server, ca_file=None)
+
+
+def test_roots_that_may_be_opened_but_not_listed_are_the_systems(
+    serve: Serve, open_to_all: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL never lists them: it opens what has the hash of the issuer for its name."""
+    roots = open_to_all / "roots"
+    monkeypatch.setenv("SSL_CERT_FILE", str(open_to_all / "missing.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(roots))
+    with serve(greet, tls=True) as server, rights_withdrawn(roots, 0o111):
+        hello_from(server, ca_file=None)
+
+
+def test_a_file_of_roots_that_may_not_be_read_is_not_there(
+    serve: Serve, open_to_all: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = open_to_all / "roots" / "root.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(secret))
+    monkeypatch.setenv("SSL_CERT_DIR", "")
+    monkeypatch.setattr(certifi, "where", lambda: str(open_to_all / "trusted.pem"))
+    with serve(greet, tls=True) as server, rights_withdrawn(secret, 0):
         hello_from(server, ca_file=None)
 
 
