@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hftws import _core
 from hftws._core import Message
@@ -17,6 +17,7 @@ MIB = 1024 * 1024
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 StrPath = str | os.PathLike[str]
+ClientT = TypeVar("ClientT", bound="Client")
 Timestamps = Literal["none", "software", "hardware"]
 
 
@@ -189,7 +190,7 @@ class Client(_core.Connection):
         """What is in force, as a dict: peer, TLS, rings, socket options as read back."""
         return {"url": self._url, **super().info()}
 
-    def __enter__(self) -> Client:
+    def __enter__(self: ClientT) -> ClientT:
         """Connects. A client that is connected already stays so, and says RuntimeError."""
         was_connected = is_connected(self)
         try:

@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import socket
+import typing
 from typing import Any
 
 import pytest
@@ -377,6 +378,12 @@ def test_the_names_and_defaults_of_the_options_are_those_promised() -> None:
     assert {name: parameters[name].default for name in promised} == promised
     positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == ["url", "on_msg"]
+
+
+def test_entering_a_subclass_gives_that_class_to_type_checkers() -> None:
+    hints = typing.get_type_hints(hftws.Client.__enter__)
+    assert isinstance(hints["return"], typing.TypeVar)
+    assert hints["return"] is hints["self"]
 
 
 # ---- Exceptions. -------------------------------------------------------------------------------
