@@ -52,6 +52,9 @@ class Client(_core.Connection):
     ``RuntimeError``. Any thread may ask :attr:`is_open`, :meth:`stats` and :meth:`fileno`, and
     may keep, read and let go of messages.
 
+    Callbacks are arguments. A subclass that has one as a method passes it on
+    (``super().__init__(url, self.on_msg)``); else constructing it is a ``TypeError``.
+
     :param url: ``ws://`` or ``wss://``.
     :param on_msg: called with each :class:`Message`; without it messages are dropped.
     :param on_open: called with the client when the connection is open.
@@ -102,6 +105,7 @@ class Client(_core.Connection):
     :param socket_busy_poll_us: microseconds for SO_BUSY_POLL; 0 for the system's choice.
 
     :raises InvalidURL: when the URL is malformed.
+    :raises TypeError: when a callback cannot be called, or is a method that was not passed.
     :raises ValueError: when an option, a header or a subprotocol cannot be.
     :raises TLSError: when a certificate or key file cannot be used.
     """
@@ -143,7 +147,7 @@ class Client(_core.Connection):
         check_url(url)
         check_engine(tls)
         check_key(cert_file, key_file)
-        check_callables(on_msg=on_msg, on_open=on_open, on_close=on_close)
+        check_callbacks(type(self), on_msg=on_msg, on_open=on_open, on_close=on_close)
         super().__init__(
             url=url,
             purpose="websocket",
@@ -241,10 +245,16 @@ def check_engine(tls: object) -> None:
         raise ValueError(f"tls has to be 'auto', 'direct', 'ktls' or 'openssl', not {tls!r}")
 
 
-def check_callables(**callbacks: object) -> None:
-    """A callback that cannot be called is told at once, not with the first message."""
+def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
+    """What would not be called is told at once, not with the first message."""
     for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
+        if callback is None:
+            if getattr(client_class, name) is not getattr(_core.Connection, name):
+                raise TypeError(
+                    f"callbacks are arguments: the method {name} of {client_class.__name__} is "
+                    f"called only if you pass {name}=self.{name}"
+                )
+        elif not callable(callback):
             raise TypeError(f"{name} is not callable: {callback!r}")
 
 

@@ -323,6 +323,34 @@ def test_a_callback_that_cannot_be_called_is_refused(name: str, value: Any) -> N
         hftws.Client("ws://example.com/", **{name: value})
 
 
+@pytest.mark.parametrize("name", ["on_msg", "on_open", "on_close"])
+def test_a_callback_that_is_a_method_is_refused(name: str) -> None:
+    """Nobody would call it, and every message would be dropped without a word."""
+    mine = type("Mine", (hftws.Client,), {name: lambda self, *arguments: None})
+    heir = type("Heir", (mine,), {})
+    for subclass in (mine, heir):
+        with pytest.raises(TypeError, match=rf"{name}=self\.{name}"):
+            subclass("ws://example.com/")
+
+
+def test_a_callback_that_is_a_method_can_be_passed() -> None:
+    class Mine(hftws.Client):
+        def __init__(self, url: str) -> None:
+            super().__init__(url, self.on_msg)
+
+        def on_msg(self, msg: hftws.Message) -> None: ...  # type: ignore[override]
+
+    client = Mine("ws://example.com/")
+    assert hftws.Client.on_msg.__get__(client) == client.on_msg
+
+
+def test_a_subclass_without_callbacks_has_nothing_to_pass() -> None:
+    class Mine(hftws.Client):
+        def send_order(self) -> None: ...
+
+    assert Mine("ws://example.com/").on_msg is None
+
+
 def test_a_key_without_a_certificate_is_refused() -> None:
     """It would be left out without a word, and the server would refuse the client."""
     with pytest.raises(ValueError, match="cert_file"):
