@@ -52,6 +52,13 @@ class Client(_core.Connection):
     ``RuntimeError``. Any thread may ask :attr:`is_open`, :meth:`stats` and :meth:`fileno`, and
     may keep, read and let go of messages.
 
+    In a loop of your own, wait for :meth:`fileno`: to be readable, or writable while
+    :attr:`wants_write` is true; then call :meth:`poll`. Messages that have been read already do not
+    make it readable. So call ``poll(0)`` once after :meth:`connect`, because the server's first
+    messages may have come with its answer, and again after each exception of a callback, before
+    you wait. When :attr:`is_open` is false, call :meth:`poll` once more each time: after the end
+    there is no descriptor to wait for, and it raises how the connection ended.
+
     Callbacks are arguments. A subclass that has one as a method passes it on
     (``super().__init__(url, self.on_msg)``); else constructing it is a ``TypeError``.
 

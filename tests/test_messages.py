@@ -791,3 +791,64 @@ def test_fileno_serves_the_loop_of_somebody_else(serve_both: Serve) -> None:
         assert select.select([client], [], [], 0)[0] == []
     with pytest.raises(ValueError, match="not connected"):
         client.fileno()
+
+
+def test_what_came_with_the_answer_is_there_without_a_wait(serve_both: Serve) -> None:
+    """The descriptor does not tell of it: it is read already. So poll() comes before the wait."""
+    import select
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade(then=text("x") * 3)
+        peer.answer_close()
+
+    inbox = Inbox()
+    with serve_both(script) as server, server.client(inbox) as client:
+        assert select.select([client], [], [], 0)[0] == []
+        assert client.poll(0) == 3
+    assert inbox.payloads == [b"x"] * 3
+
+
+def test_what_is_left_after_an_exception_is_there_without_a_wait(serve_both: Serve) -> None:
+    import select
+
+    received: list[bytes] = []
+
+    def on_msg(msg: hftws.Message) -> None:
+        received.append(bytes(msg))
+        if msg.data != b"last":
+            raise LookupError("mine")
+
+    with connected(serve_both, on_msg) as (client, peer):
+        while select.select([client], [], [], 0)[0]:  # Session tickets of TLS 1.3.
+            client.poll()
+        peer.send(text("1") + text("2") + text("last"))
+        assert select.select([client], [], [], SOON)[0] == [client]
+        with pytest.raises(LookupError, match="mine"):
+            client.poll(0)
+        assert select.select([client], [], [], 0)[0] == []
+        with pytest.raises(LookupError, match="mine"):
+            client.poll(0)
+        assert client.poll(0) == 1
+    assert received == [b"1", b"2", b"last"]
+
+
+def test_the_poll_after_the_end_says_how_it_ended(serve_both: Serve) -> None:
+    """By then there is no descriptor to wait for."""
+    import select
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.close_handshake(1000, "bye")
+
+    with serve_both(script) as server:
+        client = server.client()
+        client.connect()
+        client.poll(0)
+        while client.is_open:
+            assert select.select([client], [], [], SOON)[0] == [client]
+            client.poll(0)
+        with pytest.raises(hftws.ConnectionClosed, match="bye"):
+            while True:
+                client.poll(SOON)
+        with pytest.raises(ValueError, match="not connected"):
+            client.fileno()

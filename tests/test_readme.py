@@ -1,0 +1,146 @@
+"""What README.md shows works: its code is run as it stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import PEER_TIMEOUT, TEXT, Peer, Serve, encode_frame
+
+import hftws
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+#: More than the buffers of a connection over the loopback hold while nobody reads.
+LARGE = 16 * 2**20
+
+
+def python_block(word: str) -> str:
+    """The one block of code with this word in it."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if word in block)
+    return str(block)
+
+
+# ---- asyncio. ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def feed_class() -> Any:
+    """The class of the recipe for asyncio."""
+    names: dict[str, Any] = {}
+    exec(python_block("add_reader"), names)
+    return names["Feed"]
+
+
+async def until_ended(feed: Any) -> None:
+    """Waits for the end, for as long as a peer would."""
+    try:
+        await asyncio.wait_for(feed.ended, PEER_TIMEOUT)
+    finally:
+        feed.detach()
+
+
+def test_asyncio_recipe_receives_all_and_says_how_it_ended(
+    serve_both: Serve, feed_class: Any
+) -> None:
+    """The first messages come in one write with the server's answer, the others much later."""
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade(then=encode_frame(TEXT, b"1") + encode_frame(TEXT, b"2"))
+        peer.expect_frame(TEXT, b"got 2")
+        peer.send_text("3")
+        peer.expect_frame(TEXT, b"got 3")
+        peer.close_handshake(4000, "enough")
+
+    received: list[bytes] = []
+
+    def on_msg(msg: hftws.Message) -> None:
+        received.append(bytes(msg))
+        if msg.data != b"1":
+            client.send(f"got {msg}")
+
+    async def main() -> None:
+        client.connect()
+        await until_ended(feed_class(client))
+
+    with serve_both(script) as server:
+        client = server.client(on_msg)
+        with pytest.raises(hftws.ConnectionClosed, match="enough"):
+            asyncio.run(main())
+    assert received == [b"1", b"2", b"3"]
+
+
+def test_asyncio_recipe_tells_of_an_ordinary_end(serve_both: Serve, feed_class: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.close_handshake(1000, "bye")
+
+    async def main() -> None:
+        client.connect()
+        await until_ended(feed_class(client))
+
+    with serve_both(script) as server:
+        client = server.client()
+        with pytest.raises(hftws.ConnectionClosed, match="bye"):
+            asyncio.run(main())
+
+
+def test_asyncio_recipe_sends_what_the_socket_did_not_take(
+    serve_both: Serve, feed_class: Any
+) -> None:
+    """Nothing is received meanwhile: only that the socket is writable again can wake the loop."""
+    sent = threading.Event()
+    payload = bytes(range(256)) * (LARGE // 256)
+    read: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.wait(sent)
+        read.append(peer.read_frame().payload)
+        peer.close_handshake(4000, "got it")
+
+    async def main() -> None:
+        client.connect()
+        feed = feed_class(client)
+        feed.send(payload)
+        assert client.wants_write
+        sent.set()
+        await until_ended(feed)
+
+    with serve_both(script) as server:
+        client = server.client(send_ring_size=2 * LARGE)
+        with pytest.raises(hftws.ConnectionClosed, match="got it"):
+            asyncio.run(main())
+    assert read == [payload]
+
+
+def test_asyncio_recipe_gives_what_on_msg_raised(serve_both: Serve, feed_class: Any) -> None:
+    """The connection is as it was, and the rest of the messages can still be had."""
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade(then=encode_frame(TEXT, b"bad") + encode_frame(TEXT, b"good"))
+        peer.answer_close()
+
+    received: list[bytes] = []
+
+    def on_msg(msg: hftws.Message) -> None:
+        if msg.data == b"bad":
+            raise LookupError("mine")
+        received.append(bytes(msg))
+
+    async def main() -> None:
+        with client:
+            with pytest.raises(LookupError, match="mine"):
+                await until_ended(feed_class(client))
+            assert client.is_open
+            feed = feed_class(client)
+            assert received == [b"good"]
+            feed.detach()
+
+    with serve_both(script) as server:
+        client = server.client(on_msg)
+        asyncio.run(main())
