@@ -25,6 +25,40 @@ def python_block(word: str) -> str:
     return str(block)
 
 
+#: Each `name=value, name=value` of the text. Names in capitals are of the environment.
+OPTIONS = re.findall(r"`([a-z_]+=[^`]+)`", README)
+
+
+# ---- What it shows of the client. --------------------------------------------------------------
+
+
+def test_the_readme_shows_options() -> None:
+    assert len(OPTIONS) >= 5
+    assert any("send_ring_size" in options for options in OPTIONS)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_of_the_readme_are_taken(options: str) -> None:
+    hftws.Client("wss://example.com/", **eval(f"dict({options})"))
+
+
+def test_the_first_example_runs(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        assert "btcusdt@trade" in peer.accept_upgrade().target
+        peer.send_text('{"p":"1"}')
+        peer.close_handshake()
+
+    with serve(script) as server:
+        code, count = re.subn(
+            r"wss://[^/]+", server.url("").rstrip("/"), python_block("client.run")
+        )
+        assert count == 1
+        names: dict[str, Any] = {}
+        exec(code, names)
+    assert names["client"].close_code == 1000
+    assert names["client"].stats()["messages"] == 1
+
+
 # ---- asyncio. ----------------------------------------------------------------------------------
 
 
