@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import PEER_TIMEOUT, TEXT, Peer, Serve, encode_frame
+from servers import PATIENCE, PEER_TIMEOUT, TEXT, Peer, Serve, encode_frame
 
 import hftws
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+#: Seconds in which a process of its own has done its work.
+START_TIMEOUT = 30.0 * PATIENCE
 #: More than the buffers of a connection over the loopback hold while nobody reads.
 LARGE = 16 * 2**20
 
@@ -57,6 +62,20 @@ def test_the_first_example_runs(serve: Serve) -> None:
         exec(code, names)
     assert names["client"].close_code == 1000
     assert names["client"].stats()["messages"] == 1
+
+
+def test_the_exchange_is_launched_as_shown() -> None:
+    """In a process that has imported nothing else of hftws."""
+    statements = re.findall(r"`((?:import|with) hftws\.exchange[^`]*)`", README)
+    code = "\n".join(statements)
+    assert "launch()" in code
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", f"import hftws\n{code}"],
+        env=environment,
+        check=True,
+        timeout=START_TIMEOUT,
+    )
 
 
 # ---- asyncio. ----------------------------------------------------------------------------------

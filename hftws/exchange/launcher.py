@@ -81,6 +81,8 @@ class RunningExchange:
 def launch(**options: str | float | bool | os.PathLike[str] | None) -> Iterator[RunningExchange]:
     """Run an exchange for the time of a `with` block. The options are the fields of `Options`.
 
+        import hftws.exchange
+
         with hftws.exchange.launch(recording="sample", rate=1000) as exchange:
             connect(exchange.url + "/ws/btcusdt@trade", ca_file=exchange.ca_file)
 
