@@ -85,14 +85,15 @@ def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdou
     refresh = time.monotonic() + REFRESH_S
     drawn = 0
     while (now := time.monotonic()) < end:
-        client.poll(min(refresh, end) - now)
-        if time.monotonic() < refresh:
+        client.poll(max(0.0, min(refresh, end) - now))
+        now = time.monotonic()
+        if now < min(refresh, end):
             continue
-        refresh += REFRESH_S
+        refresh = now + REFRESH_S  # From here, also after a pause: there is nothing to catch up.
         lines = [*latency_table(client.stats()["latency"]), newest_line(feed)]
         if live and drawn:
             output.write(f"\x1b[{drawn}A")
-        if live or drawn == 0 or now >= end - REFRESH_S:
+        if live or drawn == 0 or now >= end:
             output.writelines(f"\x1b[K{line}\n" if live else f"{line}\n" for line in lines)
             output.flush()
             drawn = len(lines)
