@@ -92,18 +92,18 @@ class Subscriptions:
     def handle(self, message: str | bytes) -> str:
         """Carry out a control message and return the reply."""
         try:
-            request = _parse(message)
+            text = _decode(message)
+            request = _parse(text)
             request_id = _request_id(request)
         except RequestError as error:
             return _compact(error.to_json())
         try:
-            result = self._call(request, message)
+            result = self._call(request, text)
         except RequestError as error:
             return _compact({"error": error.to_json(), "id": request_id})
         return _compact({"result": result, "id": request_id})
 
-    def _call(self, request: dict[str, Any], message: str | bytes) -> object:
-        text = message.decode() if isinstance(message, bytes) else message
+    def _call(self, request: dict[str, Any], text: str) -> object:
         if "method" not in request:
             raise _invalid(f"missing field `method` at {_position(text, len(text.rstrip()))}")
         method = request["method"]
@@ -148,16 +148,26 @@ def _invalid(reason: str) -> RequestError:
     return RequestError(2, f"Invalid request: {reason}")
 
 
-def _parse(message: str | bytes) -> dict[str, Any]:
+def _decode(message: str | bytes) -> str:
+    """Return the text of a message, which is UTF-8 in a binary frame, too."""
+    if isinstance(message, str):
+        return message
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        raise RequestError(3, "Invalid JSON: expected value at line 1 column 1") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
     def refuse_constant(name: str) -> NoReturn:
         raise json.JSONDecodeError(name, name, 0)  # NaN and Infinity are not JSON
 
     try:
-        request = json.loads(message, parse_constant=refuse_constant)
+        request = json.loads(text, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise RequestError(3, f"Invalid JSON: expected value at {place}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError):
+    except (RecursionError, ValueError):
         raise RequestError(3, "Invalid JSON: expected value at line 1 column 1") from None
     if not isinstance(request, dict):
         raise _invalid("expected an object")

@@ -293,6 +293,16 @@ class TestControlMessages:
         assert reply["code"] == 3
         assert reply["msg"].startswith(f"Invalid JSON: expected value at {place}")
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+    def test_a_binary_request_is_utf_8(self, encoding: str) -> None:
+        """Python's json would take all of these, RFC 8259 does not."""
+        message = '{"method":"LIST_SUBSCRIPTIONS","id":1}'.encode(encoding)
+        assert json.loads(Subscriptions().handle(message))["code"] == 3
+
+    def test_a_surrogate_is_not_utf_8(self) -> None:
+        message = b'{"method":"\xed\xa0\x80","id":1}'
+        assert json.loads(Subscriptions().handle(message))["code"] == 3
+
     @pytest.mark.parametrize("message", ["[]", "7", "null"])
     def test_not_an_object(self, message: str) -> None:
         assert json.loads(Subscriptions().handle(message))["code"] == 2
