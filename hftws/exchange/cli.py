@@ -51,7 +51,7 @@ def _announce(line: dict[str, str | None]) -> None:
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", help="address to listen on (127.0.0.1)")
-    group.add_argument("--port", type=int, help="port to listen on (any that is free)")
+    group.add_argument("--port", type=_port, help="port to listen on (any that is free)")
     group.add_argument("--tls", action=argparse.BooleanOptionalAction, help="use TLS (yes)")
     group.add_argument(
         "--ca-file", metavar="PATH", help="where to write the CA certificate (a temporary file)"
@@ -95,7 +95,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         group.add_argument(name, type=_not_negative, metavar="SECONDS", help=f"seconds {meaning}")
     group.add_argument(
         "--inbound-limit",
-        type=int,
+        type=_count,
         metavar="MSGS_PER_SECOND",
         help="messages a client may send within a second (5)",
     )
@@ -117,4 +117,18 @@ def _not_negative(text: str) -> float:
     value = float(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
     return value

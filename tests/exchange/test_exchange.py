@@ -859,7 +859,9 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         "arguments",
         [[], ["nothing"], ["exchange", "--speed=0"], ["exchange", "--ping-interval=-1"],
-         ["exchange", "--speed=1", "--rate=1"], ["exchange", "--recording=none"]],
+         ["exchange", "--speed=1", "--rate=1"], ["exchange", "--recording=none"],
+         ["exchange", "--port=65536"], ["exchange", "--port=-1"], ["exchange", "--port=x"],
+         ["exchange", "--inbound-limit=-1"], ["exchange", "--inbound-limit=1.5"]],
     )  # fmt: skip
     def test_usage_errors(self, arguments: list[str]) -> None:
         with pytest.raises(SystemExit) as exited:
