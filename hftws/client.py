@@ -59,6 +59,12 @@ class Client(_core.Connection):
     you wait. When :attr:`is_open` is false, call :meth:`poll` once more each time: after the end
     there is no descriptor to wait for, and it raises how the connection ended.
 
+    What :meth:`reserve` lends is yours until the end of its block. A slice of it that lives longer,
+    be it an array that ``numpy.frombuffer`` made of it, could still write into the place: then the
+    block ends in ``BufferError``, the message is not sent, and everything that sends, receives or
+    closes raises ``RuntimeError`` until the last slice is gone. After that the message is dropped,
+    and the client works as before.
+
     Callbacks are arguments. A subclass that has one as a method passes it on
     (``super().__init__(url, self.on_msg)``); else constructing it is a ``TypeError``.
 

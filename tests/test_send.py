@@ -845,6 +845,27 @@ def test_slice_kept_beyond_the_block_stops_the_frame(serve_both: Serve, slicing:
         peer.expect_frame(BINARY, b"good")
 
 
+def test_an_array_kept_beyond_the_block_keeps_the_client_from_closing(serve_both: Serve) -> None:
+    """Such as one of numpy.frombuffer: with it gone the frame is dropped, and all works again."""
+    import ctypes
+
+    with connected(serve_both) as (client, peer):
+        with pytest.raises(BufferError, match="not sent"):
+            with client.reserve(4, text=False) as view:
+                kept = (ctypes.c_char * 4).from_buffer(view)
+        for way in [*every_way_to_send(client), client.poll, client.run, client.close]:
+            with pytest.raises(RuntimeError, match="reserv"):
+                way()
+        with pytest.raises(RuntimeError, match="reserv"):
+            client.__exit__(None, None, None)
+        assert client.is_open
+        del kept
+        gc.collect()
+        client.send("usable again")
+        peer.expect_frame(TEXT, b"usable again")
+        assert client.stats()["messages_sent"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error"),
     [
