@@ -80,6 +80,13 @@ def test_a_malformed_url_is_refused(url: str) -> None:
         hftws.Client(url)
     assert isinstance(caught.value, ValueError)
     assert len(str(caught.value)) > len(url), "the message says what is wrong"
+    assert "secret" not in str(caught.value), "a password has no place in a log"
+
+
+def test_a_refused_url_is_shown_without_its_password() -> None:
+    with pytest.raises(hftws.InvalidURL) as caught:
+        hftws.Client("ws://user:secret@example.com/btcusdt@trade")
+    assert str(caught.value).endswith(": ws://***@example.com/btcusdt@trade")
 
 
 @pytest.mark.parametrize("port", BAD_PORTS)

@@ -128,6 +128,34 @@ pub const Url = struct {
     }
 };
 
+/// A URL as it may be shown to people: without the name and the password in its authority (RFC
+/// 3986, section 3.2.1). Takes any text, because it is the malformed ones that are shown.
+pub const Shown = struct {
+    before_user_info: []const u8,
+    has_user_info: bool,
+    rest: []const u8,
+
+    pub fn init(text: []const u8) Shown {
+        const start = if (std.mem.find(u8, text, "//")) |slashes| slashes + 2 else 0;
+        const size = std.mem.findAny(u8, text[start..], "/?#") orelse text.len - start;
+        // The last one: a password that should have been encoded may hold another.
+        const at = std.mem.findScalarLast(u8, text[start..][0..size], '@') orelse {
+            return .{ .before_user_info = "", .has_user_info = false, .rest = text };
+        };
+        return .{
+            .before_user_info = text[0..start],
+            .has_user_info = true,
+            .rest = text[start + at ..],
+        };
+    }
+
+    pub fn format(shown: Shown, writer: *Writer) Writer.Error!void {
+        try writer.writeAll(shown.before_user_info);
+        if (shown.has_user_info) try writer.writeAll("***");
+        try writer.writeAll(shown.rest);
+    }
+};
+
 /// One plain sentence for the user.
 pub fn describe(err: ParseError) [:0]const u8 {
     return switch (err) {
@@ -436,6 +464,28 @@ test "url: each defect has its own error" {
             std.debug.print("URL: {s}\n", .{text});
             return err;
         };
+    }
+}
+
+test "url: a URL is shown without its name and password, and otherwise as it stands" {
+    const cases = [_][2][]const u8{
+        .{ "ws://user:secret@h/", "ws://***@h/" },
+        .{ "ws://secret@h:80?a=b@c", "ws://***@h:80?a=b@c" },
+        .{ "ws://user:sec@ret@h#f", "ws://***@h#f" },
+        .{ "ftp://:secret@", "ftp://***@" },
+        .{ "ws:// user:\tsecret@h", "ws://***@h" },
+        .{ "//user:secret@h/", "//***@h/" },
+        .{ "user:secret@h/", "***@h/" },
+        .{ "ws://h/btcusdt@trade?x=y@z", "ws://h/btcusdt@trade?x=y@z" },
+        .{ "h/user@x", "h/user@x" },
+        .{ "ws://", "ws://" },
+        .{ "", "" },
+    };
+    for (cases) |case| {
+        const text, const expected = case;
+        var buffer: [64]u8 = undefined;
+        const shown = try std.fmt.bufPrint(&buffer, "{f}", .{Shown.init(text)});
+        try std.testing.expectEqualStrings(expected, shown);
     }
 }
 

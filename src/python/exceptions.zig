@@ -58,7 +58,8 @@ fn raiseText(class: *py.Object, comptime format: []const u8, arguments: anytype)
 // ---- Before there is a connection. -------------------------------------------------------------
 
 pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
-    return raiseText(classes.?.InvalidURL, "{s}: {s}", .{ problem, url });
+    const shown: core.http.url.Shown = .init(url); // An exception ends up in logs.
+    return raiseText(classes.?.InvalidURL, "{s}: {f}", .{ problem, shown });
 }
 
 /// The library says in words what was tried, and what to do.
