@@ -556,6 +556,7 @@ pub fn ConnectionType(comptime Os: type) type {
         /// then. A connection that has ended can be started again.
         pub fn start(connection: *Connection) StartError!void {
             assert(connection.state == .idle or connection.state == .closed);
+            connection.failure = null; // Without memory for a new one, the old one is over still.
             try connection.prepare();
             const deadline_ns = Os.monotonicNs() +| connection.options.connect_timeout_ns;
             connection.deadline_ns = deadline_ns;
@@ -833,8 +834,21 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         fn finishResponse(connection: *Connection, complete: bool) Event {
-            connection.finish(.{ .code = 1000, .clean = true });
+            switch (connection.options.purpose) {
+                .get => connection.finish(.{ .code = 1000, .clean = true }),
+                .websocket => {
+                    connection.failure = .refused;
+                    connection.finish(.{ .code = 1006, .clean = false });
+                },
+            }
             return .{ .finished = .{ .complete = complete } };
+        }
+
+        /// For an owner who wants no more of the body of a refusal, which may be endless.
+        pub fn skipBody(connection: *Connection) void {
+            assert(connection.state == .reading_body);
+            assert(connection.options.purpose == .websocket);
+            _ = connection.finishResponse(false);
         }
 
         /// Nothing to do without the kernel, unless the deadline has passed.
@@ -1048,9 +1062,12 @@ pub fn ConnectionType(comptime Os: type) type {
         pub fn close(connection: *Connection, code: u16, reason: []const u8) void {
             switch (connection.state) {
                 .idle, .closing, .closed => {},
-                .connecting, .securing, .requesting, .reading_body => {
-                    connection.finish(.{ .code = code, .clean = true, .local = true });
-                },
+                .connecting, .securing, .requesting, .reading_body => connection.finish(.{
+                    .code = 1006, // RFC 6455, section 7.1.5: no CLOSE was received.
+                    .reason = "closed before it was open",
+                    .clean = false,
+                    .local = true,
+                }),
                 .open => {
                     connection.takeBackLent();
                     connection.beginClosing(code, reason);

@@ -1086,7 +1086,7 @@ test "connection: a close frame waits for its turn in the send ring" {
     }
 }
 
-test "connection: closing before it is open ends it at once" {
+test "connection: closing before it is open ends it at once, and not in the ordinary way" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     bed.connection.close(1000, "");
@@ -1099,7 +1099,9 @@ test "connection: closing before it is open ends it at once" {
             try bed.pump();
             if (ending == 0) bed.connection.close(1000, "") else bed.connection.abort();
             try expectEqual(.closed, bed.connection.state);
-            try expectEqual(ending == 0, bed.connection.closed.?.clean);
+            try expectEqual(lost_code, bed.connection.closed.?.code);
+            try expect(!bed.connection.closed.?.isOrdinary());
+            try expectEqual(null, bed.connection.failure);
             try expectEqual(.ready, try bed.connection.wait(null));
             try testing.expectError(error.Failed, bed.connection.next());
         }
@@ -1437,8 +1439,28 @@ test "connection: a refused upgrade gives the response and as much of its body a
             try expect(std.mem.startsWith(u8, body.decoded, try bed.body()));
             if (whole) try testing.expectEqualStrings(body.decoded, try bed.body());
             try testing.expectError(error.NotOpen, bed.connection.send(.text, "x"));
+            try expectRefused(&bed);
         }
     }
+}
+
+/// A refusal is a failure, even if its response came whole: whoever asks later is told so.
+fn expectRefused(bed: *Bed) !void {
+    try expectEqual(.closed, bed.connection.state);
+    try expectEqualDeep(types.Failure.refused, bed.connection.failure.?);
+    try expectEqualDeep(types.Closed{ .code = 1006, .clean = false }, bed.connection.closed.?);
+    try testing.expectError(error.Failed, bed.connection.next());
+}
+
+test "connection: the body of a refusal need not be read to its end" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    kernel.feed("HTTP/1.1 403 Forbidden\r\n\r\nendless");
+    try bed.start();
+    try bed.drive();
+    try bed.expectSeen(&.{ .{ .response = 403 }, .{ .body = "endless" } });
+    bed.connection.skipBody();
+    try expectRefused(&bed);
 }
 
 test "connection: a body much larger than the ring" {
@@ -1473,6 +1495,7 @@ test "connection: a refused upgrade whose body makes no sense is refused all the
         try expectEqual(.closed, bed.connection.state);
         try expectEqualDeep(Seen{ .response = 503 }, bed.seen.items[0]);
         try expect(bed.seen.items[bed.seen.items.len - 1] == .finished);
+        try expectRefused(&bed);
     }
 }
 

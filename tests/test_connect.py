@@ -678,6 +678,27 @@ def test_ctrl_c_ends_connect_while_tcp_is_set_up() -> None:
             client.connect()
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_signal_handler_may_close_what_is_not_open_yet(serve: Serve, scheme: str) -> None:
+    """No CLOSE went either way, so it is 1006; run() does not take it for an ordinary end."""
+
+    def interrupt(peer: Peer) -> None:
+        assert peer.recv_some()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        peer.recv_all()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: client.close(1000, "stop"))
+    try:
+        with serve(interrupt) as server:
+            client = server.client(url=server.url("/", scheme), verify=False)
+            for call in (client.connect, client.run, client.poll):
+                with pytest.raises(hftws.ConnectionClosed, match="before it was open") as caught:
+                    call()
+                assert caught.value.code == client.close_code == 1006
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_ctrl_c_ends_run_and_leaves_the_client_usable(serve_both: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.accept_upgrade()

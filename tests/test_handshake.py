@@ -617,6 +617,31 @@ def test_a_refusal_says_why(
     assert server.accepted == 1, "a redirect is not followed"
 
 
+@pytest.mark.parametrize("size", [4, 65 * KIB])
+def test_a_refused_connection_stays_refused(serve_both: Serve, size: int) -> None:
+    """It failed as one does that could not connect: nothing takes it for an ordinary end."""
+    head = f"HTTP/1.1 429 Slow\r\nContent-Length: {size}\r\n\r\n"
+    ends: list[int] = []
+    with serve_both(answer(head.encode() + b"s" * size)) as server:
+        client = server.client(on_close=lambda _, code, reason: ends.append(code))
+        again = [client.run, client.poll, lambda: client.send("x"), client.ping]
+        for call in [client.connect, *again]:
+            with pytest.raises(hftws.HandshakeError) as caught:
+                call()
+            error = caught.value
+            assert error.status == 429
+            assert error.headers == [("Content-Length", str(size))]
+            assert error.body == b"s" * min(size, 64 * KIB)
+            error.headers.clear()  # The next one has its own.
+            assert (client.close_code, client.close_reason) == (1006, "")
+            assert client.response_headers == [("Content-Length", str(size))]
+        client.close()
+        with pytest.raises(hftws.HandshakeError):
+            client.run()
+        assert client.close_code == 1006
+    assert ends == []
+
+
 CHUNKED = (
     b"HTTP/1.1 429 Too Many Requests\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"4;ext=1\r\nslow\r\n5\r\n down\r\n0\r\nX-Trailer: 1\r\n\r\n"

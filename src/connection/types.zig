@@ -137,6 +137,8 @@ pub const Failure = union(enum) {
     response: http.response.HeadError,
     body: BodyError,
     upgrade: UpgradeError,
+    /// The server answered with a plain response, which the owner was given.
+    refused,
     /// The peer broke the protocol; it was told with this close code.
     protocol: struct { cause: ws.ParseError, code: u16 },
     /// The stream ended without a closing handshake.

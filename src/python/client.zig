@@ -167,8 +167,7 @@ pub const Client = struct {
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
             .opened => return,
-            .finished => return exceptions.raiseRefused(client),
-            .closed => return exceptions.raiseClosed(client),
+            .finished, .closed => return exceptions.raiseClosed(client),
         };
     }
 
@@ -580,7 +579,7 @@ pub const Client = struct {
             return error.PythonError;
         };
         if (bytes.len <= room) return true;
-        client.connection.abort(); // Of a refusal, the beginning is enough; it may be endless.
+        client.connection.skipBody(); // Of a refusal, the beginning is enough.
         return false;
     }
 

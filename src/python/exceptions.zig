@@ -174,14 +174,18 @@ pub fn raiseBodyTooBig(client: *Client) py.Error {
 }
 
 /// The server answered, and it was no upgrade.
-pub fn raiseRefused(client: *Client) py.Error {
+fn raiseRefused(client: *Client) py.Error {
     var buffer: [128]u8 = undefined;
     const response = &client.response;
     const message = py.formatMessage(&buffer, "the server refused the upgrade: HTTP {d}", .{
         response.status,
     });
     const status = try py.integer(response.status);
-    const headers = c.Py_NewRef(response.headers.?);
+    const headers = try py.check(c.PyList_GetSlice(
+        response.headers.?, // Each exception has a list of its own: this may not be the last.
+        0,
+        c.PyList_Size(response.headers.?),
+    ));
     const body = try py.bytes(response.body.items);
     return raiseWith(classes.?.HandshakeError, message, .{ status, headers, body });
 }
@@ -219,6 +223,7 @@ fn raiseFailure(client: *Client, failure: Failure) py.Error {
         .response => |err| return raiseHandshake(core.http.response.describe(err)),
         .body => |err| return raiseHandshake(core.http.body.describe(err)),
         .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),
+        .refused => return raiseRefused(client),
         .protocol => |protocol| {
             const class = switch (protocol.cause) {
                 error.MessageTooBig => known.MessageTooBig,
