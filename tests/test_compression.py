@@ -536,6 +536,21 @@ def test_no_window_of_ours_is_larger_than_agreed_on(serve: Serve, bits: int) -> 
         assert other.decompress(frame) == noise + noise
 
 
+@pytest.mark.parametrize("answer", [PLAIN, f"{PLAIN}; client_max_window_bits=15"])
+def test_a_window_that_we_offered_holds_whatever_the_server_has_room_for(
+    serve: Serve, answer: str
+) -> None:
+    """RFC 7692, section 7.1.2.2: in the offer it is a hint, so the answer may well be larger."""
+    asked = hftws.Deflate(client_max_window_bits=10, threshold=1)
+    noise = random.Random(10).randbytes(3000)
+    with connected(serve, compression=asked, extensions=answer) as (client, peer):
+        assert client.info()["compression"]["client_max_window_bits"] == 10
+        client.send(noise + noise)
+        frame = peer.expect_frame(BINARY)
+        assert is_compressed(frame)
+        assert ZlibPeer(window_bits=10).decompress(frame) == noise + noise
+
+
 def test_what_is_reserved_is_sent_as_it_was_written(serve: Serve) -> None:
     options = {"compression": hftws.Deflate(threshold=1), "extensions": PLAIN}
     with connected(serve, **options) as (client, peer):

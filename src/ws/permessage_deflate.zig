@@ -25,7 +25,8 @@ pub const Offer = struct {
     client_no_context_takeover: bool = false,
     /// The server may use a window no larger than this.
     server_max_window_bits: ?u8 = null,
-    /// The client is going to use a window no larger than this. Null: as the server likes it.
+    /// The client is going to use a window no larger than this; a hint, so that the server need not
+    /// keep a larger one. Null: as the server likes it.
     client_max_window_bits: ?u8 = null,
 
     pub fn invariants(offer: *const Offer) void {
@@ -136,9 +137,12 @@ const Parameters = struct {
         const server_bits = parameters.server_max_window_bits orelse window_bits_max;
         if (server_bits > server_bits_max) return error.InvalidExtensionParameter;
 
-        const client_bits_max = offer.client_max_window_bits orelse window_bits_max;
-        const client_bits = parameters.client_max_window_bits orelse client_bits_max;
-        if (client_bits > client_bits_max) return error.InvalidExtensionParameter;
+        // Of our own window the offer only gives a hint (section 7.1.2.2): a server that has room
+        // for a larger one may say so. We keep to the smaller of the two.
+        const client_bits = @min(
+            offer.client_max_window_bits orelse window_bits_max,
+            parameters.client_max_window_bits orelse window_bits_max,
+        );
         return .{
             .server_no_context_takeover = parameters.server_no_context_takeover,
             .client_no_context_takeover = parameters.client_no_context_takeover or
@@ -291,20 +295,22 @@ test "permessage_deflate: what was asked of the server has to be granted" {
 
 test "permessage_deflate: our own limits hold, whether the server repeats them or not" {
     const offer: Offer = .{ .client_no_context_takeover = true, .client_max_window_bits = 10 };
-    const cases = [_]Case{
-        .{ "permessage-deflate; client_max_window_bits=11", error.InvalidExtensionParameter },
-        .{ "permessage-deflate", .{
-            .server_no_context_takeover = false,
-            .client_no_context_takeover = true,
-            .server_max_window_bits = 15,
-            .client_max_window_bits = 10,
-        } },
-        .{ "permessage-deflate; client_max_window_bits=8", .{
-            .server_no_context_takeover = false,
-            .client_no_context_takeover = true,
-            .server_max_window_bits = 15,
-            .client_max_window_bits = 8,
-        } },
+    const answers = [_]struct { []const u8, u8 }{
+        .{ "permessage-deflate", 10 },
+        .{ "permessage-deflate; client_max_window_bits=8", 8 },
+        .{ "permessage-deflate; client_max_window_bits=10", 10 },
+        .{ "permessage-deflate; client_max_window_bits=11", 10 },
+        .{ "permessage-deflate; client_max_window_bits=15", 10 },
     };
-    for (cases) |case| try expectCase(offer, case);
+    for (answers) |answer| {
+        const value, const client_bits = answer;
+        try expectCase(offer, .{ value, .{
+            .server_no_context_takeover = false,
+            .client_no_context_takeover = true,
+            .server_max_window_bits = 15,
+            .client_max_window_bits = client_bits,
+        } });
+    }
+    const too_large = "permessage-deflate; client_max_window_bits=16";
+    try expectCase(offer, .{ too_large, error.InvalidExtensionParameter });
 }
