@@ -39,8 +39,8 @@ pub const WriteError = HeadersError || error{NoSpaceLeft};
 pub const Options = struct {
     method: Method = .get,
     url: *const Url,
-    /// Sent in this order after our own. Host, User-Agent, Accept and Connection take the place
-    /// of ours.
+    /// Sent in this order after our own. Host, User-Agent, Accept, Accept-Encoding and Connection
+    /// take the place of ours.
     headers: []const Header = &.{},
 };
 
@@ -136,6 +136,10 @@ fn writeAll(writer: *Writer, options: Options) Writer.Error!void {
     if (find(options.headers, "Accept") == null) {
         try writeHeader(writer, .{ .name = "Accept", .value = "*/*" });
     }
+    if (find(options.headers, "Accept-Encoding") == null) {
+        // Without it, any coding would do (RFC 9110, section 12.5.3), and none is decoded here.
+        try writeHeader(writer, .{ .name = "Accept-Encoding", .value = "identity" });
+    }
     if (find(options.headers, "Connection") == null) {
         try writeHeader(writer, .{ .name = "Connection", .value = "close" });
     }
@@ -168,6 +172,7 @@ test "request: a GET is written with the headers that it needs" {
         "Host: api.example.com:8443\r\n" ++
         "User-Agent: hftws/" ++ constants.version ++ "\r\n" ++
         "Accept: */*\r\n" ++
+        "Accept-Encoding: identity\r\n" ++
         "Connection: close\r\n" ++
         "\r\n", target[0..size]);
 }
@@ -181,6 +186,7 @@ test "request: the caller's headers follow in order and take the place of ours" 
         .{ .name = "HOST", .value = "front.example" },
         .{ .name = "connection", .value = "keep-alive" },
         .{ .name = "ACCEPT", .value = "" },
+        .{ .name = "accept-encoding", .value = "gzip" },
         .{ .name = "X-Key", .value = "2" },
     } });
     try std.testing.expectEqualStrings("HEAD /depth HTTP/1.1\r\n" ++
@@ -189,6 +195,7 @@ test "request: the caller's headers follow in order and take the place of ours" 
         "user-agent: mine\r\n" ++
         "connection: keep-alive\r\n" ++
         "ACCEPT: \r\n" ++
+        "accept-encoding: gzip\r\n" ++
         "X-Key: 2\r\n" ++
         "\r\n", target[0..size]);
 }
@@ -279,10 +286,10 @@ test "request: random headers never change how many lines a request has" {
         const size = write(&target, options) catch continue;
         written_count += 1;
 
-        // Request line, Host, User-Agent, Accept, Connection, and the blank line. A random name of
-        // four letters can be "Host", which takes the place of ours.
+        // Request line, Host, User-Agent, Accept, Accept-Encoding, Connection, and the blank line.
+        // A random name of four letters can be "Host", which takes the place of ours.
         const host_given = find(options.headers, "Host") != null;
-        const expected = 6 + header_count - @intFromBool(host_given);
+        const expected = 7 + header_count - @intFromBool(host_given);
         try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\n"));
         try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\r\n"));
         try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\r"));
