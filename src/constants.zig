@@ -20,6 +20,13 @@ pub const ring_capacity_max = 1024 * 1024 * kib;
 /// Largest message taken from the peer, unless the caller says otherwise. Beyond: close code 1009.
 pub const message_size_max_default = 4096 * kib;
 
+/// Largest payload of a compressed message whose content is of at most `size` bytes, which is what
+/// the limit on messages is about: DEFLATE makes noise larger. zlib's `deflateBound`, whatever the
+/// settings of the peer: an eighth, and the empty block of a flush.
+pub fn compressedSizeMax(size: usize) usize {
+    return size +| size / 8 +| size / 128 +| 16;
+}
+
 /// Bytes taken by one read of the socket. Small, so that the first message of a burst does not
 /// wait until the last has been copied out of the kernel, and the bytes stay in the L2 cache.
 pub const read_size_max = 64 * kib;

@@ -337,6 +337,38 @@ def test_the_limit_is_on_the_inflated_size(serve: Serve, size: int) -> None:
         assert not inbox.messages
 
 
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("memory_level", [1, 2, 8])
+@pytest.mark.parametrize("excess", [0, 1])
+def test_the_limit_is_exact_for_what_does_not_compress(
+    serve: Serve, level: int, memory_level: int, excess: int
+) -> None:
+    """DEFLATE makes noise larger: by what is left to the peer, and no matter to the limit."""
+    inbox = Inbox()
+    options = {"max_message_size": 16 * KIB, "compression": "deflate", "extensions": PLAIN}
+    with connected(serve, inbox, **options) as (client, peer):
+        payload = os.urandom(16 * KIB + excess)
+        deflater = zlib.compressobj(level, zlib.DEFLATED, -15, memory_level)
+        data = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        data = data.removesuffix(b"\x00\x00\xff\xff")
+        assert len(data) > len(payload)
+        peer.send_frame(BINARY, data, rsv=COMPRESSED)
+        if not excess:
+            assert receive(client, inbox, 1) == [payload]
+            return
+        expect_failure(client, peer, 1009)
+        assert not inbox.messages
+
+
+def test_the_ring_has_room_for_the_largest_message_as_it_is_sent() -> None:
+    limits = {"ring_size": RING_MIN, "max_message_size": 230 * KIB}
+    hftws.Client("ws://example.com/", **limits)
+    with pytest.raises(ValueError, match="ring_size"):
+        hftws.Client("ws://example.com/", compression="deflate", **limits)
+    limits["max_message_size"] = 200 * KIB
+    hftws.Client("ws://example.com/", compression="deflate", **limits)
+
+
 def test_a_bomb_in_fragments_is_stopped(serve: Serve) -> None:
     options = {"max_message_size": 16 * KIB, "compression": "deflate", "extensions": PLAIN}
     with connected(serve, **options) as (client, peer):

@@ -47,7 +47,7 @@ fn judgePieces(
         const parser = &feeder.parser;
         try testing.expect(parser.parsed_size <= feeder.span().len);
         try testing.expect(parser.message_offset + parser.message_size <= parser.parsed_size);
-        try testing.expect(parser.message_size <= options.message_size_max);
+        try testing.expect(parser.message_size <= parser.compressed_size_max);
     }
     try testing.expectEqualStrings(expected, feeder.log.items);
 }

@@ -289,8 +289,10 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
 /// possible that no peer is to blame for.
 fn receiveCapacity(arguments: *const Arguments) py.Error!usize {
     const capacity = try ringCapacity("ring_size", arguments.ring_size);
-    const needed = @as(usize, @intCast(@max(arguments.max_message_size, 0))) +
-        constants.frame_header_size_max + constants.record_size_max;
+    const compresses = if (arguments.deflate) |deflate| !py.isNone(deflate) else false;
+    const size_max: usize = @intCast(@max(arguments.max_message_size, 0));
+    const payload_max = if (compresses) constants.compressedSizeMax(size_max) else size_max;
+    const needed = payload_max +| constants.frame_header_size_max +| constants.record_size_max;
     if (capacity >= needed) return capacity;
     const message = "ring_size ({d}) has no room for max_message_size ({d}) and a TLS record";
     return py.raiseFormat(c.PyExc_ValueError, message, .{ capacity, arguments.max_message_size });

@@ -106,6 +106,8 @@ pub fn describe(parse_error: ParseError) [:0]const u8 {
 /// a `take`. Borrows nothing between calls.
 pub const Parser = struct {
     message_size_max: u64,
+    /// The same for the payload of a compressed message. What becomes of it, its owner measures.
+    compressed_size_max: u64,
     validate_utf8: bool,
     allows_compression: bool,
 
@@ -130,7 +132,8 @@ pub const Parser = struct {
     pub const describe = errors.describe;
 
     pub const Options = struct {
-        /// Largest payload of a message, over all its fragments.
+        /// Largest payload of a message, over all its fragments; of a compressed one, after it
+        /// has been inflated.
         message_size_max: usize,
         /// Whether text is judged. The reason in a close frame always is.
         validate_utf8: bool,
@@ -178,6 +181,7 @@ pub const Parser = struct {
     pub fn init(options: Options) Parser {
         return .{
             .message_size_max = options.message_size_max,
+            .compressed_size_max = constants.compressedSizeMax(options.message_size_max),
             .validate_utf8 = options.validate_utf8,
             .allows_compression = options.allows_compression,
         };
@@ -265,6 +269,7 @@ pub const Parser = struct {
                 else => {
                     if (header.fin) return true;
                     before.within_message = true;
+                    if (header.compressed) before.size_left = before.compressed_size_max;
                     before.size_left -= header.payload_size;
                 },
             }
@@ -387,14 +392,20 @@ pub const Parser = struct {
         return .{
             .within_message = parser.stage == .within_message,
             .allows_compression = parser.allows_compression,
-            .size_left = parser.message_size_max - parser.message_size,
+            .size_left = parser.presentSizeMax() - parser.message_size,
+            .compressed_size_max = parser.compressed_size_max,
         };
+    }
+
+    fn presentSizeMax(parser: *const Parser) u64 {
+        if (parser.message_compressed) return parser.compressed_size_max;
+        return parser.message_size_max;
     }
 
     fn invariants(parser: *const Parser, bytes: []const u8) void {
         assert(parser.parsed_size <= bytes.len);
         assert(parser.checked_size <= bytes.len - parser.parsed_size);
-        assert(parser.message_size <= parser.message_size_max);
+        assert(parser.message_size <= parser.presentSizeMax());
         assert(parser.message_offset + parser.message_size <= parser.parsed_size);
         switch (parser.stage) {
             .within_message => assert(parser.message_opcode != .continuation),
@@ -426,6 +437,8 @@ const Header = struct {
         allows_compression: bool,
         /// What the payload of the message may still grow by.
         size_left: u64,
+        /// The same for a message that this frame begins, and says to be compressed.
+        compressed_size_max: u64,
     };
 
     /// Null when bytes are missing. Every rule is checked with the first byte that can break it,
@@ -462,7 +475,10 @@ const Header = struct {
             _ => .{ 2, @backingInt(head.length) },
         };
         if (!head.opcode.isControl()) {
-            if (payload_size > before.size_left) return error.MessageTooBig;
+            // Only the first frame of a message says that it is compressed.
+            const compressed = head.reserved != 0;
+            const size_left = if (compressed) before.compressed_size_max else before.size_left;
+            if (payload_size > size_left) return error.MessageTooBig;
         }
         return .{
             .opcode = head.opcode,
@@ -589,7 +605,7 @@ test "parser: a compressed message is an event of its own, whose text is not jud
     try expectFailure(options, "\xa1", error.ReservedBits);
     try expectFailure(options, "\xd1", error.ReservedBits);
     try expectFailure(options, "\xc3", error.ReservedBits);
-    try expectFailure(options, "\xc1\x05", error.MessageTooBig);
+    try expectFailure(options, "\x81\x05", error.MessageTooBig);
     try expectFailure(options, "\x41\x00\x81", error.ExpectedContinuation);
     try expectFailure(options, "\xc1\x01x\x81\x01\xff", error.InvalidUtf8);
 }
@@ -819,6 +835,34 @@ test "parser: a message beyond the maximum fails at its header" {
     const none: Parser.Options = .{ .message_size_max = 0, .validate_utf8 = true };
     try expectLog(none, "\x01\x00\x89\x01a\x80\x00\x81\x00", "ping:a\ntext+:\ntext:\n");
     try expectFailure(none, "\x81\x01", error.MessageTooBig);
+}
+
+test "parser: a compressed message may be as much larger as DEFLATE makes noise" {
+    const options: Parser.Options = .{
+        .message_size_max = 200,
+        .validate_utf8 = true,
+        .allows_compression = true,
+    };
+    const size_max = comptime constants.compressedSizeMax(200);
+    comptime assert(size_max == 242);
+    const noise: [size_max]u8 = @splat(0xfe);
+    try expectLog(options, "\xc2\x7e\x00\xf2" ++ noise, "compressed binary:" ++ noise ++ "\n");
+    const rest = noise[2..];
+    const in_fragments = "\x41\x02\xfe\xfe\x89\x00\x80\x7e\x00\xf0" ++ rest;
+    try expectLog(options, in_fragments, "ping:\ncompressed text+:" ++ noise ++ "\n");
+    try expectFailure(options, "\xc2\x7e\x00\xf3", error.MessageTooBig);
+    try expectFailure(options, "\x41\x02ab\x80\x7e\x00\xf1", error.MessageTooBig);
+    // The next message counts for itself again.
+    try expectFailure(options, "\xc1\x01a\x81\x7e\x00\xc9", error.MessageTooBig);
+
+    for ([_]struct { bool, u8 }{ .{ true, 0xf0 }, .{ false, 0xf1 } }) |case| {
+        const expected, const size = case;
+        var wire = ("\x81\x01a" ++ "\x41\x02ab\x80\x7e\x00\x00" ++ noise).*;
+        wire[10] = size;
+        var parser: Parser = .init(options);
+        try testing.expect((try parser.next(&wire)) != null);
+        try testing.expectEqual(expected, parser.completeFrameWaiting(&wire));
+    }
 }
 
 test "parser: the largest sizes do not overflow" {

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const constants = @import("../constants.zig");
 const frame = @import("frame.zig");
 const parser_module = @import("parser.zig");
 
@@ -169,8 +170,11 @@ pub fn reference(gpa: Gpa, options: Parser.Options, input: []const u8, log: *Byt
     var compressed = false;
     var rest = input;
     while (true) {
-        const size_left = options.message_size_max - message.items.len;
         const within_message = message_opcode != 0;
+        if (!within_message) compressed = rest.len > 0 and rest[0] & 0x40 != 0;
+        const size_max = options.message_size_max;
+        const joined_max = if (compressed) constants.compressedSizeMax(size_max) else size_max;
+        const size_left = joined_max - message.items.len;
         const header = switch (referenceHeader(options, rest, within_message, size_left)) {
             .header => |header| header,
             .incomplete => return messages,
@@ -188,7 +192,6 @@ pub fn reference(gpa: Gpa, options: Parser.Options, input: []const u8, log: *Byt
         } else {
             const fragmented = header.opcode == 0;
             if (!fragmented) message_opcode = header.opcode;
-            if (!fragmented) compressed = rest[0] & 0x40 != 0;
             try message.appendSlice(gpa, payload);
             if (options.validate_utf8 and message_opcode == 1 and !compressed) {
                 const whole = complete and header.fin;
