@@ -1421,6 +1421,7 @@ test "connection: a plain response without a body, and one that makes no sense" 
     try bed.start();
     try bed.drive();
     try bed.expectFailure(.{ .body = error.MalformedChunkSize });
+    try testing.expectEqualStrings("abc", try bed.body());
 }
 
 test "connection: a refused upgrade gives the response and as much of its body as comes" {
@@ -1483,6 +1484,7 @@ test "connection: a refused upgrade whose body makes no sense is refused all the
         "Content-Length: x\r\n\r\n",
         "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         "Transfer-Encoding: chunked\r\n\r\nnonsense",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense",
     }) |rest| {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
@@ -1495,6 +1497,8 @@ test "connection: a refused upgrade whose body makes no sense is refused all the
         try expectEqual(.closed, bed.connection.state);
         try expectEqualDeep(Seen{ .response = 503 }, bed.seen.items[0]);
         try expect(bed.seen.items[bed.seen.items.len - 1] == .finished);
+        const readable = std.mem.find(u8, rest, "hello") != null;
+        try testing.expectEqualStrings(if (readable) "hello" else "", try bed.body());
         try expectRefused(&bed);
     }
 }

@@ -134,14 +134,10 @@ fn judgeBody(
     defer pieces.body.deinit(gpa);
     try testing.expectEqual(whole.failure, pieces.failure);
     try testing.expectEqual(whole.done, pieces.done);
+    try testing.expectEqualSlices(u8, whole.body.items, pieces.body.items);
     if (whole.failure) |failure| {
-        // A call that fails gives no bytes, so that a longer piece may lose some.
-        try expect(std.mem.startsWith(u8, pieces.body.items, whole.body.items));
         try expect(http.body.describe(failure).len > 0);
-    } else {
-        try testing.expectEqual(whole.used, pieces.used);
-        try testing.expectEqualSlices(u8, whole.body.items, pieces.body.items);
-    }
+    } else try testing.expectEqual(whole.used, pieces.used);
     try judgeByReference(gpa, &decoder, wire, &whole);
 }
 
@@ -219,7 +215,7 @@ fn decode(gpa: Gpa, start: http.body.Decoder, wire: []const u8, input: ?*Input) 
             return outcome;
         };
         try expect(step.used <= size);
-        try expect(step.done or step.used == size);
+        try expect(step.done or step.used == size or step.body.len > 0);
         try outcome.body.appendSlice(gpa, step.body);
         outcome.used += step.used;
         outcome.done = step.done;
