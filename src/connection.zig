@@ -813,7 +813,7 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.head_searched = 0;
             connection.interim_responses += 1;
             if (connection.interim_responses <= constants.interim_responses_max) return null;
-            return connection.fail(.{ .response = error.TooManyHeaders });
+            return connection.fail(.too_many_interim_responses);
         }
 
         /// The body of a plain response: what was asked for, or why the upgrade was refused.

@@ -342,7 +342,7 @@ test "connection: interim responses are skipped, and bounded" {
     try bed.drive();
     for (0..constants.interim_responses_max + 1) |_| kernel.feed(interim);
     try bed.drive();
-    try bed.expectFailure(.{ .response = error.TooManyHeaders });
+    try bed.expectFailure(.too_many_interim_responses);
 }
 
 // ---- Deadlines. --------------------------------------------------------------------------------

@@ -572,7 +572,7 @@ def test_interim_responses_come_before_the_101(serve_both: Serve, count: int, ap
 
 def test_interim_responses_have_an_end(serve: Serve) -> None:
     with serve(answer(INTERIM[0] * 9)) as server:
-        with pytest.raises(hftws.HandshakeError):
+        with pytest.raises(hftws.HandshakeError, match=r"more interim responses \(1xx\)"):
             server.client().connect()
 
 

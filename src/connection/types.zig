@@ -135,6 +135,8 @@ pub const Failure = union(enum) {
     ended: struct { stage: Stage, cause: StreamEnd },
     request: RequestError,
     response: http.response.HeadError,
+    /// The server only ever announced a response.
+    too_many_interim_responses,
     body: BodyError,
     upgrade: UpgradeError,
     /// The server answered with a plain response, which the owner was given.

@@ -221,6 +221,10 @@ fn raiseFailure(client: *Client, failure: Failure) py.Error {
             return raiseText(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
         },
         .response => |err| return raiseHandshake(core.http.response.describe(err)),
+        .too_many_interim_responses => {
+            return raiseHandshake("the server sent more interim responses (1xx) than the " ++
+                "client takes");
+        },
         .body => |err| return raiseHandshake(core.http.body.describe(err)),
         .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),
         .refused => return raiseRefused(client),
