@@ -293,6 +293,38 @@ def test_close_in_a_callback_ends_the_call_cleanly(serve_both: Serve, drive: str
     assert client.stats()["messages_dropped"] == 3
 
 
+def test_what_on_msg_returns_may_close_the_client_when_it_goes(serve_both: Serve) -> None:
+    """Its ``__del__`` runs within the callback, and may ask what a callback may."""
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.send(text("1") + text("2"))
+        assert peer.answer_close().close_code == 4001
+
+    problems: list[BaseException] = []
+
+    class Result:
+        def __del__(self) -> None:
+            try:
+                client.close(4001, "gone")
+            except RuntimeError as error:
+                problems.append(error)
+
+    inbox = Inbox()
+
+    def on_msg(msg: hftws.Message) -> Result:
+        inbox(msg)
+        return Result()
+
+    with serve_both(script) as server:
+        client = server.client(on_msg)
+        client.connect()
+        client.run()
+    assert problems == []
+    assert inbox.payloads == [b"1"]
+    assert (client.close_code, client.close_reason) == (4001, "gone")
+
+
 def poll_until_closed(client: hftws.Client) -> None:
     """The end is told by ConnectionClosed, also when it is an ordinary one."""
     with pytest.raises(hftws.ConnectionClosed):

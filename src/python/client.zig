@@ -290,10 +290,11 @@ pub const Client = struct {
 
         client.in_callback = true;
         const result = py.callWithOne(on_msg, object);
+        if (message.isUnused()) client.spare = object else message.keep();
+        if (result) |returned| py.decref(returned); // Its `__del__` may ask what a callback may.
         client.in_callback = false;
 
-        if (message.isUnused()) client.spare = object else message.keep();
-        py.decref(try py.check(result));
+        _ = try py.check(result);
         try client.requireUnreserved();
     }
 
