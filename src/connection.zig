@@ -138,6 +138,25 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.* = undefined;
         }
 
+        /// For the copy that a forked process has, before anything else is done with it: from now
+        /// on it can be ended, and the parent's connection notices nothing of that.
+        pub fn disown(connection: *Connection) void {
+            connection.notifier.disown();
+        }
+
+        /// Leaves the rings with pinned bytes to those who hold them. `start` does, too; but then
+        /// the lock of such a ring may be held at the very moment when another thread forks.
+        pub fn leavePinnedRings(connection: *Connection) void {
+            assert(connection.state == .idle or connection.state == .closed);
+            inline for (.{ "receive_ring", "inflated_ring" }) |name| {
+                const place = &@field(connection, name);
+                if (place.*) |ring| if (ring.pinned()) {
+                    ring.retire();
+                    place.* = null;
+                };
+            }
+        }
+
         /// Gives the memory of the rings back, for an owner who may not come again. Pinned bytes
         /// stay; another `start` maps rings anew.
         pub fn releaseRings(connection: *Connection) void {

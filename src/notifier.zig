@@ -23,13 +23,15 @@ pub const WaitError = os.WaitError;
 ///     deinit(notifier: *Notifier) void
 ///     watch(notifier: *Notifier, descriptor: Descriptor, interest: Interest) WatchError!void
 ///     unwatch(notifier: *Notifier, descriptor: Descriptor) void
+///     disown(notifier: *Notifier) void
 ///     wait(notifier: *Notifier, timeout_ns: ?u64) WaitError!Ready
 ///     descriptor(notifier: *const Notifier) Descriptor
 ///
 /// `watch` adds the descriptor or changes what it is watched for; before another one is watched, or
 /// it is closed, it has to be unwatched. `wait` returns when the descriptor is ready, a signal
 /// came, or the time has passed, whole; 0 only looks, null waits without end. It releases no lock
-/// of its caller's: that is for the caller to do.
+/// of its caller's: that is for the caller to do. `disown` is for the copy that a forked process
+/// has, before its `deinit`: what the kernel watches, it watches for the parent, and goes on.
 pub fn NotifierType(comptime Os: type) type {
     const Chosen = if (@hasDecl(Os, "Notifier"))
         Os.Notifier
@@ -47,6 +49,7 @@ fn assertNotifier(comptime Chosen: type) void {
         .deinit = fn (*Chosen) void,
         .watch = fn (*Chosen, os.Descriptor, Interest) WatchError!void,
         .unwatch = fn (*Chosen, os.Descriptor) void,
+        .disown = fn (*Chosen) void,
         .wait = fn (*Chosen, ?u64) WaitError!Ready,
         .descriptor = fn (*const Chosen) os.Descriptor,
     };
@@ -123,6 +126,24 @@ test "notifier: a connection is writable at once, and readable when bytes came" 
     try bed.notifier.watch(bed.client, .{ .readable = true, .writable = true });
     const both: Ready = .{ .readable = true, .writable = true };
     try testing.expectEqual(both, try bed.notifier.wait(test_timeout_ns));
+}
+
+test "notifier: a forked process leaves what is watched to its parent" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    try bed.notifier.watch(bed.client, .{ .readable = true });
+    const child = c.fork();
+    if (child == 0) {
+        bed.notifier.disown();
+        bed.deinit();
+        c._exit(0);
+    }
+    var status: c_int = undefined;
+    try testing.expectEqual(child, c.waitpid(child, &status, 0));
+    try testing.expectEqual(@as(c_int, 0), status);
+    try bed.give("x");
+    const ready = try bed.notifier.wait(test_timeout_ns);
+    try testing.expectEqual(Ready{ .readable = true }, ready);
 }
 
 test "notifier: bytes left in the kernel are reported again and again" {
@@ -271,6 +292,7 @@ const ScriptedOs = struct {
         pub fn deinit(_: *ScriptedOs.Notifier) void {}
         pub fn watch(_: *ScriptedOs.Notifier, _: os.Descriptor, _: Interest) WatchError!void {}
         pub fn unwatch(_: *ScriptedOs.Notifier, _: os.Descriptor) void {}
+        pub fn disown(_: *ScriptedOs.Notifier) void {}
         pub fn wait(_: *ScriptedOs.Notifier, _: ?u64) WaitError!Ready {
             return .{ .interrupted = true };
         }

@@ -31,6 +31,7 @@ GLOBAL_STATE = {
     "src/ssl/libssl.zig": {"last_report", "loaded"},  # The first is threadlocal.
     "src/ssl/openssl.zig": {"shared_method"},
     "src/python/exceptions.zig": {"classes"},
+    "src/python/fork.zig": {"generation"},  # Changes in a child that has one thread.
     "src/python/module.zig": {"state"},
 }
 #: Tables that CPython wants to be variable, and does not change.
@@ -101,8 +102,9 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
     for number, line in lines_of(path):
         indentation = re.match(r" *", line)
         assert indentation is not None
-        # A function that makes a type is as long as the type.
-        if re.match(r" *(pub |export |inline )*fn \w+\(", line) and "type {" not in line:
+        # A function that makes a type is as long as the type; one of one line ends there.
+        function = re.match(r" *(pub |export |inline )*fn \w+\(", line)
+        if function and "type {" not in line and not line.endswith("}"):
             opened.append((number, indentation[0]))
         elif opened and line.rstrip(",;") == f"{opened[-1][1]}}}":
             start, _ = opened.pop()

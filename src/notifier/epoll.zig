@@ -65,6 +65,11 @@ pub fn NotifierType(comptime Os: type) type {
             };
         }
 
+        /// See notifier.zig. The instance is the parent's as well; the descriptor is our own.
+        pub fn disown(notifier: *Notifier) void {
+            notifier.watched = null;
+        }
+
         /// See notifier.zig.
         pub fn wait(notifier: *Notifier, timeout_ns: ?u64) os.WaitError!Ready {
             const result = if (timeout_ns) |timeout|

@@ -15,6 +15,7 @@ const Ready = os.Ready;
 /// and `close`.
 pub fn NotifierType(comptime Os: type) type {
     return struct {
+        /// `none` once it is disowned.
         kqueue: Descriptor,
         watched: ?Watched,
 
@@ -23,12 +24,14 @@ pub fn NotifierType(comptime Os: type) type {
 
         const Watched = struct { descriptor: Descriptor, interest: Interest };
 
+        const none: Descriptor = -1;
+
         pub fn init() os.NotifierError!Notifier {
             return .{ .kqueue = try Os.kqueueCreate(), .watched = null };
         }
 
         pub fn deinit(notifier: *Notifier) void {
-            Os.close(notifier.kqueue);
+            if (notifier.kqueue != none) Os.close(notifier.kqueue);
             notifier.* = undefined;
         }
 
@@ -81,6 +84,12 @@ pub fn NotifierType(comptime Os: type) type {
                 .udata = 0,
             };
             return Os.kqueueChange(notifier.kqueue, &event);
+        }
+
+        /// See notifier.zig. A queue is not inherited: its number may be another descriptor's.
+        pub fn disown(notifier: *Notifier) void {
+            notifier.watched = null;
+            notifier.kqueue = none;
         }
 
         /// See notifier.zig.
@@ -233,6 +242,20 @@ test "kqueue: readiness follows the interest, and the same interest is no system
     notifier.unwatch(bed.client);
     try testing.expectEqual(@as(u32, 6), CountingOs.changes);
     try testing.expectEqual(Ready{ .timed_out = true }, try notifier.wait(0));
+}
+
+test "kqueue: what is disowned, nobody closes or changes" {
+    var bed = try TestBed.open();
+    defer bed.deinit();
+    try bed.notifier.watch(bed.client, .{ .readable = true });
+    var copy = bed.notifier;
+    copy.disown();
+    copy.unwatch(bed.client);
+    copy.deinit();
+    try testing.expectEqual(@as(u32, 1), CountingOs.changes);
+    try testing.expectEqual(@as(usize, 1), try TestOs.send(bed.server, "x"));
+    const ready = try bed.notifier.wait(test_timeout_ns);
+    try testing.expectEqual(Ready{ .readable = true }, ready);
 }
 
 test "kqueue: bytes that were left are reported again, by level" {

@@ -11,6 +11,7 @@ const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
 const exceptions = @import("exceptions.zig");
+const fork = @import("fork.zig");
 const options_parser = @import("options.zig");
 const report = @import("report.zig");
 const Message = @import("message.zig").Message;
@@ -32,6 +33,8 @@ pub const Client = struct {
     on_close: ?*py.Object,
     /// The message that was lent last and that nobody kept. Owned.
     spare: ?*py.Object,
+    /// Of the process that made it: in any other, this is a copy that fork() made.
+    generation: u32,
     /// The thread that is inside a method, 0 when none is.
     inside: std.atomic.Value(usize),
     /// The last slice of a reserved place went after its block: the place can be had back.
@@ -67,11 +70,13 @@ pub const Client = struct {
     const Entrance = enum { outer, inner };
 
     pub const in_use = "another thread is using this client";
+    const inherited = "this client belongs to another process: it was made before fork()";
 
     // ---- The door. -----------------------------------------------------------------------------
 
     /// Lets this thread in, unless another one is: nobody waits. To be followed by `leave`.
     pub inline fn enter(client: *Client) py.Error!Entrance {
+        if (client.isInherited()) return py.raise(c.PyExc_RuntimeError, inherited);
         const thread = py.currentThread();
         const entrance: Entrance = if (client.inside.load(.monotonic) == thread)
             .inner
@@ -102,6 +107,24 @@ pub const Client = struct {
     /// Whether the calling thread is the one inside.
     pub fn isInside(client: *const Client) bool {
         return client.inside.load(.monotonic) == py.currentThread();
+    }
+
+    /// Whether a parent of this process has made the client: then it is not ours to use.
+    inline fn isInherited(client: *const Client) bool {
+        return client.generation != fork.current();
+    }
+
+    /// To be called when Python code has run inside: it may have forked, or left the place of a
+    /// frame open.
+    inline fn afterCallback(client: *Client) py.Error!void {
+        if (client.isInherited()) return py.raise(c.PyExc_RuntimeError, inherited);
+        try client.requireUnreserved();
+    }
+
+    /// Half a connection is of no use.
+    fn giveUp(client: *Client) void {
+        if (client.isInherited()) client.connection.disown();
+        client.connection.abort();
     }
 
     fn settleReservation(client: *Client) void {
@@ -157,13 +180,14 @@ pub const Client = struct {
     fn start(client: *Client) py.Error!void {
         client.forgetResponse();
         client.close_told = true;
+        client.connection.leavePinnedRings();
         py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
         };
     }
 
     fn awaitOpen(client: *Client) py.Error!void {
-        errdefer client.connection.abort(); // Interrupted, half a connection is of no use.
+        errdefer client.giveUp(); // Such as interrupted.
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
             .opened => return,
@@ -295,7 +319,7 @@ pub const Client = struct {
         client.in_callback = false;
 
         _ = try py.check(result);
-        try client.requireUnreserved();
+        try client.afterCallback();
     }
 
     /// The spare one, or else a new one.
@@ -376,7 +400,7 @@ pub const Client = struct {
         client.in_callback = true;
         defer client.in_callback = false;
         try py.checkStatus(c.PyErr_CheckSignals());
-        try client.requireUnreserved();
+        try client.afterCallback();
     }
 
     fn beginDriving(client: *Client) py.Error!void {
@@ -445,7 +469,7 @@ pub const Client = struct {
         defer client.in_callback = false;
         const result = c.PyObject_Vectorcall(callable, @ptrCast(&values), values.len, null);
         py.decref(try py.check(result));
-        try client.requireUnreserved();
+        try client.afterCallback();
     }
 
     // ---- Sending. ------------------------------------------------------------------------------
@@ -537,7 +561,7 @@ pub const Client = struct {
             return py.raise(c.PyExc_RuntimeError, "fetch() is for hftws.get()");
         }
         try client.start();
-        errdefer client.connection.abort();
+        errdefer client.giveUp();
         while (true) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
             .finished => break,
@@ -613,7 +637,8 @@ pub const Client = struct {
     }
 
     fn isOpen(client: *Client) py.Error!*py.Object {
-        return py.boolean(client.isReady() and client.connection.state == .open);
+        if (client.isInherited() or !client.isReady()) return py.boolean(false);
+        return py.boolean(client.connection.state == .open);
     }
 
     fn wantsWrite(client: *Client) py.Error!*py.Object {
@@ -643,6 +668,16 @@ pub const Client = struct {
     }
 
     // ---- The life of the object. ---------------------------------------------------------------
+
+    fn create(
+        type_object: *c.PyTypeObject,
+        _: ?*py.Object,
+        _: ?*py.Object,
+    ) callconv(.c) ?*py.Object {
+        const object = py.allocate(type_object) catch return null;
+        instance.of(object).generation = fork.current();
+        return object;
+    }
 
     fn initialize(
         object: *py.Object,
@@ -693,7 +728,7 @@ pub const Client = struct {
     /// Warns, as the standard library's sockets do, when nobody closed the connection.
     fn finalize(object: *py.Object) callconv(.c) void {
         const client = instance.of(object);
-        if (!client.ready) return;
+        if (!client.ready or client.isInherited()) return;
         switch (client.connection.state) {
             .idle, .closed => return,
             else => {},
@@ -712,18 +747,28 @@ pub const Client = struct {
         c.PyObject_GC_UnTrack(object);
         const client = instance.of(object);
         _ = clear(object);
+        if (client.isWhole()) client.release();
+        py.free(object);
+    }
+
+    /// Not so when it was forked while a thread was inside, that is no more: what that thread was
+    /// about to change is best left alone, until the process ends.
+    fn isWhole(client: *const Client) bool {
+        return !client.isInherited() or client.inside.load(.monotonic) == 0;
+    }
+
+    fn release(client: *Client) void {
         if (client.spare) |spare| {
             const message = Message.instance.of(spare);
             message.dropView();
             py.decref(spare);
         }
-        if (client.ready) {
-            client.forgetResponse();
-            client.connection.deinit();
-            if (client.tls_context) |*context| context.deinit();
-            client.arena.deinit();
-        }
-        py.free(object);
+        if (!client.ready) return;
+        if (client.isInherited()) client.connection.disown();
+        client.forgetResponse();
+        client.connection.deinit();
+        if (client.tls_context) |*context| context.deinit();
+        client.arena.deinit();
     }
 
     fn callbackGetter(comptime field: []const u8) fn (*Client) py.Error!*py.Object {
@@ -779,6 +824,7 @@ pub const Client = struct {
 
     var slots = [_]c.PyType_Slot{
         py.slot(c.Py_tp_doc, "The native part of hftws.Client."),
+        py.slot(c.Py_tp_new, &create),
         py.slot(c.Py_tp_init, &initialize),
         py.slot(c.Py_tp_dealloc, &dealloc),
         py.slot(c.Py_tp_finalize, &finalize),

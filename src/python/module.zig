@@ -6,6 +6,7 @@ const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
 const exceptions = @import("exceptions.zig");
+const fork = @import("fork.zig");
 const Client = @import("client.zig").Client;
 const Message = @import("message.zig").Message;
 const options = @import("options.zig");
@@ -89,6 +90,7 @@ fn execute(module: *py.Object) callconv(.c) c_int {
 fn addTypes(module: *py.Object) py.Error!void {
     if (state == null) {
         try exceptions.load();
+        try fork.register();
         state = try makeTypes(module);
     }
     const types = ModuleState.get();

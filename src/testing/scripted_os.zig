@@ -619,6 +619,10 @@ pub const Notifier = struct {
         if (watched.descriptor == unwatched) kernel.watched = null;
     }
 
+    pub fn disown(_: *Notifier) void {
+        kernel.watched = null;
+    }
+
     pub fn wait(_: *Notifier, timeout_ns: ?u64) os.WaitError!os.Ready {
         kernel.wait_calls += 1;
         kernel.drained = false;

@@ -1,0 +1,44 @@
+//! Tells a client that this is another process than the one that made it.
+//!
+//! What a client has in the kernel, and its rings, are shared with what the process forks: both
+//! would read one stream, and seal with the same nonces. So a client belongs to the process that
+//! made it. To ask for the process's id would be a system call for every message that is sent: the
+//! forks are counted instead, in the child, by Python's own hook.
+
+const py = @import("py.zig");
+const c = py.c;
+
+/// How often this process, and those before it, were forked since the module was imported. It
+/// changes only while the child has no second thread.
+var generation: u32 = 0;
+
+pub inline fn current() u32 {
+    return generation;
+}
+
+/// To be called once, when the module is imported.
+pub fn register() py.Error!void {
+    const os = try py.check(c.PyImport_ImportModule("os"));
+    defer py.decref(os);
+    const function = try py.check(c.PyObject_GetAttrString(os, "register_at_fork"));
+    defer py.decref(function);
+    const hook = try py.check(c.PyCMethod_New(&methods[0], null, null, null));
+    defer py.decref(hook);
+    const keywords = try py.check(c.Py_BuildValue("{sO}", "after_in_child", hook));
+    defer py.decref(keywords);
+    const arguments = try py.check(c.PyTuple_New(0));
+    defer py.decref(arguments);
+    py.decref(try py.check(c.PyObject_Call(function, arguments, keywords)));
+}
+
+fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    generation +%= 1;
+    return py.none();
+}
+
+var methods = [_]c.PyMethodDef{.{
+    .ml_name = "after_in_child",
+    .ml_meth = @ptrCast(&afterInChild),
+    .ml_flags = c.METH_NOARGS,
+    .ml_doc = null,
+}};
