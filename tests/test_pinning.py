@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import ctypes
 import gc
 import io
+import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -583,6 +588,71 @@ def test_views_are_let_go_in_another_thread_while_the_client_waits(
         stop.set()
         worker.join()
     assert (worked, bad) == (total, [])
+
+
+# ---- Views that nobody kept. -------------------------------------------------------------------
+
+#: The program of an interpreter of its own, which may crash. Finds the view that the client has
+#: left over from the last message, after the memory of the ring has gone.
+FIND_VIEWS = """
+import gc, sys
+import hftws
+
+def views():
+    return [o for o in gc.get_objects() if type(o) is memoryview and type(o.obj) is hftws.Message]
+
+def on_msg(msg):
+    assert msg.data[0]
+    if {keep} and not kept:
+        kept.append(msg)
+
+url, ca_file = sys.argv[1:]
+options = dict(ring_size=262144, send_ring_size=262144, max_message_size=131072)
+kept = []
+client = hftws.Client(url, on_msg, ca_file=ca_file, **options)
+client.connect()
+client.run()
+assert len(views()) == 1
+{end}
+print(len([bytes(view) for view in views()]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("keep", "end", "left"),
+    [
+        (False, "client.close()", 0),
+        (False, "del client", 0),
+        # A ring with a kept message is left to that, and another comes in its place.
+        (True, "client.connect(); kept.clear()", 0),
+        (True, "client.connect(); client.run(); kept.clear(); client.close()", 0),
+        # Somebody has come by it: then the memory stays. What it shows, nobody promises.
+        (False, "held = views(); client.close()", 1),
+        (False, "held = views(); del client", 1),
+        (False, "held = views(); client.connect(); client.close()", 1),
+        (False, "held = views()[0].obj; client.close(); bytes(held)", 0),
+        (False, "held = views()[0][1:]; client.close(); bytes(held)", 1),
+    ],
+)
+def test_the_garbage_collector_knows_no_view_of_a_ring_that_is_gone(
+    serve_both: Serve, ca_file: Path, keep: bool, end: str, left: int
+) -> None:
+    def script(peer: Peer) -> None:
+        with contextlib.suppress(OSError, EOFError):  # Not every client waits for the end.
+            peer.accept_upgrade(then=text("first") + text("second"))
+            peer.close_handshake()
+
+    with serve_both(script) as server:
+        code = FIND_VIEWS.format(keep=keep, end=end)
+        result = subprocess.run(
+            [sys.executable, "-c", code, server.url(), str(ca_file)],
+            env={**os.environ, "PYTHONPATH": str(Path(hftws.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=3 * SOON,
+        )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{left}\n"
 
 
 # ---- Exceptions hold frames, which hold messages. ----------------------------------------------

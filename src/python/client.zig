@@ -180,6 +180,7 @@ pub const Client = struct {
     fn start(client: *Client) py.Error!void {
         client.forgetResponse();
         client.close_told = true;
+        client.dropSpare();
         client.connection.leavePinnedRings();
         py.withoutLock(core.Connection.start, .{&client.connection}) catch |err| {
             return exceptions.raiseStart(client, err);
@@ -249,6 +250,7 @@ pub const Client = struct {
         try client.finishClose();
         // Whoever goes on, and does not close, has them again at once. A client in a cycle with its
         // callback would keep them until the garbage collector comes.
+        client.dropSpare();
         client.connection.releaseRings();
         return py.none();
     }
@@ -327,15 +329,15 @@ pub const Client = struct {
         const spare = client.spare orelse return newMessage();
         client.spare = null;
         if (py.isOwn(spare)) return spare;
-        dropForeign(spare);
+        Message.instance.of(spare).discard();
         return newMessage();
     }
 
-    /// Made by another thread, without the GIL: the message could not be seen to be unused, and
-    /// would be left, with a pin, to a thread that may not come to free it.
-    fn dropForeign(spare: *py.Object) void {
-        Message.instance.of(spare).dropView();
-        py.decref(spare);
+    /// To be called before the ring goes that its view points into.
+    fn dropSpare(client: *Client) void {
+        const spare = client.spare orelse return;
+        client.spare = null;
+        Message.instance.of(spare).discard();
     }
 
     fn newMessage() py.Error!*py.Object {
@@ -758,12 +760,8 @@ pub const Client = struct {
     }
 
     fn release(client: *Client) void {
-        if (client.spare) |spare| {
-            const message = Message.instance.of(spare);
-            message.dropView();
-            py.decref(spare);
-        }
         if (!client.ready) return;
+        client.dropSpare();
         if (client.isInherited()) client.connection.disown();
         client.forgetResponse();
         client.connection.deinit();

@@ -78,14 +78,32 @@ pub const Message = struct {
 
     /// Leaves the message to those who kept it. Takes the caller's reference.
     pub fn keep(message: *Message) void {
+        message.leave(message.payload, !message.lender.?.connection.moreWaiting());
+    }
+
+    /// For a message that is not lent, before its ring goes. Takes the caller's reference. Python
+    /// shows its view to whoever asks the garbage collector. Who has come by it so has the memory
+    /// for as long as he likes; the bytes were not his to keep.
+    pub fn discard(message: *Message) void {
+        const object = instance.objectOf(message);
+        const own = py.isOwn(object);
+        if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
+        // Made by another thread, without the GIL: the message cannot be seen to be unused, and
+        // would be left, with a pin, to a thread that may not come to free it.
+        if (!own) message.lend(&.{}, message.opcode, message.lender.?);
+        message.dropView();
+        py.decref(object);
+    }
+
+    fn leave(message: *Message, pinned: []const u8, is_last: bool) void {
         const object = instance.objectOf(message);
         var section: py.Section = undefined;
         section.enter(object);
         const connection = &message.lender.?.connection;
-        message.is_last = !connection.moreWaiting();
+        message.is_last = is_last;
         if (message.payload.len > 0) {
             message.ring = connection.ringOf(message.payload);
-            message.ring.pin(&message.pin, message.payload);
+            message.ring.pin(&message.pin, pinned);
             message.pinned = true;
         }
         message.lender = null;
@@ -101,7 +119,7 @@ pub const Message = struct {
     }
 
     /// Without this, a message that nobody uses any more and its view would hold each other.
-    pub fn dropView(message: *Message) void {
+    fn dropView(message: *Message) void {
         const view = message.view orelse return;
         message.view = null;
         py.decref(view);
