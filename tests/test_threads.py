@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -649,11 +650,11 @@ print("GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "no GIL")
 """
 
 
-def run_python(code: str, **environment: str) -> str:
+def run_python(code: str, *arguments: str, **environment: str) -> str:
     """In an interpreter of its own, with the hftws of this one."""
     path = os.pathsep.join([str(Path(hftws.__file__).parents[1]), *sys.path])
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
@@ -683,6 +684,45 @@ def test_the_module_may_be_imported_again() -> None:
         "import hftws._core as second\n"
         "assert first.Connection is second.Connection and first.Message is second.Message\n"
     )
+
+
+#: Imports the module in a sub-interpreter; before that in the main one, if it is told to.
+SUB_INTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+
+IMPORT = (
+    "import os\\n"
+    "try:\\n"
+    "    import hftws._core\\n"
+    "except ImportError:\\n"
+    "    os.write(1, b'refused ')\\n"
+    "else:\\n"
+    "    os.write(1, b'imported ')\\n"
+)
+if sys.argv[1:] == ["after"]:
+    import hftws
+for isolated in (True, False):
+    if sys.version_info >= (3, 13):
+        interpreter = interpreters.create("isolated" if isolated else "legacy")
+    else:
+        interpreter = interpreters.create(isolated=isolated)
+    interpreters.run_string(interpreter, IMPORT)
+    interpreters.destroy(interpreter)
+"""
+
+
+@pytest.mark.skipif(
+    all(find_spec(name) is None for name in ("_interpreters", "_xxsubinterpreters")),
+    reason="this CPython has no sub-interpreters that Python can make",
+)
+@pytest.mark.parametrize("arguments", [[], ["after"]])
+def test_a_sub_interpreter_cannot_import_the_module(arguments: list[str]) -> None:
+    """Its types, and the objects in them, belong to one interpreter."""
+    assert run_python(SUB_INTERPRETER, *arguments) == "refused refused "
 
 
 @pytest.mark.skipif(GIL_ENABLED, reason="this CPython has a GIL, and uses it")

@@ -47,7 +47,7 @@ pub const ModuleState = struct {
     }
 };
 
-/// One interpreter, one module: sub-interpreters are refused (see `slots`). An import in another
+/// One interpreter, one module: sub-interpreters are refused (see `execute`). An import in another
 /// thread waits for the first one, by Python's own lock. A second import gets the same types.
 var state: ?ModuleState = null;
 
@@ -66,7 +66,7 @@ var slots = [_]c.PyModuleDef_Slot{
     .{ .slot = c.Py_mod_exec, .value = @ptrCast(@constCast(&execute)) },
 } ++ single_interpreter ++ without_gil ++ [_]c.PyModuleDef_Slot{.{}};
 
-/// Python 3.12 and later ask; before that there is nothing to say.
+/// Python 3.12 and later ask, and raise by themselves in a sub-interpreter that shares nothing.
 const single_interpreter = if (@hasDecl(c, "Py_mod_multiple_interpreters"))
     [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_multiple_interpreters, .value = null }}
 else
@@ -83,8 +83,15 @@ else
     [_]c.PyModuleDef_Slot{};
 
 fn execute(module: *py.Object) callconv(.c) c_int {
+    requireMainInterpreter() catch return -1;
     addTypes(module) catch return -1;
     return 0;
+}
+
+/// `state` has objects of one interpreter, which another must not touch.
+fn requireMainInterpreter() py.Error!void {
+    if (c.PyInterpreterState_Get() == c.PyInterpreterState_Main()) return;
+    return py.raise(c.PyExc_ImportError, "hftws cannot be imported in a sub-interpreter");
 }
 
 fn addTypes(module: *py.Object) py.Error!void {
