@@ -377,12 +377,25 @@ def test_the_common_name_is_no_name(serve: Serve, ca: trustme.CA, names: list[st
 
 
 @pytest.mark.parametrize(
-    "server_name", ["", ".", ".feed.example", "feed.example\x00.evil", "a" * 300]
+    "server_name",
+    [
+        *["", ".", ".feed.example", "feed.example\x00.evil", "a" * 300, "a" * 64 + ".example"],
+        *["exa mple", "[::1]", "[127.0.0.1]", "ä.de", "feed..example", "feed.example:443"],
+        *["feed/example", "*.example", "user@feed.example", "feed.example..", "127.1", "\n", "%"],
+    ],
 )
 def test_a_server_name_that_cannot_be_is_refused(server_name: str) -> None:
     """With an empty one, OpenSSL would compare no name at all; with a dot in front, any below."""
     with pytest.raises(ValueError):
         hftws.Client("wss://127.0.0.1:1/", server_name=server_name)
+
+
+@pytest.mark.parametrize(
+    "server_name",
+    ["feed", "feed.example.", "xn--4ca.de", "_feed.EXAMPLE", "a-1.example", "127.0.0.1", "::1"],
+)
+def test_names_and_addresses_are_server_names(server_name: str) -> None:
+    hftws.Client("wss://127.0.0.1:1/", server_name=server_name)
 
 
 @pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])

@@ -157,15 +157,14 @@ fn buildOptions(
     }
     const host = try arena.dupeSentinel(u8, url.host, 0);
     const wanted_name = try copyText(arena, arguments.server_name) orelse host;
+    // OpenSSL compares no name at all with an empty one, and with a dot in front it would take a
+    // certificate for any name below.
+    if (!try isHost(arena, wanted_name)) {
+        return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
+    }
     // The dot at the end of an absolute name is the resolver's business (RFC 6066, section 3).
     const relative_name = std.mem.cutSuffix(u8, wanted_name, ".") orelse wanted_name;
     const server_name = try arena.dupeSentinel(u8, relative_name, 0);
-    // OpenSSL compares no name at all with an empty one.
-    // With a dot in front, OpenSSL would take a certificate for any name below.
-    const is_host = server_name.len > 0 and server_name[0] != '.';
-    if (!is_host or server_name.len > http.url.host_size_max) {
-        return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
-    }
     return .{
         .purpose = purpose,
         .url = url,
@@ -199,6 +198,15 @@ fn buildOptions(
         .busy_poll = arguments.busy_poll != 0,
         .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
     };
+}
+
+/// Whether a URL could have this for its host; an IPv6 address stands here without brackets.
+fn isHost(arena: Allocator, text: []const u8) error{OutOfMemory}!bool {
+    if (core.os.Address.parse(text, 0) != null) return true;
+    const url = http.Url.parse(try std.mem.concat(arena, u8, &.{ "wss://", text })) catch {
+        return false;
+    };
+    return std.mem.eql(u8, url.host, text);
 }
 
 /// What a request cannot hold is refused here, before any I/O, by writing it once.
