@@ -224,6 +224,31 @@ def test_headers_are_text(headers: Any) -> None:
         hftws.Client("ws://example.com/", headers=headers)
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"X-A": 1}, "the value of the header 'X-A' has to be a str, not int"),
+        ([("X-A", "1"), ("X-B", b"1")], "the value of the header 'X-B' has to be a str, not bytes"),
+        ({"X-A": None}, "the value of the header 'X-A' has to be a str, not NoneType"),
+        ({1: "a"}, "the name of a header has to be a str, not int"),
+    ],
+)
+def test_a_header_that_is_no_text_is_named(headers: Any, said: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        hftws.Client("ws://example.com/", headers=headers)
+    assert str(caught.value) == said
+    with pytest.raises(TypeError) as caught:
+        hftws.get("http://example.com/", headers=headers)
+    assert str(caught.value) == said
+
+
+def test_a_subprotocol_that_is_no_text_is_named() -> None:
+    names: Any = ["a", 1]
+    with pytest.raises(TypeError) as caught:
+        hftws.Client("ws://example.com/", subprotocols=names)
+    assert str(caught.value) == "a subprotocol has to be a str, not int"
+
+
 @pytest.mark.parametrize("headers", [["ab", "c"], [("a",)], [("a", "b", "c")], "X-A: 1"])
 def test_headers_are_pairs(headers: Any) -> None:
     with pytest.raises(ValueError):

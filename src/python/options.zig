@@ -172,7 +172,7 @@ fn buildOptions(
         .server_name = server_name,
         .server_name_is_address = core.os.Address.parse(server_name, 0) != null,
         .headers = try headerList(arena, arguments.headers),
-        .subprotocols = try textList(arena, arguments.subprotocols),
+        .subprotocols = try textList(arena, arguments.subprotocols, "a subprotocol"),
         .compression = try compressionOptions(arena, arguments),
         .tls = null,
         .tls_engine = switch (try choice(Tls, "tls", arguments.tls)) {
@@ -249,9 +249,10 @@ fn compressionOptions(
         &threshold,
     ) - 1);
     const level_max = constants.deflate_level_max;
+    const libraries = try textList(arena, arguments.zlib_libraries, "a library");
     const size_max = constants.ring_capacity_max;
     return .{
-        .api = core.deflate.zlib.load(try textList(arena, arguments.zlib_libraries)) catch |err| {
+        .api = core.deflate.zlib.load(libraries) catch |err| {
             return exceptions.raiseZlib(err);
         },
         .offer = .{
@@ -356,26 +357,50 @@ fn copyText(arena: Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const 
     return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
 }
 
-/// A sequence of str.
-fn textList(arena: Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
+/// A sequence of str, each of them `what`.
+fn textList(
+    arena: Allocator,
+    object: ?*py.Object,
+    comptime what: []const u8,
+) BuildError![]const [:0]const u8 {
     const sequence = object orelse return &.{};
     const count = c.PySequence_Size(sequence);
     if (count < 0) return error.PythonError;
     const list = try arena.alloc([:0]const u8, @intCast(count));
-    for (list, 0..) |*place, index| {
-        const item = try py.check(c.PySequence_GetItem(sequence, @intCast(index)));
-        defer py.decref(item);
-        place.* = try arena.dupeSentinel(u8, try py.utf8(item), 0);
-    }
+    for (list, 0..) |*place, index| place.* = try textAt(arena, sequence, index, what, .{});
     return list;
+}
+
+/// A copy of the str at this place, which is what `what` and its arguments say.
+fn textAt(
+    arena: Allocator,
+    sequence: *py.Object,
+    index: usize,
+    comptime what: []const u8,
+    what_arguments: anytype,
+) BuildError![:0]const u8 {
+    const item = try py.check(c.PySequence_GetItem(sequence, @intCast(index)));
+    defer py.decref(item);
+    if (!py.isUnicode(item)) {
+        const message = what ++ " has to be a str, not {s}";
+        const type_name = std.mem.span(py.typeOf(item).tp_name);
+        return py.raiseFormat(c.PyExc_TypeError, message, what_arguments ++ .{type_name});
+    }
+    return arena.dupeSentinel(u8, try py.utf8(item), 0);
 }
 
 /// A sequence of name, value, name, value …: what cannot be sent is refused here, before any I/O.
 fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Header {
-    const texts = try textList(arena, object);
-    const headers = try arena.alloc(http.Header, texts.len / 2);
+    const sequence = object orelse return &.{};
+    const count = c.PySequence_Size(sequence);
+    if (count < 0) return error.PythonError;
+    const headers = try arena.alloc(http.Header, @intCast(@divTrunc(count, 2)));
     for (headers, 0..) |*header, index| {
-        header.* = .{ .name = texts[2 * index], .value = texts[2 * index + 1] };
+        const name = try textAt(arena, sequence, 2 * index, "the name of a header", .{});
+        const value_of = "the value of the header '{f}'";
+        const shown = .{std.ascii.hexEscape(name, .lower)};
+        const value = try textAt(arena, sequence, 2 * index + 1, value_of, shown);
+        header.* = .{ .name = name, .value = value };
         http.validateHeader(header.*) catch |err| {
             const problem = switch (err) {
                 error.InvalidHeaderName => "name",
@@ -392,7 +417,7 @@ fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Hea
 
 /// The one that is in use, or the first of these files (a sequence of str) that serves.
 pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.Api {
-    const list = textList(arena, files) catch |err| switch (err) {
+    const list = textList(arena, files, "a library") catch |err| switch (err) {
         error.OutOfMemory => return noMemory(),
         error.PythonError => return error.PythonError,
     };
