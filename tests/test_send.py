@@ -871,6 +871,7 @@ def test_an_array_kept_beyond_the_block_keeps_the_client_from_closing(serve_both
     [
         ((), {"text": True}, TypeError),
         ((1,), {}, TypeError),
+        ((1,), {"text": None}, TypeError),
         ((1, True), {}, TypeError),
         (("1",), {"text": True}, TypeError),
         ((1.5,), {"text": True}, TypeError),

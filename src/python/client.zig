@@ -529,10 +529,9 @@ pub const Client = struct {
     fn reserve(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "n", "text" }, 1);
         const size_object = bound[0] orelse return py.raise(c.PyExc_TypeError, "reserve() needs n");
-        const text_object = bound[1] orelse return py.raise(
-            c.PyExc_TypeError,
-            "reserve() needs text=True or text=False",
-        );
+        const needs_text = "reserve() needs text=True or text=False";
+        const text_object = bound[1] orelse return py.raise(c.PyExc_TypeError, needs_text);
+        if (py.isNone(text_object)) return py.raise(c.PyExc_TypeError, needs_text);
         try client.requireReady();
         const size = c.PyLong_AsSsize_t(size_object);
         if (size == -1 and c.PyErr_Occurred() != null) return error.PythonError;
