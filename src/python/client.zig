@@ -936,14 +936,18 @@ const doc = struct {
         \\
         \\The message is masked and sent at the end of the block, without a copy; after an exception
         \\it is dropped. Nothing else can be sent in between. The block itself takes some 400 ns: it
-        \\pays for messages of many KiB, or where it saves you a buffer of your own.
+        \\pays for messages of many KiB, or where it saves you a buffer of your own. A slice of the
+        \\view (numpy.frombuffer) that outlives the block ends it in BufferError: the message is not
+        \\sent, and send, poll, run and close raise RuntimeError until the slice is gone.
     ;
     const fileno =
         \\fileno($self, /)
         \\--
         \\
         \\The socket's file descriptor, for a loop of your own: when it is readable, or writable
-        \\while wants_write is true, call poll().
+        \\while wants_write is true, call poll(). Messages that have been read already do not make
+        \\it readable: call poll(0) once after connect() and after every exception of a callback,
+        \\before you wait, and once more when is_open is false.
     ;
     const info =
         \\info($self, /)
