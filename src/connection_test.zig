@@ -1464,6 +1464,21 @@ test "connection: the body of a refusal need not be read to its end" {
     try expectRefused(&bed);
 }
 
+test "connection: a refusal is forgotten by the next start, even one without memory" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    kernel.feed("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    try bed.start();
+    try bed.drive();
+    try expectRefused(&bed);
+
+    bed.connection.releaseRings();
+    kernel.maps_left = 0;
+    try testing.expectError(error.OutOfMemory, bed.connection.start());
+    try expectEqual(null, bed.connection.failure); // Its response is the owner's no more.
+    try expect(!bed.connection.closed.?.isOrdinary());
+}
+
 test "connection: a body much larger than the ring" {
     var options = get_options;
     options.receive_ring_capacity = 8 * 1024;
