@@ -99,7 +99,8 @@ class Client(_core.Connection):
     :param max_message_size: a larger message fails with close code 1009; so does one that is
         larger when it is inflated.
     :param ring_size: bytes of the receive ring, rounded up to a power of two. It has to have room
-        for a message of the largest size and one TLS record.
+        for a message of the largest size and one TLS record; with compression, for an eighth and
+        a little more.
     :param send_ring_size: bytes of the send ring, rounded up to a power of two.
     :param huge_pages: put the rings on huge pages where the system has reserved some.
     :param validate_utf8: whether text from the peer is checked, as RFC 6455 asks.

@@ -54,7 +54,11 @@ class TLSError(Error, ConnectionError):
 
 
 class HandshakeError(Error, ConnectionError):
-    """The server did not agree to a WebSocket, or its answer is not valid HTTP."""
+    """The server did not agree to a WebSocket, or its answer is not valid HTTP.
+
+    The client stays as after any failed connect: ``close_code`` is 1006, and ``run()``, ``poll()``
+    and ``send()`` raise this again.
+    """
 
     #: The HTTP status, such as 429; None when there was no valid response.
     status: int | None
