@@ -852,3 +852,27 @@ def test_the_poll_after_the_end_says_how_it_ended(serve_both: Serve) -> None:
                 client.poll(SOON)
         with pytest.raises(ValueError, match="not connected"):
             client.fileno()
+
+
+def test_a_closing_handshake_that_is_not_answered_ends_with_a_poll(serve_both: Serve) -> None:
+    """Nothing comes that would wake a loop: it has to look when close_timeout is over."""
+    import select
+
+    def on_msg(msg: hftws.Message) -> None:
+        client.close()
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade(then=text("x"))
+        peer.expect_close(1000)
+        peer.recv_all()
+
+    with serve_both(script) as server:
+        client = server.client(on_msg, close_timeout=0.05)
+        client.connect()
+        assert client.poll(0) == 1
+        while client.close_code is None:
+            assert select.select([client], [], [], 0.05)[0] == []
+            assert client.poll(0) == 0
+        with pytest.raises(hftws.ConnectionClosed) as caught:
+            client.poll(0)
+    assert caught.value.code == 1006
