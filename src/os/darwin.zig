@@ -160,18 +160,9 @@ pub fn sendRecord(_: Descriptor, _: u8, _: []const u8) posix.SendError!void {
 /// unanswered (tcp(4)).
 pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
     const tcp = c.IPPROTO.TCP;
-    try posix.setKeepAlive(descriptor);
-    try posix.setOption(descriptor, tcp, c.TCP.KEEPALIVE, posix.probeAfter(timeout_s));
-    try posix.setOption(descriptor, tcp, c.TCP.KEEPINTVL, posix.probeInterval(timeout_s));
+    try posix.setKeepAlive(descriptor, c.TCP.KEEPALIVE, timeout_s);
     try posix.setOption(descriptor, tcp, c.TCP.KEEPCNT, probes_max);
     try posix.setOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME, @intCast(timeout_s));
-}
-
-fn peerTimeout(descriptor: Descriptor) ?u32 {
-    if (!posix.keepsAlive(descriptor)) return null;
-    const tcp = c.IPPROTO.TCP;
-    const time_s = posix.getOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME) orelse return null;
-    return if (time_s > 0) @intCast(time_s) else null;
 }
 
 /// The options as the kernel has them now.
@@ -179,7 +170,7 @@ pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const no_delay = posix.getOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY) orelse 0;
     return .{
         .no_delay = no_delay != 0,
-        .peer_timeout_s = peerTimeout(descriptor),
+        .peer_timeout_s = posix.peerTimeout(descriptor, c.TCP.RXT_CONNDROPTIME, 1),
         .quick_ack = null,
         .busy_poll_us = null,
         .receive_buffer_size = posix.getSizeOption(descriptor, c.SO.RCVBUF),
@@ -486,7 +477,7 @@ const no_sigpipe = 0x1022;
 /// IFNAMSIZ, with the terminating zero.
 const interface_name_size_max = 16;
 
-/// Of keep-alive, with `posix.probeInterval`: until the timeout.
+/// Those of `posix.setKeepAlive` until the timeout.
 const probes_max = 4;
 
 /// IP_BOUND_IF, netinet/in.h.

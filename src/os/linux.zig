@@ -267,11 +267,9 @@ const TlsControl = extern struct {
 /// Keep-alive probes ask a silent peer; TCP_USER_TIMEOUT bounds how long it may owe an answer to
 /// them, or to data (tcp(7)).
 pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
-    const tcp = c.IPPROTO.TCP;
-    try posix.setKeepAlive(descriptor);
-    try posix.setOption(descriptor, tcp, linux.TCP.KEEPIDLE, posix.probeAfter(timeout_s));
-    try posix.setOption(descriptor, tcp, linux.TCP.KEEPINTVL, posix.probeInterval(timeout_s));
-    try posix.setOption(descriptor, tcp, linux.TCP.USER_TIMEOUT, @intCast(timeout_s * 1000));
+    const timeout_ms: c_int = @intCast(timeout_s * 1000);
+    try posix.setKeepAlive(descriptor, linux.TCP.KEEPIDLE, timeout_s);
+    try posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, timeout_ms);
 }
 
 /// TCP_QUICKACK (tcp(7)). Not permanent: the kernel goes back to delayed acknowledgements.
@@ -305,18 +303,12 @@ pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const busy_poll = posix.getOption(descriptor, c.SOL.SOCKET, linux.SO.BUSY_POLL);
     return .{
         .no_delay = no_delay != 0,
-        .peer_timeout_s = peerTimeout(descriptor),
+        .peer_timeout_s = posix.peerTimeout(descriptor, linux.TCP.USER_TIMEOUT, 1000),
         .quick_ack = if (quick_ack) |value| value != 0 else null,
         .busy_poll_us = if (busy_poll) |value| @intCast(@max(value, 0)) else null,
         .receive_buffer_size = posix.getSizeOption(descriptor, c.SO.RCVBUF),
         .send_buffer_size = posix.getSizeOption(descriptor, c.SO.SNDBUF),
     };
-}
-
-fn peerTimeout(descriptor: Descriptor) ?u32 {
-    if (!posix.keepsAlive(descriptor)) return null;
-    const time_ms = posix.getOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT) orelse 0;
-    return if (time_ms > 0) @intCast(@divTrunc(time_ms, 1000)) else null;
 }
 
 /// CLOCK_MONOTONIC: the clock of deadlines and of epoll's time-outs.

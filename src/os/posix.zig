@@ -631,24 +631,20 @@ pub fn setNoDelay(descriptor: Descriptor) OptionError!void {
     return setOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY, 1);
 }
 
-/// SO_KEEPALIVE: a peer that says nothing is asked whether it is there.
-pub fn setKeepAlive(descriptor: Descriptor) OptionError!void {
-    return setOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE, 1);
+/// SO_KEEPALIVE: a peer that says nothing for a third of the timeout is asked whether it is there,
+/// four times until the timeout. `idle_option`: this system's name for that third.
+pub fn setKeepAlive(descriptor: Descriptor, idle_option: u32, timeout_s: u32) OptionError!void {
+    const interval_s: c_int = @intCast(@max(timeout_s / 6, 1));
+    try setOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE, 1);
+    try setOption(descriptor, c.IPPROTO.TCP, idle_option, @intCast(@max(timeout_s / 3, 1)));
+    try setOption(descriptor, c.IPPROTO.TCP, c.TCP.KEEPINTVL, interval_s);
 }
 
-/// The seconds of silence before the first question: a third of the timeout.
-pub fn probeAfter(timeout_s: u32) c_int {
-    return @intCast(@max(timeout_s / 3, 1));
-}
-
-/// And before each of the next ones, four of which fit into the timeout.
-pub fn probeInterval(timeout_s: u32) c_int {
-    return @intCast(@max(timeout_s / 6, 1));
-}
-
-/// What SO_KEEPALIVE is set to.
-pub fn keepsAlive(descriptor: Descriptor) bool {
-    return (getOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE) orelse 0) != 0;
+/// The timeout of a socket that keeps its connection alive, read from an option in such units.
+pub fn peerTimeout(descriptor: Descriptor, option: u32, units_per_s: c_int) ?u32 {
+    const keeps_alive = getOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE) orelse 0;
+    const time = getOption(descriptor, c.IPPROTO.TCP, option) orelse 0;
+    return if (keeps_alive != 0 and time > 0) @intCast(@divTrunc(time, units_per_s)) else null;
 }
 
 /// SO_RCVBUF. The kernel may give more or less: `socketOptions` tells.
