@@ -58,8 +58,8 @@ pub fn ClockType(comptime Os: type) type {
         }
 
         /// Waits until the anchors lie far enough apart, and fits. Spins for 11 ms at most the
-        /// first time, for 12 if the machine has slept since `init`; returns at once later. Off
-        /// the hot path.
+        /// first time, for 22 if the machine has slept since `init`; does what `refine` does later.
+        /// Off the hot path.
         pub fn calibrate(clock: *Clock) void {
             if (clock.multiplier != 0) return clock.refine();
             for (0..2) |_| { // The first anchor may be of no use: a sleep came in between.
@@ -72,7 +72,8 @@ pub fn ClockType(comptime Os: type) type {
         }
 
         /// Moves the later anchor to now. Nothing but a look at the counter when that has been done
-        /// within the last 100 ms. Call it where time does not matter: before waiting.
+        /// within the last 100 ms; a millisecond of proof once the ratio has jumped. Call it where
+        /// time does not matter: before waiting.
         pub fn refine(clock: *Clock) void {
             const now = Os.cycles();
             if (clock.multiplier != 0 and now >= clock.last.cycles) {
@@ -93,7 +94,8 @@ pub fn ClockType(comptime Os: type) type {
             const base_line_cycles = now.cycles - clock.first.cycles;
             if (base_line_ns < base_line_ns_min or base_line_cycles == 0) return;
             const measured = ratio(@intCast(base_line_ns), base_line_cycles);
-            if (if (clock.settled) clock.strayed(now) else isRefuted(measured, now)) {
+            const refuted = if (clock.settled) clock.strayed(now) else isRefuted(measured, now);
+            if (refuted) {
                 clock.restart(now, realtime);
                 return;
             }
