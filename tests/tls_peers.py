@@ -620,13 +620,16 @@ class OpensslTls:
         """Nothing: the plaintext is in what the server said, amid its reports."""
         return b""
 
+    def _find(self, pattern: bytes) -> re.Match[bytes] | None:
+        return re.compile(pattern, re.DOTALL).search(self.server.said, self.seen)
+
     def has_said(self, pattern: bytes) -> bool:
         """Whether the server has said so since the last time."""
-        return re.compile(pattern, re.DOTALL).search(self.server.said, self.seen) is not None
+        return self._find(pattern) is not None
 
     def take(self, pattern: bytes) -> bool:
         """The same; what comes next is looked for behind it."""
-        found = re.compile(pattern, re.DOTALL).search(self.server.said, self.seen)
+        found = self._find(pattern)
         self.seen = self.seen if found is None else found.end()
         return found is not None
 

@@ -121,10 +121,8 @@ def _not_negative(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
+    _not_negative(text)
+    return int(text)
 
 
 def _port(text: str) -> int:
