@@ -58,7 +58,7 @@ test "once: of many threads one makes the value, and all get that" {
 
         fn run(shared: *Test, index: usize) void {
             _ = shared.started.fetchAdd(1, .monotonic);
-            while (shared.started.load(.monotonic) < threads_count) std.atomic.spinLoopHint();
+            while (shared.started.load(.monotonic) < threads_count) std.Thread.yield() catch {};
             shared.found[index] = shared.once.getOrMake(error{}, make, .{shared}) catch |err|
                 switch (err) {};
         }

@@ -765,7 +765,7 @@ const TestKeepers = struct {
             const over = keepers.over.load(.acquire);
             const found = keepers.takeAny(random.uintLessThan(usize, slots_count));
             if (over and !found) return;
-            if (!found) std.atomic.spinLoopHint();
+            if (!found) std.Thread.yield() catch {};
         }
     }
 
@@ -797,7 +797,10 @@ test "ringbuffer: other threads let go of pins, and no pinned byte is written ov
         while (written < 3_000) {
             const span = ring.writable();
             const size = random.intRangeAtMost(usize, 1, 700);
-            if (span.len < size) continue; // Until enough has been let go of.
+            if (span.len < size) { // Until enough has been let go of.
+                std.Thread.yield() catch {};
+                continue;
+            }
             @memset(span[0..size], @truncate(written));
             ring.produce(size);
             const bytes = ring.readable();

@@ -53,6 +53,8 @@ VALGRIND = [
     "--num-callers=30",
     "--error-limit=no",
     "--child-silent-after-fork=yes",
+    # It runs one thread at a time, and by default the one that waits for another keeps the turn.
+    "--fair-sched=try",
     "--suppressions=" + str(Path(__file__).with_name("core.supp")),
 ]
 
