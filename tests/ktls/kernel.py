@@ -14,6 +14,9 @@ __all__ = ["ARCHITECTURE", "SUITES", "Kernel", "check_machine", "provide"]
 #: The newest that there is comes last.
 SUITES = ("bookworm", "trixie", "sid")
 
+#: Changes from day to day: that its packages are not as expected is no failure of ours.
+ROLLING = "sid"
+
 #: Of user-mode-linux; nearly all its programs are the host's.
 ARCHITECTURE = "amd64"
 
@@ -64,13 +67,23 @@ def provide(suite: str, folder: Path) -> Kernel:
     check_machine()
     kernel = Kernel(folder / suite)
     if not kernel.folder.is_dir():
-        with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=folder) as name:
-            packages, new = Path(name, "packages"), Kernel(Path(name, "kernel"))
-            names = ("user-mode-linux", "libc6", "busybox-static")
-            unpack(suite, names, packages, architecture=ARCHITECTURE)
-            keep(packages, new)
-            new.folder.rename(kernel.folder)  # All of it is there, or nothing.
+        try:
+            fetch(suite, kernel)
+        except PackageError as error:
+            if suite != ROLLING:
+                raise
+            raise Unavailable(f"{suite} has changed: {error}") from error
     return kernel
+
+
+def fetch(suite: str, kernel: Kernel) -> None:
+    """All of it is there in the end, or nothing."""
+    with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=kernel.folder.parent) as name:
+        packages, new = Path(name, "packages"), Kernel(Path(name, "kernel"))
+        names = ("user-mode-linux", "libc6", "busybox-static")
+        unpack(suite, names, packages, architecture=ARCHITECTURE)
+        keep(packages, new)
+        new.folder.rename(kernel.folder)
 
 
 def check_machine() -> None:

@@ -17,7 +17,7 @@ from typing import IO
 from .initramfs import Task, build
 from .kernel import Kernel
 
-__all__ = ["Result", "RigError", "boot"]
+__all__ = ["Result", "RigError", "boot", "stop_all"]
 
 MEMORY_MIB = 1536
 
@@ -25,6 +25,9 @@ MEMORY_MIB = 1536
 STOP_TIMEOUT = 5
 
 CONSOLE_LINES = 30
+
+#: Each in a session of its own, where no signal to this process reaches it.
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class RigError(Exception):
@@ -113,6 +116,7 @@ def run(
         stderr=log,
         start_new_session=True,
     )
+    _running.add(process)
     try:
         process.wait(timeout_s)
         return True
@@ -120,6 +124,14 @@ def run(
         return False
     finally:
         stop(process)
+        _running.discard(process)
+
+
+def stop_all() -> None:
+    """Kills every kernel: for a process that is about to end, and cannot wait for its boots."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,29 +109,36 @@ def plans(suites: list[str]) -> list[Plan]:
 
 def test(suites: list[str], *, engine: str, jobs: int, timeout_s: float) -> int:
     """The exit code: 0 when nothing failed."""
-    needs = [(kernel.provide, suite) for suite in suites]
-    needs += [(openssl.provide, version) for version in openssl.VERSIONS]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda need: fetched(*need), needs))
-        outcomes = list(pool.map(lambda plan: carry_out(plan, engine, timeout_s), plans(suites)))
+        # Each of them once. What cannot be had, every boot that needs it tells.
+        kernels = {suite: pool.submit(kernel.provide, suite, folder()) for suite in suites}
+        pythons = {
+            version: pool.submit(openssl.provide, version, folder())
+            for version in (openssl.HOST, *openssl.VERSIONS)
+        }
+        submitted = [
+            pool.submit(
+                carry_out, plan, kernels[plan.suite], pythons[plan.openssl], engine, timeout_s
+            )
+            for plan in plans(suites)
+        ]
+        outcomes = [outcome.result() for outcome in submitted]
     print("\n".join(table(outcomes)))
     if all(outcome.skipped for outcome in outcomes):
         print(f"skipped: {outcomes[0].skipped}")
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
-def fetched(provide: Any, name: str) -> None:
-    """In advance, side by side. What went wrong, each boot that needs it tells."""
-    try:
-        provide(name, folder())
-    except (PackageError, Unavailable) as error:
-        print(f"{name}: {error}", flush=True)
-
-
-def carry_out(plan: Plan, engine: str, timeout_s: float) -> Outcome:
+def carry_out(
+    plan: Plan,
+    guest: Future[kernel.Kernel],
+    python: Future[list[str]],
+    engine: str,
+    timeout_s: float,
+) -> Outcome:
     """One boot, and what became of it."""
     try:
-        return attempt(plan, engine, timeout_s)
+        return attempt(plan, guest.result(), python.result(), engine, timeout_s)
     except Unavailable as reason:
         return Outcome(plan, skipped=str(reason))
     except (PackageError, RigError) as error:
@@ -139,10 +146,10 @@ def carry_out(plan: Plan, engine: str, timeout_s: float) -> Outcome:
         return Outcome(plan, failed=str(error).splitlines()[0])
 
 
-def attempt(plan: Plan, engine: str, timeout_s: float) -> Outcome:
+def attempt(
+    plan: Plan, guest: kernel.Kernel, python: list[str], engine: str, timeout_s: float
+) -> Outcome:
     """One boot. Its output is kept, and shown where a test failed."""
-    guest = kernel.provide(plan.suite, folder())
-    python = openssl.provide(plan.openssl, folder())
     shared = folder() / "runs" / plan.name
     shutil.rmtree(shared, ignore_errors=True)
     shared.mkdir(parents=True)
