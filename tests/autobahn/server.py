@@ -17,11 +17,19 @@ from twisted.internet import reactor
 
 from autobahn.twisted.websocket import listenWS  # The suite's own framework, not this folder.
 
+# The suite gives its client one second to end a case. A machine may have other things to do.
+PATIENCE = 20
+
 first_line = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 
+def patiently(method):
+    return lambda protocol, delay: method(protocol, PATIENCE * delay)
+
+
 def listen_on_the_loopback(factory, tls_context=None):
+    factory.setProtocolOptions(closeHandshakeTimeout=PATIENCE, openHandshakeTimeout=5 * PATIENCE)
     listener = listenWS(factory, tls_context, interface="127.0.0.1")
     ready = {
         "version": _version.__version__,
@@ -43,6 +51,9 @@ def main():
     with open(sys.argv[1]) as file:
         options = json.load(file)
     fuzzing.listenWS = listen_on_the_loopback
+    protocol = fuzzing.FuzzingProtocol
+    protocol.killAfter = patiently(protocol.killAfter.__func__)
+    protocol.closeAfter = patiently(protocol.closeAfter.__func__)
     fuzzing.startServer(options, 0)  # 0: without its web page, which is for browsers.
     watcher = threading.Thread(target=stop_at_the_end_of_input)
     watcher.daemon = True
