@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -26,6 +27,7 @@ from exchange_wire import (
     open_socket,
     trust,
 )
+from servers import PATIENCE
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
@@ -472,11 +474,13 @@ class TestStreams:
 
     def test_a_rate_is_not_exceeded(self) -> None:
         """The opposite, that it is reached, would be a test of this machine."""
-        with launch(rate=500) as exchange, Client(exchange, "/ws/btcusdt@trade") as connection:
-            start = time.monotonic()
-            connection.receive(100)
-            # Half of it: the client may notice the first message late.
-            assert time.monotonic() - start > 0.1
+        with launch(rate=500) as exchange:
+            start = (
+                time.monotonic()
+            )  # Before the exchange begins: later, messages may wait already.
+            with Client(exchange, "/ws/btcusdt@trade") as connection:
+                connection.receive(100)
+            assert time.monotonic() - start > 0.19
 
     def test_precise_spacing_sends_the_same(self, busiest: Recording) -> None:
         with (
@@ -580,15 +584,36 @@ class TestTls:
 
 
 class TestPings:
+    COUNT = 14
+    """How many pings take longer than the pong to one of them may."""
+
+    def kept_alive(self, pong: Callable[[FrameClient, int, Frame], None]) -> list[bytes]:
+        """The pings of a connection that outlives the timeout, for `pong` answers them in time.
+
+        On a busy machine, half a second may pass before it does: then there is more time.
+        """
+        for timeout in (0.5, 3.0 * PATIENCE):
+            options = {"ping_interval": timeout / 10, "ping_timeout": timeout, "inbound_limit": 0}
+            frames: list[Frame] = []
+            with (
+                launch(**options) as exchange,
+                FrameClient(exchange, "/ws", pong=False) as client,
+                contextlib.suppress(OSError),  # Of a connection that has ended.
+            ):
+                for number, frame in enumerate(itertools.islice(client.frames(), self.COUNT)):
+                    frames.append(frame)
+                    pong(client, number, frame)
+            if [frame.opcode for frame in frames] == [Opcode.PING] * self.COUNT:
+                return [bytes(frame.data) for frame in frames]
+        raise AssertionError(f"the connection ended: {frames}")
+
     def test_pings_hold_the_time_and_pongs_keep_the_connection(self) -> None:
+        def pong(client: FrameClient, number: int, ping: Frame) -> None:
+            client.protocol.send_pong(ping.data)
+            client.flush()
+
         before_ms = time.time_ns() // 1_000_000
-        with (
-            launch(ping_interval=0.05, ping_timeout=0.5, inbound_limit=0) as exchange,
-            FrameClient(exchange, "/ws") as client,
-        ):
-            # Longer than the timeout.
-            pings = [bytes(frame.data) for frame in itertools.islice(client.frames(), 14)]
-        times = [int(ping) for ping in pings]
+        times = [int(ping) for ping in self.kept_alive(pong)]
         assert before_ms <= times[0]
         assert all(earlier < later for earlier, later in itertools.pairwise(times))
         assert times[-1] <= time.time_ns() // 1_000_000
@@ -601,7 +626,8 @@ class TestPings:
             FrameClient(exchange, "/ws", pong=False) as client,
         ):
             client.protocol.send_pong(unsolicited)
-            client.flush()
+            with contextlib.suppress(ConnectionError):  # On a busy machine, the end has come.
+                client.flush()
             assert close_frame(client) == (1008, "Pong timeout")
 
     def test_a_client_that_does_not_read_is_disconnected(self) -> None:
@@ -623,15 +649,12 @@ class TestPings:
         raise ConnectionResetError
 
     def test_the_pong_to_a_later_ping_settles_earlier_ones(self) -> None:
-        with (
-            launch(ping_interval=0.05, ping_timeout=0.5, inbound_limit=0) as exchange,
-            FrameClient(exchange, "/ws", pong=False) as client,
-        ):
-            for number, frame in enumerate(itertools.islice(client.frames(), 14)):
-                assert frame.opcode is Opcode.PING
-                if number % 3 == 2:
-                    client.protocol.send_pong(frame.data)
-                    client.flush()
+        def pong(client: FrameClient, number: int, ping: Frame) -> None:
+            if number % 3 == 2:
+                client.protocol.send_pong(ping.data)
+                client.flush()
+
+        assert self.kept_alive(pong)
 
 
 class TestInboundLimit:
