@@ -81,6 +81,21 @@ def fakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: libssls.build_fake(folder / name, play) for name, play in plays.items()}
 
 
+# What is fetched is so for the session: a mirror may be slower than a test may be.
+
+
+@pytest.fixture(scope="session")
+def openssl_1_1_1() -> Path:
+    """The library of Debian 11."""
+    return libssls.debian_openssl_1_1_1()
+
+
+@pytest.fixture(scope="session")
+def debian_13_python() -> list[str]:
+    """The command of a Python with the OpenSSL 3.5 of Debian 13."""
+    return libssls.debian_13_python()
+
+
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shared library without a function, as Python's `_ssl` is to others with OpenSSL inside."""
@@ -259,32 +274,32 @@ def test_functions_that_a_program_exports_do_not_mix_in(tmp_path: Path) -> None:
 
 
 @needs_linux
-def test_a_library_of_another_name_lives_beside_python_s() -> None:
+def test_a_library_of_another_name_lives_beside_python_s(openssl_1_1_1: Path) -> None:
     """OpenSSL 1.1.1 with its own libcrypto, in a process whose `ssl` has OpenSSL 3."""
-    path = libssls.debian_openssl_1_1_1()
     libssls.machines_libssl()
-    shown = python(f"import ssl, hashlib\nhftws.use_libssl({str(path)!r})\n" + SHOW)
-    assert str(path) in shown
-    assert str(path.with_name("libcrypto.so.1.1")) in shown
+    shown = python(f"import ssl, hashlib\nhftws.use_libssl({str(openssl_1_1_1)!r})\n" + SHOW)
+    assert str(openssl_1_1_1) in shown
+    assert str(openssl_1_1_1.with_name("libcrypto.so.1.1")) in shown
     assert "libssl.so.3" in shown, "Python's own"
 
 
 @needs_linux
-def test_a_libcrypto_of_another_number_is_found_beside_its_libssl(tmp_path: Path) -> None:
+def test_a_libcrypto_of_another_number_is_found_beside_its_libssl(
+    openssl_1_1_1: Path, tmp_path: Path
+) -> None:
     """LibreSSL's libssl.so.60 needs libcrypto.so.57; and the loader does not search the folder."""
-    path = libssls.debian_openssl_1_1_1()
-    (tmp_path / "libssl.so.60").symlink_to(path)
-    shutil.copy(path.with_name("libcrypto.so.1.1"), tmp_path / "libcrypto.so.57")
+    (tmp_path / "libssl.so.60").symlink_to(openssl_1_1_1)
+    shutil.copy(openssl_1_1_1.with_name("libcrypto.so.1.1"), tmp_path / "libcrypto.so.57")
     (tmp_path / "libcrypto.so").symlink_to("libcrypto.so.57")
     shown = python(SHOW, HFTWS_LIBSSL=tmp_path / "libssl.so.60")
     assert str(tmp_path / "libcrypto.so.57") in shown
 
 
 @needs_linux
-def test_two_libraries_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+def test_two_libraries_of_one_name_are_not_mixed(debian_13_python: list[str]) -> None:
     """The loader takes the libcrypto.so.3 that is there already: so who comes first decides."""
     other = Path(libssls.machines_libssl())
-    command = libssls.debian_13_python()
+    command = debian_13_python
     newer = python("import ssl\n" + SHOW, command=command)
     assert "build/debian/trixie" in newer
     told = python(
@@ -346,18 +361,16 @@ def test_openssl_1_1_1_by_a_fake(fakes: dict[str, Path]) -> None:
 
 
 @needs_linux
-def test_openssl_1_1_1_itself() -> None:
-    library = str(libssls.debian_openssl_1_1_1())
-    run_tests(f"{TLS} or {RECORDS}", HFTWS_LIBSSL=library)
+def test_openssl_1_1_1_itself(openssl_1_1_1: Path) -> None:
+    run_tests(f"{TLS} or {RECORDS}", HFTWS_LIBSSL=str(openssl_1_1_1))
 
 
 @needs_linux
-def test_openssl_3_5_itself() -> None:
+def test_openssl_3_5_itself(debian_13_python: list[str]) -> None:
     """Its server side, in Python 3.11's ssl, ends otherwise in one of the tests."""
-    command = libssls.debian_13_python()
-    shown = python("import ssl; print(ssl.OPENSSL_VERSION)", command=command)
+    shown = python("import ssl; print(ssl.OPENSSL_VERSION)", command=debian_13_python)
     assert shown.startswith("OpenSSL 3.5"), shown
-    run_tests(f"({TLS} or {RECORDS}) and not a_cut_are_told_apart", command=command)
+    run_tests(f"({TLS} or {RECORDS}) and not a_cut_are_told_apart", command=debian_13_python)
 
 
 @needs_linux
