@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.debian import Unavailable, download_source
+from tests import registry
+from tests.debian import PackageError, Unavailable, download_source
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "free_threading"
@@ -59,8 +60,7 @@ def build() -> None:
 def test(arguments: Sequence[str]) -> int:
     """In this checkout, where the extension lies beside that of other interpreters."""
     build()
-    pip = [str(PYTHON), "-m", "pip", "install", "--root-user-action=ignore"]
-    run([*pip, *PACKAGES], "pip")
+    registry.pip(PYTHON, "install", "--root-user-action=ignore", *PACKAGES)
     run([str(PYTHON), "hatch_build.py"], "extension", cwd=ROOT)
     stand_in = Path(__file__).parent / "stand_in"
     path = os.pathsep.join([str(ROOT), str(stand_in)])
@@ -84,6 +84,8 @@ def main() -> int:
     except Unavailable as error:
         print(f"free-threading-test is skipped: {error}.")
         return 0
+    except PackageError as error:
+        raise SystemExit(f"free-threading-test cannot begin: {error}") from error
 
 
 if __name__ == "__main__":

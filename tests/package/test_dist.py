@@ -39,7 +39,7 @@ from hftws.exchange.recording import Recording, TimeUnit, with_time_unit
 from release.build import SOURCE_DATE_EPOCH, WORK, build_sdist
 from release.headers import PYCONFIG, from_debian, headers, installed, named
 from release.matrix import PLATFORMS, PYTHONS, Python
-from tests import debian
+from tests import debian, registry
 
 DRIVE = Path(__file__).with_name("drive.py")
 MESSAGES = 3000
@@ -63,7 +63,7 @@ WHEELS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for every wheel that there is."""
+    """A test for every wheel that there is; for the session, so that fixtures can be about it."""
     folder = metafunc.config.getoption("--dist")
     for name, pattern in WHEELS.items():
         if name not in metafunc.fixturenames:
@@ -73,7 +73,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             continue
         wheels = [Wheel(path) for path in sorted(Path(folder).resolve().glob("*.whl"))]
         chosen = [wheel for wheel in wheels if re.fullmatch(pattern, wheel.platform)]
-        metafunc.parametrize(name, chosen, ids=name_of)
+        metafunc.parametrize(name, chosen, ids=name_of, scope="session")
 
 
 def name_of(wheel: Wheel) -> str:
@@ -87,6 +87,88 @@ def dist(request: pytest.FixtureRequest) -> Path:
     if folder is None:
         pytest.skip(NO_RELEASE)
     return Path(folder).resolve()
+
+
+# ---- What is fetched: by fixtures of the session, for a test has a time limit. ------------------
+
+
+def headers_of(wheel: Wheel) -> Path:
+    """The headers that the extension in a wheel is compiled with."""
+    try:
+        return headers(named(wheel.python), WORK / "headers")
+    except debian.Unavailable as error:
+        pytest.skip(f"the headers of CPython {wheel.python} are not to be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def elf_headers(elf_wheel: Wheel) -> Path:
+    """The headers that this wheel is for."""
+    return headers_of(elf_wheel)
+
+
+@pytest.fixture(scope="session")
+def musl_library() -> Path:
+    """Debian's musl 1.2, which is both the C library and the loader; unpacked, not installed."""
+    root = WORK / "musl"
+    try:
+        debian.unpack("bookworm", ["musl"], root, architecture="amd64")
+    except debian.Unavailable as error:
+        pytest.skip(f"there is no musl: {error}")
+    return root / "lib" / "ld-musl-x86_64.so.1"
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(dist: Path) -> Path:
+    """The wheels, and the one that they depend on: all that pip gets to see."""
+    folder = WORK / "wheelhouse"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        registry.pip(
+            sys.executable, "download", "--no-deps", "--only-binary=:all:",
+            "--dest", folder, "certifi",
+        )  # fmt: skip
+    except debian.Unavailable as error:
+        pytest.skip(f"certifi, which hftws depends on, is not to be had: {error}")
+    for path in dist.glob("*.whl"):
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slim_root(native_wheel: Wheel) -> Iterator[Path]:
+    """The Debian release of the wheel's Python, with nothing that Python does not need."""
+    version = native_wheel.python
+    if version not in ROOTS:
+        pytest.skip(f"no release of Debian comes with CPython {version}")
+    if os.getuid() != 0:
+        pytest.skip("chroot(2) takes root")
+    root = WORK / f"root-{ROOTS[version]}"
+    shutil.rmtree(root, ignore_errors=True)
+    packages = ["python3", "python3-venv"]
+    try:
+        debian.unpack(ROOTS[version], packages, root, architecture="amd64", dependencies=True)
+    except debian.Unavailable as error:
+        pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
+    try:
+        complete(root)
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+def complete(root: Path) -> None:
+    """What the scripts of the packages would have made."""
+    for folder in ("tmp", "dev", "root"):
+        (root / folder).mkdir(exist_ok=True)
+    # As the script of ca-certificates makes it; Debian's pip reads it before it does anything.
+    roots = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
+    bundle = root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+    bundle.write_bytes(b"".join(path.read_bytes() for path in roots))
+    try:
+        os.mknod(root / "dev" / "null", 0o20666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("this container may not make a /dev/null")
 
 
 # ---- What every wheel has to be. ----------------------------------------------------------------
@@ -113,15 +195,16 @@ def test_the_elf_module_is_what_the_tag_says(elf_wheel: Wheel) -> None:
     assert check_elf(elf_wheel) == []
 
 
-def test_cpython_has_every_function_that_the_module_imports(elf_wheel: Wheel) -> None:
+def test_cpython_has_every_function_that_the_module_imports(
+    elf_wheel: Wheel, elf_headers: Path
+) -> None:
     """No function that the headers define inline: nobody exports it, and the import would fail.
 
     A C compiler compiles those into the module. translate-c declares one that it cannot translate,
     and the linker takes it for another function of CPython's.
     """
-    include = headers(named(elf_wheel.python), WORK / "headers")
     inline = set()
-    for header in (*include.glob("*.h"), *include.glob("cpython/*.h")):
+    for header in (*elf_headers.glob("*.h"), *elf_headers.glob("cpython/*.h")):
         text = header.read_text(encoding="utf-8", errors="replace")
         inline |= set(re.findall(r"^static inline[^;{(]*?\b(_?Py\w+)\s*\(", text, re.MULTILINE))
     assert len(inline) > 50
@@ -186,17 +269,6 @@ def test_the_code_runs_on_the_oldest_cpu(x86_64_elf_wheel: Wheel) -> None:
 # ---- musl: what can be said without an Alpine. --------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def musl_library() -> Path:
-    """Debian's musl 1.2, which is both the C library and the loader; unpacked, not installed."""
-    root = WORK / "musl"
-    try:
-        debian.unpack("bookworm", ["musl"], root, architecture="amd64")
-    except debian.Unavailable as error:
-        pytest.skip(f"there is no musl: {error}")
-    return root / "lib" / "ld-musl-x86_64.so.1"
-
-
 def test_musl_has_every_function_that_the_wheel_needs(
     musllinux_wheel: Wheel, musl_library: Path
 ) -> None:
@@ -254,19 +326,6 @@ def test_musl_loads_the_module(musllinux_wheel: Wheel, musl_library: Path, tmp_p
 # ---- Installed, and at work. --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def wheelhouse(dist: Path) -> Path:
-    """The wheels, and the one that they depend on: all that pip gets to see."""
-    folder = WORK / "wheelhouse"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    options = ("--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder)
-    run(sys.executable, "-m", "pip", "download", *options, "certifi")
-    for path in dist.glob("*.whl"):
-        shutil.copy(path, folder)
-    return folder
-
-
 HOST = sys.platform == "linux" and os.uname().machine == "x86_64"
 on_linux = pytest.mark.skipif(not HOST, reason="this machine is not a Linux on x86-64")
 
@@ -285,50 +344,10 @@ def test_it_works_in_an_empty_environment(
     work_with([environment / "bin" / "python", "-I", DRIVE], tmp_path, inside=environment)
 
 
-@pytest.fixture(scope="session")
-def slim_roots() -> Iterator[dict[str, Path]]:
-    """Roots that were made in this run; they go with it."""
-    made: dict[str, Path] = {}
-    yield made
-    for root in made.values():
-        shutil.rmtree(root)
-
-
-def slim_root(version: str, made: dict[str, Path]) -> Path:
-    """A Debian release with its Python and nothing that Python does not need."""
-    if version not in ROOTS:
-        pytest.skip(f"no release of Debian comes with CPython {version}")
-    if os.getuid() != 0:
-        pytest.skip("chroot(2) takes root")
-    if version not in made:
-        root = WORK / f"root-{ROOTS[version]}"
-        shutil.rmtree(root, ignore_errors=True)
-        packages = ["python3", "python3-venv"]
-        try:
-            debian.unpack(ROOTS[version], packages, root, architecture="amd64", dependencies=True)
-        except debian.Unavailable as error:
-            pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
-        for folder in ("tmp", "dev", "root"):
-            (root / folder).mkdir(exist_ok=True)
-        # As the script of ca-certificates makes it; Debian's pip reads it before it does anything.
-        roots = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
-        bundle = root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
-        bundle.write_bytes(b"".join(path.read_bytes() for path in roots))
-        try:
-            os.mknod(root / "dev" / "null", 0o20666, os.makedev(1, 3))
-        except PermissionError:
-            shutil.rmtree(root)
-            pytest.skip("this container may not make a /dev/null")
-        made[version] = root
-    return made[version]
-
-
 @on_linux
-def test_it_works_on_a_slim_debian(
-    native_wheel: Wheel, wheelhouse: Path, slim_roots: dict[str, Path]
-) -> None:
+def test_it_works_on_a_slim_debian(wheelhouse: Path, slim_root: Path) -> None:
     """The Python of the distribution, with its own OpenSSL, older or newer than this machine's."""
-    root = slim_root(native_wheel.python, slim_roots)
+    root = slim_root
     assert not (root / "usr" / "include").exists() or not list((root / "usr/include").iterdir())
     assert not list(root.glob("usr/bin/*cc"))
     shutil.copytree(wheelhouse, root / "wheels", dirs_exist_ok=True)
@@ -378,22 +397,30 @@ def expected_digest() -> str:
 # ---- Built again. -------------------------------------------------------------------------------
 
 
-def test_the_source_distribution_builds_the_same_wheel(dist: Path, tmp_path: Path) -> None:
-    """In another folder, through pip, from what is in it alone: the same bytes."""
+@pytest.fixture(scope="session")
+def first_wheel(dist: Path) -> tuple[Wheel, Path]:
+    """One to compare with, and its headers."""
     paths = sorted(dist.glob("*-manylinux_*_x86_64.whl"))
     if not paths:
         pytest.skip("there is no wheel to compare with")
     wheel = Wheel(paths[0])
+    return wheel, headers_of(wheel)
+
+
+def test_the_source_distribution_builds_the_same_wheel(
+    dist: Path, first_wheel: tuple[Wheel, Path], tmp_path: Path
+) -> None:
+    """In another folder, through pip, from what is in it alone: the same bytes."""
+    wheel, include = first_wheel
     (source,) = dist.glob("*.tar.gz")
-    python = named(wheel.python)
     target = next(p.target for p in PLATFORMS if p.name == "manylinux_x86_64")
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path)
     run(
         sys.executable, "-m", "pip", "wheel", *options, source,
         SOURCE_DATE_EPOCH=SOURCE_DATE_EPOCH,
         ZIG_TARGET=target,
-        HFTWS_BUILD_PYTHON=python.name,
-        HFTWS_BUILD_PYTHON_INCLUDE=str(headers(python, WORK / "headers")),
+        HFTWS_BUILD_PYTHON=wheel.python,
+        HFTWS_BUILD_PYTHON_INCLUDE=str(include),
         HFTWS_BUILD_IPSEC_MB="",
     )  # fmt: skip
     built = Wheel(tmp_path / wheel.path.name)
@@ -422,22 +449,31 @@ def test_the_source_distribution_has_what_its_tests_need(dist: Path) -> None:
 # ---- Headers. -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
-@pytest.mark.parametrize("python", [p for p in PYTHONS if p.suite and not p.free_threaded])
-def test_nothing_of_pyconfig_matters_that_is_not_in_ours(
-    python: Python, architecture: str, dist: Path, tmp_path: Path
-) -> None:
-    """With Debian's headers of the platform itself, the module is the same, byte for byte."""
+OF_DEBIAN = [python for python in PYTHONS if python.suite and not python.free_threaded]
+
+
+@pytest.fixture(scope="session")
+def built(dist: Path, python: Python, architecture: str) -> tuple[Wheel, Path]:
+    """What the release has for a CPython on an architecture, and the headers of Debian there."""
     cpu = {"amd64": "x86_64", "arm64": "aarch64"}[architecture]
     path = next(dist.glob(f"*-{python.tag}-manylinux_*_{cpu}.whl"), None)
     if path is None:
         pytest.skip(f"the release has no wheel for {python.name} on {cpu}")
     try:
-        include = from_debian(python, architecture, WORK / "headers")
+        return Wheel(path), from_debian(python, architecture, WORK / "headers")
     except debian.Unavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"], scope="session")
+@pytest.mark.parametrize("python", OF_DEBIAN, scope="session")
+def test_nothing_of_pyconfig_matters_that_is_not_in_ours(
+    python: Python, architecture: str, built: tuple[Wheel, Path], tmp_path: Path
+) -> None:
+    """With Debian's headers of the platform itself, the module is the same, byte for byte."""
+    wheel, include = built
+    cpu = {"amd64": "x86_64", "arm64": "aarch64"}[architecture]
     assert (include / "pyconfig.h").read_text().count("#define") > 10 * PYCONFIG.count("#define")
-    wheel = Wheel(path)
     target = next(p.target for p in PLATFORMS if p.name == f"manylinux_{cpu}")
     run(
         sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT,
@@ -446,7 +482,7 @@ def test_nothing_of_pyconfig_matters_that_is_not_in_ours(
         HFTWS_BUILD_PYTHON_INCLUDE=str(include),
         HFTWS_BUILD_IPSEC_MB="",
     )  # fmt: skip
-    assert Wheel(tmp_path / path.name).extension == wheel.extension
+    assert Wheel(tmp_path / wheel.path.name).extension == wheel.extension
 
 
 def run(*command: object, cwd: Path | None = None, **variables: str) -> str:
