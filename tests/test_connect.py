@@ -232,8 +232,9 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["-shared", "-nostdlib", "-fPIC", "-O1", "-o", "resolver.so", "resolver.c"]
     compilers = [[sys.executable, "-m", "ziglang", "cc"], [shutil.which("cc") or "cc"]]
     for compiler in compilers:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            subprocess.run([*compiler, *options], cwd=folder, check=True, capture_output=True)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command, limit = [*compiler, *options], 300 * PATIENCE
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=limit)
             return folder / "resolver.so"
     pytest.skip("no C compiler: neither ziglang nor cc")
 

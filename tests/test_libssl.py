@@ -15,6 +15,7 @@ from pathlib import Path
 import libssls
 import pytest
 from libssls import LIBRESSL, OPENSSL_1_1_1, Play
+from servers import PATIENCE
 
 import hftws
 
@@ -53,7 +54,7 @@ def python(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -411,7 +412,8 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     probe.write_text("int nothing;\n")
     compiler = [sys.executable, "-m", "ziglang", "cc", "-shared"]
     command = [*compiler, "-o", "probe.so", "probe.c", "-lssl", "-lcrypto"]
-    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode != 0:
+    probed = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
+    if probed.returncode != 0:
         pytest.skip("libssl-dev (openssl-devel) is not installed")
     package = folder / "hftws"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
