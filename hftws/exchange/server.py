@@ -37,6 +37,8 @@ from .subscriptions import RequestError
 
 _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
+_GO_AWAY: Final = (signal.SIGTERM, signal.SIGINT)
+
 logger = logging.getLogger(__name__)
 
 
@@ -150,12 +152,14 @@ async def run(options: Options, announce: Callable[[dict[str, str | None]], None
         announce({"url": _url(options, port), "ca_file": None if ca_file is None else str(ca_file)})
         await told.wait()
         await exchange.shut_down(server)
+    # The loop gives the signals back when it closes: one that comes later would kill the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _GO_AWAY)
 
 
 def _told_to_go_away(options: Options) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _GO_AWAY:
         loop.add_signal_handler(number, told.set)
     if options.shutdown_after:
         loop.call_later(options.shutdown_after, told.set)

@@ -720,6 +720,15 @@ class TestGoingAway:
                     assert connection.closed_by_server() == (1001, "")
             assert exchange.stop() == 0
 
+    def test_another_sigterm_changes_nothing(self) -> None:
+        """Not even when it comes after the end of the event loop, which took the first one."""
+        with launch() as exchange:
+            while exchange.process.returncode is None:
+                exchange.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    exchange.process.wait(0.001)
+            assert exchange.process.returncode == 0
+
     def test_shutdown_after(self) -> None:
         with launch(shutdown_after=0.2) as exchange:
             assert exchange.process.wait(TIMEOUT) == 0
