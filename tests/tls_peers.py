@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Protocol
 
 import trustme
 from servers import (
+    PATIENCE,
     PEER_TIMEOUT,
     TEXT,
     Frame,
@@ -56,7 +57,7 @@ CONTENT_SIZE_MAX = 1 << 14
 HELLO_REQUEST, NEW_SESSION_TICKET, KEY_UPDATE = 0, 4, 24
 
 #: Seconds that a process may take to start, on a machine that has other things to do.
-START_TIMEOUT = 30.0
+START_TIMEOUT = 30.0 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -676,8 +677,8 @@ class CollectingClient(hftws.Client):
     #: Small rings: large ones take longer to get than a handshake.
     OPTIONS: ClassVar[dict[str, Any]] = {
         "mask": "zero",
-        "connect_timeout": 4.0,
-        "close_timeout": 1.0,
+        "connect_timeout": 4.0 * PATIENCE,
+        "close_timeout": 4.0 * PATIENCE,
         "max_message_size": 1 << 18,
         "ring_size": 1 << 19,
         "send_ring_size": 1 << 19,
