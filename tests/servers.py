@@ -268,7 +268,10 @@ class Peer:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         session = context.wrap_bio(incoming, outgoing, server_side=True)
         while True:
-            incoming.write(self.recv_some())
+            data = self.recv_some()
+            if not data:
+                raise EOFError("the client hung up in the TLS handshake")
+            incoming.write(data)
             with contextlib.suppress(ssl.SSLWantReadError):
                 session.do_handshake()
             if flight := outgoing.read():

@@ -610,7 +610,10 @@ def test_the_handshake_may_come_byte_by_byte(serve: Serve, tls_context: ssl.SSLC
                     return step()
                 except ssl.SSLWantReadError:
                     peer.send_each(outgoing.read())
-                    incoming.write(peer.recv_some())
+                    data = peer.recv_some()
+                    if not data:
+                        raise EOFError("the client hung up") from None
+                    incoming.write(data)
                 finally:
                     peer.send_each(outgoing.read())
 
