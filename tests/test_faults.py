@@ -8,8 +8,10 @@ its seed, and ``--fault-seed=N`` repeats it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import random
+import select
 import socket
 import ssl
 import threading
@@ -21,10 +23,11 @@ from typing import Any
 import pytest
 import trustme
 from fault_proxy import Fault, FaultProxy, Plan, Record, Step, random_plan
-from frames import SMALL, Inbox, fragmented, text
+from frames import SMALL, SOON, Inbox, fragmented, text
 from servers import (
     BINARY,
     CLOSE,
+    PATIENCE,
     PING,
     PONG,
     TEXT,
@@ -37,6 +40,13 @@ from servers import (
 )
 
 import hftws
+
+#: Seconds that connecting and closing may take, where nothing is to run into its deadline.
+IN_TIME = 4.0 * PATIENCE
+
+#: For what has to run into its deadline, but not before it has come to some stage: one after the
+#: other, since how long that takes depends on what else the machine does.
+DEADLINES = (0.1, 0.4, 1.6, 6.4 * PATIENCE)
 
 ENDS = (Fault.CUT, Fault.HALF_CLOSE, Fault.RESET)
 
@@ -61,6 +71,8 @@ UNANSWERED = {
     Fault.RESET: "the peer hung up without a close frame",
     Fault.STALL: "the peer did not answer the close frame in time",
 }
+#: Only a stall has us wait for all of it.
+CLOSE_TIMEOUTS = {fault: 0.05 if fault is Fault.STALL else IN_TIME for fault in UNANSWERED}
 
 
 def head() -> bytes:
@@ -111,7 +123,7 @@ def client_for(proxy: FaultProxy, outcome: Outcome, scheme: str, **options: Any)
         f"{scheme}://127.0.0.1:{proxy.port}/",
         outcome.inbox,
         on_open=outcome.open,
-        **{**SMALL, "connect_timeout": 4.0, "close_timeout": 1.0, **options},
+        **{**SMALL, "connect_timeout": IN_TIME, "close_timeout": IN_TIME, **options},
     )
 
 
@@ -159,6 +171,18 @@ REQUESTING = "waiting for the HTTP response of"
 SECURING = "in the TLS handshake with"
 
 
+def expect_timeout(connect: Callable[..., Outcome], proxy: FaultProxy, stage: str) -> None:
+    """Where this stage stalls, connecting times out in it."""
+    for deadline in DEADLINES:
+        outcome = connect(connect_timeout=deadline)
+        proxy.go_on()
+        assert type(outcome.error) is hftws.ConnectTimeout
+        assert outcome.inbox.payloads == []
+        if str(outcome.error) == f"timed out: {stage} 127.0.0.1":
+            return
+    raise AssertionError(f"{outcome.error}, not {stage}")
+
+
 # ---- At every byte of a plain connection. ------------------------------------------------------
 
 
@@ -190,14 +214,11 @@ def places_to_stop() -> list[int]:
 
 def test_a_stall_before_the_upgrade_times_out(serve: Serve) -> None:
     places = [place for place in places_to_stop() if place < len(head())]
-    plans = [Plan(to_client=(Step(place, Fault.STALL),)) for place in places]
-    with serve(say_frames) as server, FaultProxy(server.port, plans.__getitem__) as proxy:
-        for _ in places:
-            outcome = live(proxy, connect_timeout=0.2)
-            assert type(outcome.error) is hftws.ConnectTimeout
-            assert str(outcome.error) == f"timed out: {REQUESTING} 127.0.0.1"
-            assert outcome.inbox.payloads == []
-            proxy.go_on()
+    plan: Plan
+    with serve(say_frames) as server, FaultProxy(server.port, lambda _: plan) as proxy:
+        for place in places:
+            plan = Plan(to_client=(Step(place, Fault.STALL),))
+            expect_timeout(functools.partial(live, proxy), proxy, REQUESTING)
 
 
 def test_a_stall_after_the_upgrade_is_no_end(serve: Serve) -> None:
@@ -336,11 +357,7 @@ def test_a_stall_in_the_tls_handshake_times_out(counted: Counted) -> None:
     for index in range(counted.handshake_count + 1):
         counted.plans.next = Plan(to_client=(Step(Record(index, 3), Fault.STALL),))
         stage = SECURING if index < counted.handshake_count else REQUESTING
-        timeout = 0.1 if stage == SECURING else 1.0  # The handshake has to be through.
-        outcome = counted.live(connect_timeout=timeout)
-        assert type(outcome.error) is hftws.ConnectTimeout
-        assert str(outcome.error) == f"timed out: {stage} 127.0.0.1"
-        counted.proxy.go_on()
+        expect_timeout(counted.live, counted.proxy, stage)
 
 
 # ---- In our own goodbye, and in what we send. --------------------------------------------------
@@ -352,9 +369,8 @@ def answer_goodbye(peer: Peer) -> None:
     peer.answer_close()
 
 
-def say_goodbye(proxy: FaultProxy, fault: Fault) -> Outcome:
+def say_goodbye(proxy: FaultProxy, close_timeout: float = IN_TIME) -> Outcome:
     outcome = Outcome()
-    close_timeout = 0.05 if fault is Fault.STALL else 4.0
     client = client_for(proxy, outcome, "ws", close_timeout=close_timeout)
     client.connect()
     while not outcome.inbox.payloads:
@@ -369,17 +385,23 @@ def test_our_close_is_not_answered(serve: Serve, fault: Fault) -> None:
     """However much of the answer comes, close() raises nothing, and close_code tells."""
     size = len(encode_frame(CLOSE, close_payload(1000, "bye")))
     start = len(head()) + len(text("hello"))
-    # Not at 0: that would be before our CLOSE.
-    plans = [Plan(to_client=(Step(start + offset, fault),)) for offset in range(1, size + 1)]
-    with serve(answer_goodbye) as server, FaultProxy(server.port, plans.__getitem__) as proxy:
-        for _ in range(1, size):
-            outcome = say_goodbye(proxy, fault)
+    plan: Plan
+    with serve(answer_goodbye) as server, FaultProxy(server.port, lambda _: plan) as proxy:
+        # Not at 0: that would be before our CLOSE.
+        for offset in range(1, size):
+            plan = Plan(to_client=(Step(start + offset, fault),))
+            outcome = say_goodbye(proxy, CLOSE_TIMEOUTS[fault])
             assert outcome.close_code == 1006
             assert outcome.close_reason == UNANSWERED[fault]
             proxy.go_on()
-        outcome = say_goodbye(proxy, fault)
+        # All of the answer comes. Where only the end of the connection stalls, we wait for it.
+        plan = Plan(to_client=(Step(start + size, fault),))
+        for deadline in DEADLINES:
+            outcome = say_goodbye(proxy, deadline)
+            proxy.go_on()
+            if outcome.close_code != 1006:
+                break
         assert (outcome.close_code, outcome.close_reason) == (1000, "bye")
-        proxy.go_on()
 
 
 @pytest.mark.parametrize("fault", [*ENDS, Fault.STALL], ids=lambda fault: fault.value)
@@ -395,28 +417,36 @@ def test_our_close_does_not_arrive(serve: Serve, fault: Fault) -> None:
     plans = Plans()
     size = len(encode_frame(CLOSE, close_payload(1000, "bye"), mask=bytes(4)))
     with serve(script) as server, FaultProxy(server.port, plans) as proxy:
-        say_goodbye(proxy, fault)
+        say_goodbye(proxy)
         for offset in range(1, size):
             plans.next = Plan(to_server=(Step(requests[0] + offset, fault),))
-            outcome = say_goodbye(proxy, fault)
+            outcome = say_goodbye(proxy, CLOSE_TIMEOUTS[fault])
             assert (outcome.close_code, outcome.close_reason) == (1006, UNANSWERED[fault])
             proxy.go_on()
+
+
+def wait_for_hang_up(client: hftws.Client) -> None:
+    """Until the client's kernel knows that the connection is over; nothing of it is read."""
+    poll = select.poll()
+    poll.register(client.fileno(), select.POLLHUP)
+    assert poll.poll(SOON * 1000), "the peer's end has not arrived"
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_reset_that_send_was_told_of(serve: Serve, scheme: str) -> None:
     """The kernel tells it once. It is a reset all the same, when reading finds only the end."""
-    gone = threading.Event()
+    connected = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
+        peer.wait(connected)
         peer.reset()
-        gone.set()
 
     with serve(script, tls=scheme == "wss") as server:
         client = server.client(**SMALL)
         client.connect()
-        assert gone.wait(5)
+        connected.set()
+        wait_for_hang_up(client)
         with pytest.raises(hftws.ConnectionClosed, match="cannot be written"):
             client.send("order")
         with pytest.raises(hftws.ConnectionClosed) as caught:
