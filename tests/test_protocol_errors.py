@@ -179,10 +179,11 @@ def test_bad_utf8_fails_before_its_frame_is_complete(
     with connected(serve_both, inbox) as (client, peer):
         peer.send(text("before") + fine)
         receive(client, inbox, 1)
+        if encode_frame(PING, b"!") in fine:
+            poll_until(client, lambda: client.stats()["pings"] == 1)
+            peer.expect_frame(PONG, b"!")
         client.poll(0.02)
         assert client.is_open
-        if encode_frame(PING, b"!") in fine:
-            peer.expect_frame(PONG, b"!")
         peer.send(bad)
         expect_failure(client, peer, 1007)
     assert inbox.payloads == [b"before"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import select
 import ssl
 import sys
 import threading
@@ -68,14 +69,15 @@ def test_stages_are_in_order_and_on_the_wall_clock(serve_both: Serve, busy_poll:
     times = Times()
     with connected(serve_both, times, busy_poll=busy_poll) as (client, peer):
         warm_up(client, peer, times)
-        sent = []
+        sent: list[int] = []
         for index in range(200):
-            sent.append(time.time_ns())
+            sent += [time.time_ns()] * (index % 3 + 1)
             peer.send(text("x") * (index % 3 + 1))
-            count = len(times.seen) + index % 3 + 1
+            count = len(sent)
             poll_until(client, lambda count=count: len(times.seen) == count)
-    started, ended = sent[0], time.time_ns()
-    for kernel, received, decrypted, delivered, called, _ in times.seen:
+    for begun, (kernel, received, decrypted, delivered, called, _) in zip(
+        sent, times.seen, strict=True
+    ):
         if KERNEL_STAMPS:
             assert kernel is not None
         chain = [received, decrypted, delivered]
@@ -83,10 +85,8 @@ def test_stages_are_in_order_and_on_the_wall_clock(serve_both: Serve, busy_poll:
             chain.insert(0, kernel)
         assert all(isinstance(moment, int) for moment in chain)
         assert chain == sorted(chain)
-        assert started - SLACK_NS <= chain[0]
-        assert chain[-1] <= called + SLACK_NS
-        assert called - delivered < SLACK_NS
-        assert called <= ended
+        assert begun - SLACK_NS <= chain[0]
+        assert delivered <= called + SLACK_NS
 
 
 def test_cycles_are_monotonic_and_agree_with_the_times(serve_both: Serve) -> None:
@@ -156,12 +156,14 @@ def test_kernel_stamp_is_of_the_arrival_not_of_the_read(serve_both: Serve) -> No
     times = Times()
     with connected(serve_both, times) as (client, peer):
         warm_up(client, peer, times)
+        begun = time.time_ns()
         peer.send(text("x"))
+        assert select.select([client], [], [], SOON)[0] == [client]  # It has arrived.
         time.sleep(0.03)  # So long it lies in the socket.
         assert client.poll(SOON) == 1
     ((kernel, received, *_),) = times.seen
     if kernel is not None:
-        assert 25_000_000 <= received - kernel < 1_000_000_000
+        assert begun - SLACK_NS <= kernel <= received - 25_000_000
         assert KERNEL_STAMPS
 
 
@@ -206,14 +208,16 @@ def test_source_of_the_kernel_stamps_is_named(serve_both: Serve) -> None:
 def test_times_are_right_after_a_long_silence(serve_both: Serve) -> None:
     """The counter's rate is measured over and over: no drift against the wall clock."""
     times = Times()
+    sent: list[int] = []
     with connected(serve_both, times) as (client, peer):
         warm_up(client, peer, times)
         for _ in range(3):
             client.poll(0.11)
+            sent.append(time.time_ns())
             peer.send_text("x")
             assert client.poll(SOON) == 1
-    for *_, delivered, called, _ in times.seen:
-        assert abs(called - delivered) < SLACK_NS
+    for begun, (*_, delivered, called, _) in zip(sent, times.seen, strict=True):
+        assert begun - SLACK_NS <= delivered <= called + SLACK_NS
 
 
 # ---- Histograms. -------------------------------------------------------------------------------
@@ -332,8 +336,9 @@ def test_counters_of_a_scripted_exchange_are_exact(serve_both: Serve) -> None:
             client.ping(bytes(126))
         with pytest.raises(LookupError), client.reserve(10, text=False):
             raise LookupError
+        reads = client.stats()["reads"]
         peer.send(encode_frame(TEXT, b"incomplete", fin=False))
-        client.poll(0.02)
+        poll_until(client, lambda: client.stats()["reads"] > reads)
         expected["records"] += 1 if tls else 0
         assert counters(client) == expected
 
