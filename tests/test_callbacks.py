@@ -594,10 +594,8 @@ def test_ctrl_c_interrupts_and_leaves_the_client_usable(
                 assert child.stdout.readline() == "running\n"
                 if not busy_poll:
                     wait_until_asleep(child.pid)
-                start = time.monotonic()
-                child.send_signal(signal.SIGINT)
+                child.send_signal(signal.SIGINT)  # The peer will not wait long for what follows.
                 assert child.stdout.readline() == "interrupted True\n"
-                assert time.monotonic() - start < 1.0
                 assert child.stdout.readline() == "closed 1000\n"
                 assert child.wait(SOON) == 0
             finally:
@@ -678,7 +676,7 @@ def test_other_threads_run_while_the_client_waits(serve_both: Serve, busy_poll: 
         peer.wait(counted)
         peer.close_handshake()
 
-    thread = threading.Thread(target=count)
+    thread = threading.Thread(target=count, daemon=True)
     with serve_both(script) as server:
         with server.client(busy_poll=busy_poll) as client:
             thread.start()
@@ -688,7 +686,7 @@ def test_other_threads_run_while_the_client_waits(serve_both: Serve, busy_poll: 
 
 
 FLOOD = """
-import socket, sys, time
+import select, socket, sys
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 sock = listener.accept()[0]
@@ -701,47 +699,50 @@ accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85
 sock.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\n"
     b"Connection: Upgrade\\r\\nSec-WebSocket-Accept: " + accept + b"\\r\\n\\r\\n")
 block = b"\\x82\\x04tick" * 50_000
-end = time.monotonic() + 0.6
-while time.monotonic() < end:
+for _ in range(int(sys.argv[1])):
+    if select.select([sys.stdin], [], [], 0)[0]:
+        break
     sock.sendall(block)
 sock.sendall(b"\\x88\\x00")
 """
 
 
-@pytest.mark.parametrize("on_msg", [None, id], ids=["no-callback", "builtin"])
-def test_other_threads_run_while_a_peer_never_pauses(on_msg: Callable[[Any], Any] | None) -> None:
-    """There is always more to read, so run() never waits; it has to give way all the same."""
-    gaps: list[float] = []
-    stop = threading.Event()
+@pytest.mark.parametrize(
+    ("on_msg", "blocks_max"),  # Ten times as many as it takes.
+    [(None, 10_000), (id, 4_000)],
+    ids=["no-callback", "builtin"],
+)
+def test_other_threads_run_while_a_peer_never_pauses(
+    on_msg: Callable[[Any], Any] | None, blocks_max: int
+) -> None:
+    """There is always more to read, so run() never waits; it has to give way all the same.
+
+    The peer goes on until the other thread has had its turns, or so long that it gets none.
+    """
+    ticked = threading.Event()
 
     def tick() -> None:
-        before = time.monotonic()
-        while not stop.is_set():
+        for _ in range(30):
             time.sleep(0.001)
-            now = time.monotonic()
-            gaps.append(now - before)
-            before = now
+        ticked.set()
+        assert flood.stdin is not None
+        flood.stdin.close()
 
-    with subprocess.Popen(
-        [sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, text=True
-    ) as flood:
+    command = [sys.executable, "-c", FLOOD, str(blocks_max)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as flood:
         try:
             assert flood.stdout is not None
             client = hftws.Client(f"ws://127.0.0.1:{int(flood.stdout.readline())}/", on_msg)
             client.connect()
-            thread = threading.Thread(target=tick)
+            thread = threading.Thread(target=tick, daemon=True)
             thread.start()
-            try:
-                client.run()
-            finally:
-                stop.set()
-                thread.join()
-                client.close()
+            client.run()
+            assert ticked.is_set()
+            thread.join()
         finally:
             flood.kill()
     assert client.stats()["messages"] > 100_000
-    assert len(gaps) > 30
-    assert max(gaps) < 0.25
 
 
 def test_a_client_is_driven_by_one_thread_at_a_time(serve_both: Serve) -> None:
@@ -780,7 +781,7 @@ def test_a_client_is_driven_by_one_thread_at_a_time(serve_both: Serve) -> None:
         tried.set()
 
     waiting, tried = threading.Event(), threading.Event()
-    thread = threading.Thread(target=try_all)
+    thread = threading.Thread(target=try_all, daemon=True)
     with serve_both(script) as server:
         with server.client(lambda msg: waiting.set()) as client:
             thread.start()
@@ -798,7 +799,7 @@ def test_client_may_move_from_thread_to_thread(serve_both: Serve) -> None:
     with connected(serve_both, inbox) as (client, peer):
         for index in range(5):
             peer.send_text(str(index))
-            thread = threading.Thread(target=lambda: counts.append(client.poll(SOON)))
+            thread = threading.Thread(target=lambda: counts.append(client.poll(SOON)), daemon=True)
             thread.start()
             thread.join()
             client.send(b"between")

@@ -600,7 +600,9 @@ def test_a_message_that_might_not_fit_compressed_is_sent_as_it_is(serve: Serve) 
     noise = os.urandom(RING_MIN - 700)
     received: list[Frame] = []
     with connected(serve, **options) as (client, peer):
-        reader = threading.Thread(target=lambda: received.append(peer.expect_frame(BINARY)))
+        reader = threading.Thread(
+            target=lambda: received.append(peer.expect_frame(BINARY)), daemon=True
+        )
         reader.start()
         client.send(noise)
         poll_until(client, lambda: not client.wants_write)
@@ -677,7 +679,7 @@ def websockets_echo() -> Iterator[str]:
             started.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
     thread.start()
     try:
         assert started.wait(SOON)

@@ -276,7 +276,7 @@ def test_a_reservation_that_is_open_over_a_fork(serve_both: Serve) -> None:
 def test_a_fork_while_another_thread_is_inside(serve_both: Serve) -> None:
     received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     with connected(serve_both, lambda msg: received.put(bytes(msg))) as (clients, peer):
-        thread = threading.Thread(target=clients[0].run)
+        thread = threading.Thread(target=clients[0].run, daemon=True)
         thread.start()
         peer.send(text("one"))
         assert received.get(timeout=SOON) == b"one"

@@ -531,7 +531,7 @@ def test_view_is_let_go_after_the_client_is_gone_in_another_thread(serve_both: S
         client.connect()
         client.run()
         del client
-    thread = threading.Thread(target=views.clear)
+    thread = threading.Thread(target=views.clear, daemon=True)
     thread.start()
     thread.join()
     assert views == []
@@ -572,7 +572,7 @@ def test_views_are_let_go_in_another_thread_while_the_client_waits(
             worked += 1
             del view
 
-    worker = threading.Thread(target=work)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     try:
         with serve_both(script) as server:

@@ -57,7 +57,11 @@ def run_together(*functions: Callable[[], object]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(function,)) for function in functions]
+    threads = [
+        # Daemons: one that hangs is not to keep the interpreter, too, when that wants to end.
+        threading.Thread(target=run, args=(function,), daemon=True)
+        for function in functions
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -550,8 +554,9 @@ def test_a_client_goes_from_thread_to_thread(serve: Serve) -> None:
         try:
             for turn in range(turns):
                 done = threading.Event()
-                threads.append(threading.Thread(target=take_turn, args=(turn, done)))
-                threads[-1].start()
+                thread = threading.Thread(target=take_turn, args=(turn, done), daemon=True)
+                threads.append(thread)
+                thread.start()
                 assert done.wait(SOON), f"turn {turn}: {received} messages"
         finally:
             over.set()
