@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 from frames import text
-from servers import TEXT, Peer, ScriptServer, Serve, takes
+from servers import PATIENCE, TEXT, Peer, ScriptServer, Serve, takes
 
 FOLDER = Path(__file__).with_name("errnos")
+
+#: Seconds for the compiler, which first compiles parts of itself.
+BUILD_TIMEOUT = 300 * PATIENCE
 
 Job = Callable[[dict[str, Any]], Any]
 
@@ -32,7 +35,10 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("shim") / "shim.so"
     command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-o"]
     built = subprocess.run(
-        [*command, str(library), str(FOLDER / "shim.c"), "-ldl"], capture_output=True, text=True
+        [*command, str(library), str(FOLDER / "shim.c"), "-ldl"],
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT,
     )
     if built.returncode != 0:
         pytest.skip(f"the shim cannot be built here: {built.stderr[-300:]}")
@@ -200,7 +206,7 @@ def test_what_cannot_be_sent_before_it_is_open_is_told_at_once(
         "EIO": "writing the socket failed",
     }
     stage = "in the TLS handshake with" if tls else "waiting for the HTTP response of"
-    options = {"connect_timeout": 20.0, "ca_file": str(ca_file)}
+    options = {"connect_timeout": 20.0 * PATIENCE, "ca_file": str(ca_file)}
     with serve(greet_or_lose, tls=tls) as server, takes(0, 10):
         outcomes = once(job, server, [("connect", "send", name, options) for name in reasons])
     for (name, reason), outcome in zip(reasons.items(), outcomes, strict=True):

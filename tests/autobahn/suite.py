@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ from .verdicts import Verdict
 __all__ = ["Suite", "SuiteError"]
 
 SERVER = Path(__file__).with_name("server.py")
+
+#: Seconds that the server has to start, on a machine that does other things, too.
+START_TIMEOUT = 120
 
 #: Seconds that the server has to end after it was told to.
 STOP_TIMEOUT = 10
@@ -145,7 +149,12 @@ class Suite:
 
     def _wait_until_ready(self) -> Ready:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()  # Empty when the server ended instead.
+        patience = threading.Timer(START_TIMEOUT, self._process.kill)
+        patience.start()
+        try:
+            line = self._process.stdout.readline()  # Empty when the server ended instead.
+        finally:
+            patience.cancel()
         if not line:
             raise self.error("the server did not start")
         return Ready(**json.loads(line))

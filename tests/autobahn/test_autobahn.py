@@ -7,12 +7,13 @@ when the first of its tests asks for it; the tests then look at one section each
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from frames import RING_MIN
-from servers import BINARY, TEXT, Peer, Serve
+from servers import BINARY, PATIENCE, TEXT, Peer, Serve
 
 import hftws
 
@@ -40,6 +41,9 @@ COMPRESSION_CASES = {
 
 PASSED = Verdict("OK", "OK")
 
+#: Seconds for all quick cases of one way to connect, of which each has a limit of its own.
+OUTCOME_TIMEOUT = 300 * PATIENCE
+
 # ---- What the server says of the client. -------------------------------------------------------
 
 
@@ -58,7 +62,13 @@ def outcome(
 ) -> Outcome:
     """All quick cases in one way to connect."""
     variant = VARIANTS[request.param]
-    return run(python, variant, is_quick, tmp_path_factory.mktemp(variant.name), print)
+    deadline = time.monotonic() + OUTCOME_TIMEOUT
+
+    def played(case: str) -> None:
+        print(case)
+        assert time.monotonic() < deadline, "the time for all cases is over"
+
+    return run(python, variant, is_quick, tmp_path_factory.mktemp(variant.name), played)
 
 
 def is_quick(case: str) -> bool:
