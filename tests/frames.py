@@ -13,10 +13,12 @@ its own (servers.py), in the thread of the server.
 
 from __future__ import annotations
 
+import fcntl
 import queue
 import random
 import socket
 import ssl
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +105,14 @@ def poll_until(client: hftws.Client, done: Callable[[], bool], seconds: float = 
     while not done():
         assert time.monotonic() < deadline, "it did not come to that in time"
         client.poll(0.01)
+
+
+def wait_until_arrived(client: hftws.Client, size: int) -> None:
+    """Until the kernel has at least so many bytes for the client: one read can take them all."""
+    deadline = time.monotonic() + SOON
+    while int.from_bytes(fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)), "little") < size:
+        assert time.monotonic() < deadline, "it does not arrive"
+        time.sleep(0.001)
 
 
 def expect_failure(client: hftws.Client, peer: Peer, code: int) -> hftws.ProtocolError:

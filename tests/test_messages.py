@@ -29,6 +29,7 @@ from frames import (
     poll_until,
     receive,
     text,
+    wait_until_arrived,
 )
 from servers import (
     BINARY,
@@ -387,7 +388,9 @@ def test_fragments_over_tls_are_delivered_by_one_poll(
 def test_burst_in_one_segment_is_delivered_by_one_poll(serve_both: Serve) -> None:
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
-        peer.send(b"".join(text(f"message {index}") for index in range(200)))
+        data = b"".join(text(f"message {index}") for index in range(200))
+        peer.send(data)
+        wait_until_arrived(client, len(data))
         assert client.poll(SOON) == 200
         assert client.poll(0.0) == 0
 
@@ -398,7 +401,9 @@ def test_burst_of_records_is_delivered_by_one_poll(
     """Not one record per readiness event, which drained it at one message per 100 ms."""
     inbox = Inbox()
     with connected_by_record(serve, tls_context, ca_file, inbox) as (client, peer):
-        peer.sock.sendall(b"".join(peer.seal(text(f"message {index}")) for index in range(200)))
+        data = b"".join(peer.seal(text(f"message {index}")) for index in range(200))
+        peer.sock.sendall(data)
+        wait_until_arrived(client, len(data))
         assert client.poll(SOON) == 200
         assert client.poll(0.0) == 0
 
