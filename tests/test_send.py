@@ -528,11 +528,13 @@ def test_nothing_can_be_sent_after_the_peer_said_close(serve_both: Serve) -> Non
 
 
 CHILD = """
-import sys, hftws
+import select, sys, hftws
 client = hftws.Client(sys.argv[1], ca_file=sys.argv[2] or None, close_timeout=0.2)
 client.connect()
 print("connected", flush=True)
-sys.stdin.readline()
+poll = select.poll()
+poll.register(client.fileno(), select.POLLHUP)
+poll.poll()  # Until the kernel knows of the reset.
 errors = set()
 for _ in range(50):
     for way in (lambda: client.send(b"x" * 10_000), client.ping):
@@ -554,19 +556,18 @@ except hftws.ConnectionClosed:
 
 def test_broken_pipe_is_an_exception_not_a_signal(serve_both: Serve, ca_file: Path) -> None:
     """The peer resets, the client sends on and on, with SIGPIPE's default action: to die."""
-    reset = threading.Event()
+    connected = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
+        peer.wait(connected)
         peer.reset()
-        reset.set()
 
     with serve_both(script) as server:
         command = [sys.executable, "-c", CHILD, server.url(), str(ca_file)]
         environment = {**os.environ, "PYTHONPATH": str(Path(hftws.__file__).parents[1])}
         with subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
@@ -576,8 +577,8 @@ def test_broken_pipe_is_an_exception_not_a_signal(serve_both: Serve, ca_file: Pa
             try:
                 assert child.stdout is not None
                 assert child.stdout.readline() == "connected\n"
-                assert reset.wait(SOON)
-                output, _ = child.communicate("go\n", timeout=10)
+                connected.set()
+                output, _ = child.communicate(timeout=SOON)
             finally:
                 child.kill()
     assert child.returncode == 0
