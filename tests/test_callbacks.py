@@ -194,7 +194,7 @@ def test_on_close_is_told_every_kind_of_end(serve_both: Serve) -> None:
 
     def reset(peer: Peer) -> None:
         peer.accept_upgrade()
-        peer.wait(connected_once)
+        peer.wait(connected_now)
         peer.reset()
 
     def violated(peer: Peer) -> None:
@@ -203,12 +203,13 @@ def test_on_close_is_told_every_kind_of_end(serve_both: Serve) -> None:
         peer.expect_close(1002)
         peer.hang_up()
 
-    connected_once = threading.Event()
+    connected_now = threading.Event()
     with serve_both([said_close, hung_up, reset, violated]) as server:
         client = server.client(on_close=lambda _, code, reason: ends.append((code, reason)))
         for code in (4000, 1006, 1006, 1006):
+            connected_now.clear()
             client.connect()
-            connected_once.set()
+            connected_now.set()
             with pytest.raises((hftws.ConnectionClosed, hftws.ProtocolError)):
                 client.run()
             assert ends[-1][0] == client.close_code == code
