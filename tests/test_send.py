@@ -328,8 +328,8 @@ def test_send_alone_goes_on_when_there_is_room_again(serve_both: Serve) -> None:
 
     refused = 0
     with serve_both(script) as server, server.client(send_ring_size=RING_MIN) as client:
-        deadline = time.monotonic() + SOON
         for _ in range(count):
+            deadline = time.monotonic() + SOON
             while True:
                 try:
                     client.send(payload)
