@@ -27,9 +27,9 @@ SHORT = 0.3
 #: time that a peer waits.
 TIMEOUTS = (SHORT, 5 * SHORT, 12 * SHORT * PATIENCE)
 
-#: Seconds after which what happens at once has happened: less than any peer or client waits by
-#: default.
-SOON = 3.0 * PATIENCE
+#: Seconds after which what happens at once has happened, for :func:`servers.takes`: less than any
+#: peer or client waits by default.
+SOON = 3.0
 
 Result = TypeVar("Result")
 

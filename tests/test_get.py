@@ -366,8 +366,8 @@ def test_an_endless_body_ends_with_max_body_size(serve: Serve) -> None:
         peer.flood(b"a" * 1000)
 
     with serve(script) as server:
-        limit = 3 * SOON
-        with takes(0, limit, busy=True), pytest.raises(ValueError, match="max_body_size"):
+        limit = 3 * SOON * PATIENCE
+        with takes(0, 3 * SOON, busy=True), pytest.raises(ValueError, match="max_body_size"):
             get(server, max_body_size=1024 * KIB, timeout=limit)
 
 

@@ -26,7 +26,8 @@ PYTHON = BUILD / "python" / "bin" / "python3"
 SOURCES = ("python3.14", "python3.13")
 SUITES = ("sid", "trixie")
 #: What the interpreter of the tests needs besides pytest.
-PACKAGES = ("ziglang==0.17.1", "pytest>=8", "websockets>=14.2,<18", "tlslite-ng==0.8.2", "wsproto")
+PACKAGES = ("ziglang==0.17.1", "pytest>=8", "websockets>=14.2,<18")
+PACKAGES += ("tlslite-ng==0.8.2", "wsproto==1.3.2")
 #: Threads, messages, what is kept of them, and how a client ends.
 TESTS = ("threads", "callbacks", "pinning", "send", "close", "messages", "memory", "timestamps")
 
