@@ -475,9 +475,7 @@ class TestStreams:
     def test_a_rate_is_not_exceeded(self) -> None:
         """The opposite, that it is reached, would be a test of this machine."""
         with launch(rate=500) as exchange:
-            start = (
-                time.monotonic()
-            )  # Before the exchange begins: later, messages may wait already.
+            start = time.monotonic()  # Before it sends anything: messages may wait later.
             with Client(exchange, "/ws/btcusdt@trade") as connection:
                 connection.receive(100)
             assert time.monotonic() - start > 0.19
