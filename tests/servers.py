@@ -166,7 +166,7 @@ def takes(at_least: float, at_most: float, *, busy: bool = False) -> Iterator[No
     yield
     elapsed, cpu = time.monotonic() - began, time.thread_time() - cpu_began
     assert at_least - 0.05 <= elapsed <= at_most * PATIENCE
-    assert busy or cpu <= 0.1 + at_least / 10, "it did not sleep"
+    assert busy or cpu <= (0.1 + at_least / 10) * PATIENCE, "it did not sleep"
 
 
 # ---- The server's end of one connection. -------------------------------------------------------
