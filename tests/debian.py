@@ -259,8 +259,15 @@ def run(
     cwd: Path | None = None,
     environment: dict[str, str] | None = None,
     stdin: subprocess.Popen[bytes] | None = None,
+    timeout: float = COMMAND_TIMEOUT,
+    error_prefix: str = "E: ",
+    unavailable: Sequence[str] = ("Failed to fetch",),
 ) -> str:
-    """The output of a command. What cannot be fetched is unavailable; all else is an error."""
+    """The output of a command. What cannot be fetched is unavailable; all else is an error.
+
+    :param error_prefix: what the line begins with that tells the reason; apt's, unless told.
+    :param unavailable: what the command says of what cannot be fetched.
+    """
     try:
         done = subprocess.run(
             command,
@@ -269,13 +276,14 @@ def run(
             stdin=subprocess.DEVNULL if stdin is None else stdin.stdout,
             capture_output=True,
             text=True,
-            timeout=COMMAND_TIMEOUT,
+            timeout=timeout,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{command[0]} took more than {COMMAND_TIMEOUT} s") from error
+        raise Unavailable(f"{command[0]} took more than {timeout} s") from error
     if done.returncode == 0:
         return done.stdout
     said = done.stderr.splitlines() or [f"{command[0]} failed"]
-    reason = next((line for line in said if line.startswith("E: ")), said[0])
-    raise (Unavailable if "Failed to fetch" in done.stderr else PackageError)(reason)
+    reason = next((line for line in said if line.startswith(error_prefix)), said[0])
+    fetching = any(sign in done.stderr for sign in unavailable)
+    raise (Unavailable if fetching else PackageError)(reason)

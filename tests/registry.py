@@ -7,11 +7,10 @@ had and does not fit is :exc:`debian.PackageError`, and the test has failed.
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 
-from tests.debian import PackageError, Unavailable
+from tests import debian
 
 __all__ = ["pip"]
 
@@ -29,7 +28,7 @@ def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
     """``pip install`` or ``pip download``; once more when the registry has failed."""
     try:
         run(python, command, *arguments)
-    except Unavailable:
+    except debian.Unavailable:
         time.sleep(PAUSE)
         run(python, command, *arguments)
 
@@ -37,22 +36,10 @@ def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
 def run(python: str | Path, command: str, *arguments: str | Path) -> None:
     options = ("--quiet", "--disable-pip-version-check", "--retries=3", "--timeout=15")
     hidden = ("PYTHONPATH", "PYTHONHOME")
-    try:
-        done = subprocess.run(
-            [python, "-m", "pip", command, *options, *arguments],
-            env={name: value for name, value in os.environ.items() if name not in hidden},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"pip {command} took more than {COMMAND_TIMEOUT} s") from error
-    if done.returncode == 0:
-        return
-    said = done.stderr.splitlines() or [f"pip {command} failed"]
-    reason = next((line for line in said if line.startswith("ERROR: ")), said[-1])
-    if any(sign in done.stderr for sign in UNAVAILABLE):
-        raise Unavailable(reason)
-    raise PackageError(done.stderr)
+    debian.run(
+        *(str(part) for part in (python, "-m", "pip", command, *options, *arguments)),
+        environment={name: value for name, value in os.environ.items() if name not in hidden},
+        timeout=COMMAND_TIMEOUT,
+        error_prefix="ERROR: ",
+        unavailable=UNAVAILABLE,
+    )

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from release.headers import from_debian
 from release.matrix import Python
-from tests import debian
+from tests import debian, registry
 
 ARCHITECTURE = "arm64"
 
@@ -47,15 +46,14 @@ def install_packages(target: Path, version: str, project: Path) -> None:
         return
     shutil.rmtree(target, ignore_errors=True)
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    command = [
-        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-        "--target", str(target), *platforms, "--implementation", "cp",
-        "--python-version", version, "--only-binary", ":all:", "--group", "test",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:]
+    try:
+        registry.pip(
+            sys.executable, "install", "--target", target, *platforms, "--implementation", "cp",
+            "--python-version", version, "--only-binary", ":all:",
+            "--group", f"{project / 'pyproject.toml'}:test",
+        )  # fmt: skip
+    except (debian.PackageError, debian.Unavailable) as error:
         raise debian.Unavailable(
-            f"the wheels of the tests cannot be had for arm64 ({''.join(last)})"
-        )
+            f"the wheels of the tests cannot be had for arm64 ({error})"
+        ) from error
     complete.touch()
