@@ -128,7 +128,7 @@ def run(
 
 
 def stop_all() -> None:
-    """Kills every kernel: for a process that is about to end, and cannot wait for its boots."""
+    """Kills every kernel; those who booted them find that the guest ended without a word."""
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

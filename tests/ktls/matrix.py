@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.debian import PackageError, Unavailable
 
 from . import kernel, openssl
 from .initramfs import CONTROL, Task
-from .machine import Result, RigError, boot
+from .machine import Result, RigError, boot, stop_all
 
 __all__ = ["environment", "folder", "test"]
 
@@ -122,7 +123,14 @@ def test(suites: list[str], *, engine: str, jobs: int, timeout_s: float) -> int:
             )
             for plan in plans(suites)
         ]
-        outcomes = [outcome.result() for outcome in submitted]
+        try:
+            outcomes = [outcome.result() for outcome in submitted]
+        except BaseException:  # Told to end: no boot begins any more, and none goes on.
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(outcome.done() for outcome in submitted):
+                stop_all()
+                time.sleep(0.1)
+            raise
     print("\n".join(table(outcomes)))
     if all(outcome.skipped for outcome in outcomes):
         print(f"skipped: {outcomes[0].skipped}")
