@@ -20,6 +20,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -422,6 +423,11 @@ class Peer:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
             self.recv_all()
+
+    def interrupt(self, signum: int = signal.SIGINT) -> None:
+        """Sends this process a signal; not when its test is over, for it would end all tests."""
+        if not self.server.stopping.is_set():
+            os.kill(os.getpid(), signum)
 
     def reset(self) -> None:
         """RST, at once."""

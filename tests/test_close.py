@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -514,7 +513,7 @@ def test_ctrl_c_ends_close_and_close_can_go_on(serve_both: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
         peer.expect_close(1000)
-        os.kill(os.getpid(), signal.SIGINT)
+        peer.interrupt()
         peer.wait(interrupted)
         peer.send_close(1000)
         peer.hang_up()

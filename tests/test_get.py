@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 import socket
 import ssl
 import time
@@ -429,8 +428,7 @@ def test_ctrl_c_ends_get(serve_both: Serve) -> None:
 
     def script(peer: Peer) -> None:
         peer.read_request()
-        if not peer.server.stopping.is_set():  # Too late, it would end all tests.
-            os.kill(os.getpid(), signal.SIGINT)
+        peer.interrupt()
         peer.recv_all()
 
     with serve_both(script) as server:
