@@ -1,0 +1,7 @@
+"""How the rig says that it does not work."""
+
+__all__ = ["RigError"]
+
+
+class RigError(Exception):
+    """The rig itself does not work, and why. Then tests have failed."""
