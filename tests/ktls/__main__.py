@@ -6,7 +6,6 @@ See the package's docstring.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -15,9 +14,10 @@ from types import FrameType
 
 from tests.debian import PackageError, Unavailable
 
-from . import kernel, matrix, openssl
+from . import host, kernel, matrix, openssl, xstate
+from .errors import RigError
 from .initramfs import Task
-from .machine import RigError, boot
+from .machine import boot
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="name", required=True)
     test = commands.add_parser("test", help="the tests, under every kernel and OpenSSL")
     test.add_argument("--suites", nargs="+", default=list(kernel.SUITES), choices=kernel.SUITES)
-    test.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="boots at a time")
+    test.add_argument("--jobs", type=int, help="boots at a time; as many as the machine can bear")
     test.add_argument("--timeout", type=float, default=300.0, help="seconds for one boot")
     test.add_argument("--tls-engine", default="ktls", help="what is tested: ktls")
     run = commands.add_parser("run", help="one command; `python` stands for this Python")
@@ -34,6 +34,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--without", nargs="+", default=[], metavar="MODULE", help="not loaded")
     run.add_argument("--timeout", type=float, default=600.0, help="seconds")
     run.add_argument("command", nargs=argparse.REMAINDER)
+    for command in (test, run):
+        command.add_argument(
+            "--xstate-shim",
+            default="auto",
+            choices=xstate.MODES,
+            help="what helps kernels before 6.13 on CPUs with AMX: where it is needed (auto), "
+            "into every kernel, or never",
+        )
     options = parser.parse_args(arguments)
     if options.name == "run":
         options.command = options.command[options.command[:1] == ["--"] :]
@@ -67,14 +75,18 @@ def run(options: argparse.Namespace) -> int:
     command = options.command
     if command[0] == "python":
         command = [*openssl.provide(options.openssl, folder), *command[1:]]
+    guest = kernel.provide(options.suite, folder)  # Tells where the rig is for no such machine.
+    shim = matrix.provide_shim(options.xstate_shim)
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as shared:
         result = boot(
-            kernel.provide(options.suite, folder),
+            guest,
             Task(command, Path.cwd(), matrix.environment()),
             shared=Path(shared),
+            memory=host.place(1)[0],
             output=sys.stdout.buffer,
             timeout_s=options.timeout,
             without=options.without,
+            preload=shim.under(guest.release),
         )
     counted = {name: count for name, count in result.tls_stat.items() if count}
     print(f"{result.seconds:.1f} s; tls_stat: {counted}", file=sys.stderr)
@@ -84,7 +96,11 @@ def run(options: argparse.Namespace) -> int:
 def test(options: argparse.Namespace) -> int:
     """All of them, and a table."""
     return matrix.test(
-        options.suites, engine=options.tls_engine, jobs=options.jobs, timeout_s=options.timeout
+        options.suites,
+        engine=options.tls_engine,
+        jobs=options.jobs,
+        timeout_s=options.timeout,
+        xstate_shim=options.xstate_shim,
     )
 
 

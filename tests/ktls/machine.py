@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from . import console
+from .errors import RigError
+from .host import MEMORY_MIB
 from .initramfs import Task, build
 from .kernel import Kernel
 
-__all__ = ["Result", "RigError", "boot", "stop_all"]
-
-MEMORY_MIB = 1536
+__all__ = ["Result", "boot", "stop_all"]
 
 #: Seconds that a guest has to end by itself once it is told to.
 STOP_TIMEOUT = 5
 
-CONSOLE_LINES = 30
-
 #: Each in a session of its own, where no signal to this process reaches it.
 _running: set[subprocess.Popen[bytes]] = set()
-
-
-class RigError(Exception):
-    """The rig itself does not work, and why. Then tests have failed."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +42,35 @@ def boot(
     task: Task,
     *,
     shared: Path,
+    memory: Path,
     output: IO[bytes],
     timeout_s: float,
     without: Iterable[str] = (),
+    preload: Path | None = None,
 ) -> Result:
     """Boots, runs the command, and gives its exit status.
 
     :param shared: a folder that the guest sees as :data:`~.initramfs.CONTROL` and can write to.
+    :param memory: the folder for the guest's memory (:func:`~.host.place`).
     :param output: gets what the command says while it runs. Has to be a file.
     :param without: names of modules that are not loaded.
+    :param preload: a library for the kernel's process. Its guest's programs know nothing of it.
     """
     modules = [module for module in kernel.modules if module_name(module) not in without]
     initramfs = shared / "initramfs"
     initramfs.write_bytes(build(kernel.busybox, modules, shared, task))
-    console = shared / "console"
+    log = shared / "console"
     started = time.monotonic()
-    with console.open("wb") as log:
-        ended = run(command_line(kernel, initramfs, shared), kernel, output, log, timeout_s)
+    with log.open("wb") as file:
+        command = command_line(kernel, initramfs, shared)
+        variables = environment(kernel, memory, preload)
+        exit_code = run(command, kernel, variables, output, file, timeout_s)
     seconds = time.monotonic() - started
-    if not ended:
+    if exit_code is None:
         raise RigError(f"the command took more than {timeout_s:.0f} s")
     status = shared / "status"
     if not status.is_file():
-        raise RigError(f"the guest ended without a word; its kernel said:\n{tail(console)}")
+        raise RigError(console.report(log.read_text(errors="replace"), exit_code))
     return Result(int(status.read_text()), seconds, read_tls_stat(shared / "tls_stat"))
 
 
@@ -97,20 +96,33 @@ def command_line(kernel: Kernel, initramfs: Path, shared: Path) -> list[str]:
     ]
 
 
-def run(
-    command: list[str], kernel: Kernel, output: IO[bytes], log: IO[bytes], timeout_s: float
-) -> bool:
-    """Whether the kernel ended by itself. Whatever happens, none of its processes stays."""
-    environment = {
+def environment(kernel: Kernel, memory: Path, preload: Path | None) -> dict[str, str]:
+    """Of the kernel's process. The guest's programs have another one."""
+    variables = {
         "LD_LIBRARY_PATH": str(kernel.libraries),
-        "TMPDIR": str(memory_folder()),
+        "TMPDIR": str(memory),
         "HOME": "/root",
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
     }
+    if preload is not None:
+        # Relative to where the kernel is started, since a blank in the path would part it in two.
+        variables["LD_PRELOAD"] = os.path.relpath(preload, kernel.libraries)
+    return variables
+
+
+def run(
+    command: list[str],
+    kernel: Kernel,
+    variables: dict[str, str],
+    output: IO[bytes],
+    log: IO[bytes],
+    timeout_s: float,
+) -> int | None:
+    """The exit code, if it ended by itself. Whatever happens, none of the processes stays."""
     process = subprocess.Popen(
         command,
         cwd=kernel.libraries,  # Where its loader is.
-        env=environment,
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=log,
@@ -118,10 +130,9 @@ def run(
     )
     _running.add(process)
     try:
-        process.wait(timeout_s)
-        return True
+        return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
-        return False
+        return None
     finally:
         stop(process)
         _running.discard(process)
@@ -145,25 +156,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def memory_folder() -> Path:
-    """Where the guest's memory can lie: a file that is mapped, as executable, too."""
-    size = MEMORY_MIB << 20
-    for folder in (Path("/dev/shm"), Path(tempfile.gettempdir()), Path("/var/tmp")):
-        with contextlib.suppress(OSError):
-            executable = not os.statvfs(folder).f_flag & os.ST_NOEXEC
-            if executable and shutil.disk_usage(folder).free > size:
-                return folder
-    raise RigError(f"no folder has room for {MEMORY_MIB} MiB that may be executed")
-
-
 def read_tls_stat(file: Path) -> dict[str, int]:
     """The counters by their names."""
     if not file.is_file():
         return {}
     pairs = (line.split() for line in file.read_text().splitlines())
     return {name: int(value) for name, value in pairs}
-
-
-def tail(file: Path) -> str:
-    """The last lines of a log."""
-    return "\n".join(file.read_text(errors="replace").splitlines()[-CONSOLE_LINES:])

@@ -25,11 +25,13 @@ def pytest_terminal_summary(
     if file is None:
         return
     counts = {name: len(terminalreporter.stats.get(name, [])) for name in OUTCOMES}
+    bad = [*terminalreporter.stats.get("failed", []), *terminalreporter.stats.get("error", [])]
     report = {
         "release": os.uname().release,
         "openssl": ssl.OPENSSL_VERSION.split()[1],
         "passed": counts["passed"],
         "failed": counts["failed"] + counts["error"],
         "skipped": counts["skipped"],
+        "names": [each.nodeid for each in bad],
     }
     file.write_text(json.dumps(report), encoding="utf-8")
