@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import ssl
 import sys
@@ -35,6 +36,12 @@ def pytest_configure() -> None:
     """Ctrl-C is tested too. A shell that runs something in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage: leaving out all modules and tests makes that fast."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
