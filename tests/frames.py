@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import queue
 import random
+import select
 import socket
 import ssl
 import termios
@@ -113,6 +114,13 @@ def wait_until_arrived(client: hftws.Client, size: int) -> None:
     while int.from_bytes(fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)), "little") < size:
         assert time.monotonic() < deadline, "it does not arrive"
         time.sleep(0.001)
+
+
+def wait_until_reset(client: hftws.Client) -> None:
+    """Until the client's kernel knows that the peer has reset the connection; nothing is read."""
+    poll = select.poll()
+    poll.register(client.fileno(), select.POLLHUP)
+    assert poll.poll(SOON * 1000), "the reset does not arrive"
 
 
 def expect_failure(client: hftws.Client, peer: Peer, code: int) -> hftws.ProtocolError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from frames import wait_until_reset
 from servers import (
     CLOSE,
     PATIENCE,
@@ -455,8 +455,7 @@ def test_close_of_a_connection_that_has_died_meanwhile(serve_both: Serve) -> Non
         client = server.client(close_timeout=LONG, **calls.options())
         client.connect()
         client.send("ready")
-        while server.accepted and server._peer is not None:
-            os.sched_yield()
+        wait_until_reset(client)
         with takes(0, IN_TIME):
             client.close()
         assert client.close_code == 1006

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from deadlines import SHORT, SOON, in_time, times_out, unless_given_up
+from frames import wait_until_reset
 from servers import (
     PATIENCE,
     PEER_TIMEOUT,
@@ -573,17 +574,29 @@ def test_the_peer_ends_when_open(serve_both: Serve, how: str, partial: bytes) ->
     assert closes == [(1006, caught.value.reason)]
 
 
-def test_sending_to_a_peer_that_is_gone_raises_and_never_kills(serve_both: Serve) -> None:
-    """SIGPIPE would end the process."""
+@pytest.mark.parametrize("how", [EOF, RST])
+def test_sending_to_a_peer_that_is_gone_raises_and_never_kills(serve_both: Serve, how: str) -> None:
+    """SIGPIPE would end the process. After EOF, the answer to the first message is a reset."""
+    connected, gone = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.wait(connected)
+        end(peer, how)
+        gone.set()
+
     previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        with serve_both(lambda peer: (peer.accept_upgrade(), peer.reset())) as server:
+        with serve_both(script) as server:
             client = server.client()
             client.connect()
-            deadline = time.monotonic() + PEER_TIMEOUT
+            connected.set()
+            assert gone.wait(PEER_TIMEOUT)
+            if how == EOF:
+                client.send(b"a" * 1000)
+            wait_until_reset(client)
             with pytest.raises(hftws.ConnectionClosed) as caught:
-                while time.monotonic() < deadline:
-                    client.send(b"a" * 1000)
+                client.send(b"a" * 1000)
             assert caught.value.code == 1006
             with pytest.raises(hftws.ConnectionClosed) as caught:
                 client.run()

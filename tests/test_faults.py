@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 import random
-import select
 import socket
 import ssl
 import threading
@@ -23,7 +22,7 @@ from typing import Any
 import pytest
 import trustme
 from fault_proxy import Fault, FaultProxy, Plan, Record, Step, random_plan
-from frames import SMALL, SOON, Inbox, fragmented, text
+from frames import SMALL, SOON, Inbox, fragmented, text, wait_until_reset
 from servers import (
     BINARY,
     CLOSE,
@@ -425,13 +424,6 @@ def test_our_close_does_not_arrive(serve: Serve, fault: Fault) -> None:
             proxy.go_on()
 
 
-def wait_for_hang_up(client: hftws.Client) -> None:
-    """Until the client's kernel knows that the connection is over; nothing of it is read."""
-    poll = select.poll()
-    poll.register(client.fileno(), select.POLLHUP)
-    assert poll.poll(SOON * 1000), "the peer's end has not arrived"
-
-
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_reset_that_send_was_told_of(serve: Serve, scheme: str) -> None:
     """The kernel tells it once. It is a reset all the same, when reading finds only the end."""
@@ -446,7 +438,7 @@ def test_a_reset_that_send_was_told_of(serve: Serve, scheme: str) -> None:
         client = server.client(**SMALL)
         client.connect()
         connected.set()
-        wait_for_hang_up(client)
+        wait_until_reset(client)
         with pytest.raises(hftws.ConnectionClosed, match="cannot be written"):
             client.send("order")
         with pytest.raises(hftws.ConnectionClosed) as caught:
