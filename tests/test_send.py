@@ -319,15 +319,17 @@ def test_send_alone_goes_on_when_there_is_room_again(serve_both: Serve) -> None:
     """Who only sends, and tries again after BufferError, must not be refused for ever."""
     count = 300
     payload = bytes(50_000)
+    refused = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
+        peer.wait(refused)
         for _ in range(count):
             assert peer.expect_frame(BINARY).payload == payload
         peer.answer_close()
 
-    refused = 0
-    with serve_both(script) as server, server.client(send_ring_size=RING_MIN) as client:
+    options = {"send_ring_size": RING_MIN, "send_buffer_size": 128 * KIB}
+    with serve_both(script) as server, server.client(**options) as client:
         for _ in range(count):
             deadline = time.monotonic() + SOON
             while True:
@@ -335,23 +337,32 @@ def test_send_alone_goes_on_when_there_is_room_again(serve_both: Serve) -> None:
                     client.send(payload)
                     break
                 except BufferError:
-                    refused += 1
+                    refused.set()
                     assert time.monotonic() < deadline, "send() does not make room"
-                    time.sleep(0)
-    assert refused
+                    time.sleep(0.0001)  # Gives way to the server's thread.
+    assert refused.is_set()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_sends_into_a_ring_that_is_often_full(serve_both: Serve, seed: int) -> None:
-    """Whatever send() took arrives once, whole and in order; whatever it refused never."""
+    """Whatever send() took arrives once, whole and in order; whatever it refused never.
+
+    The peer reads some frames at a time, and goes on when the ring has been full once more.
+    """
     rng = random.Random(seed)
     taken: list[tuple[int, bytes]] = []
     arrived: list[Frame] = []
+    go_on, over = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
+        # Else the kernel would soon have room for all of them.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
         peer.accept_upgrade()
         while (frame := peer.read_frame()).opcode != CLOSE:
             arrived.append(frame)
+            if len(arrived) % 60 == 0 and not over.is_set():
+                peer.wait(go_on)
+                go_on.clear()
         peer.send_frame(CLOSE, frame.payload)
         peer.hang_up()
 
@@ -374,7 +385,10 @@ def test_random_sends_into_a_ring_that_is_often_full(serve_both: Serve, seed: in
                     taken.append((BINARY, payload))
             except BufferError:
                 full += 1
+                go_on.set()
                 client.poll(0.001)
+        over.set()
+        go_on.set()
     assert full > 10
     assert [(frame.opcode, frame.payload) for frame in arrived] == taken
     assert all(frame.fin and frame.rsv == 0 for frame in arrived)
