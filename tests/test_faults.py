@@ -14,6 +14,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,14 @@ def expect_timeout(connect: Callable[..., Outcome], proxy: FaultProxy, stage: st
     raise AssertionError(f"{outcome.error}, not {stage}")
 
 
+def wait_for_fault(proxy: FaultProxy, fault: Fault, count: int) -> None:
+    """Until the proxy has done it so many times."""
+    deadline = time.monotonic() + SOON
+    while proxy.faults[fault] < count:
+        assert time.monotonic() < deadline, "the proxy does not come to the fault"
+        time.sleep(0.001)
+
+
 # ---- At every byte of a plain connection. ------------------------------------------------------
 
 
@@ -225,7 +234,7 @@ def test_a_stall_after_the_upgrade_is_no_end(serve: Serve) -> None:
     places = [place for place in places_to_stop() if place >= len(head())]
     plans = [Plan(to_client=(Step(place, Fault.STALL),)) for place in places]
     with serve(say_frames) as server, FaultProxy(server.port, plans.__getitem__) as proxy:
-        for place in places:
+        for number, place in enumerate(places, start=1):
             outcome = Outcome()
             client = client_for(proxy, outcome, "ws")
             client.connect()
@@ -233,6 +242,7 @@ def test_a_stall_after_the_upgrade_is_no_end(serve: Serve) -> None:
             expected = [MESSAGES[index] for index in range(whole) if index in MESSAGES]
             while len(outcome.inbox.payloads) < len(expected):
                 client.poll(1.0)
+            wait_for_fault(proxy, Fault.STALL, number)  # Else it would come behind go_on().
             client.poll(0.005)
             assert outcome.inbox.payloads == expected
             assert client.is_open
@@ -519,7 +529,7 @@ class PreparedServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(10)
+            sock.settimeout(SOON)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(OSError, EOFError):
                 self._talk(sock)
@@ -648,11 +658,11 @@ def suffer(seeds: range, scheme: str, context: ssl.SSLContext | None, options: A
             talk = Conversation(seed, scheme)
             server.prepare(talk.stream)
             outcome = converse(proxy, talk, scheme, options)
-            for _ in range(500):  # There may be more than one stall in its way.
+            deadline = time.monotonic() + 2 * SOON
+            proxy.go_on()
+            while not server.done.wait(0.02):  # There may be more than one stall in its way.
+                assert time.monotonic() < deadline, f"--fault-seed={seed}: the server does not end"
                 proxy.go_on()
-                if server.done.wait(0.02):
-                    break
-            assert server.done.is_set()
             try:
                 expect_invariant(talk, outcome, server.heard, scheme)
             except AssertionError as error:
