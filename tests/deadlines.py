@@ -18,7 +18,7 @@ from servers import PATIENCE, Peer, takes
 
 import hftws
 
-__all__ = ["SHORT", "SOON", "in_time", "times_out", "unless_given_up"]
+__all__ = ["SHORT", "SOON", "TIMEOUTS", "in_time", "times_out", "unless_given_up"]
 
 #: Seconds, for what has to run into its deadline.
 SHORT = 0.3
