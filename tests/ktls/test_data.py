@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import hashlib
 import random
+import select
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 import trustme
-from frames import KIB, RING_MIN, Inbox, connected, fragmented, poll_until, receive, text
+from frames import KIB, RING_MIN, SOON, Inbox, connected, fragmented, poll_until, receive, text
 from servers import BINARY, CLOSE, PING, PONG, TEXT, Peer, Serve, encode_frame
 from test_compression import ZlibPeer
 from test_tls_engines import PYTHON_SUITES
@@ -209,7 +210,7 @@ def test_much_to_send_to_a_server_that_is_slow_to_read(
                     client.poll(0.01)
             waited = waited or client.wants_write
         reader.go.set()
-        poll_until(client, lambda: bool(inbox.messages), 20.0)
+        poll_until(client, lambda: bool(inbox.messages), 2 * SOON)
         assert waited and not client.wants_write
         client.close()
     assert reader.digest.digest() == digest.digest()
@@ -334,8 +335,11 @@ def test_a_server_that_hangs_up_amid_what_is_sent(tls_serve: Serve, engine: str)
     with connected(tls_serve, inbox, tls=engine) as (client, peer):
         peer.send_text("last words")
         peer.sock.shutdown(socket.SHUT_WR)
+        poll = select.poll()
+        poll.register(client.fileno(), select.POLLRDHUP)
+        assert poll.poll(1000 * SOON), "the end does not arrive"
         with pytest.raises(hftws.Error):
-            for _ in range(10_000):
+            for _ in range(100):  # What is sent finds room, though nobody reads it.
                 client.send(bytes(1000))
                 client.poll(0)
         assert inbox.payloads == [b"last words"]
