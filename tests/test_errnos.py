@@ -57,7 +57,7 @@ def job(shim: Path) -> Job:
             input=json.dumps(work),
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=50 * PATIENCE,
             env=environment,
         )
         assert finished.returncode == 0, finished.stderr

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).with_name("soak")))
 
 from sequence import Checker, WrongMessageError, order, recorded
+from servers import PATIENCE
 
 SOAK = Path(__file__).with_name("soak")
 
@@ -21,7 +22,7 @@ def test_a_few_seconds() -> None:
     `make soak` does the same for as long as you like.
     """
     command = [sys.executable, str(SOAK), "--seconds", "6"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=55)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=55 * PATIENCE)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "nothing lost" in finished.stdout
     assert "RSS:" in finished.stdout or not Path("/proc").is_dir()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from servers import PATIENCE
 
 import hftws
 
@@ -24,7 +25,7 @@ def run(code: str) -> str:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=30 * PATIENCE,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+from servers import PATIENCE
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.client import ClientProtocol
@@ -22,7 +23,7 @@ from websockets.uri import parse_uri
 
 from hftws.exchange import RunningExchange
 
-TIMEOUT = 10.0
+TIMEOUT = 10.0 * PATIENCE
 
 Result = TypeVar("Result")
 

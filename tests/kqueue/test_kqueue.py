@@ -69,11 +69,11 @@ def test_many_clients_share_no_kqueue(serve_both: Serve) -> None:
                 assert client.poll(SOON) == 1
         payloads[number] = inbox.payloads
 
-    threads = [threading.Thread(target=run, args=[number]) for number in range(count)]
+    threads = [threading.Thread(target=run, args=[number], daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(4 * SOON)
     expected = {n: [f"{n} {turn}".encode() for turn in range(20)] for n in range(count)}
     assert payloads == expected
 

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import pytest
 import trustme
-from servers import PEER_TIMEOUT
+from servers import PATIENCE, PEER_TIMEOUT
 from test_tls_engines import Bed
 from tls_peers import HEADER_SIZE, Conversation, record_size
 
@@ -36,7 +36,7 @@ TLS_STAT = Path("/proc/net/tls_stat")
 DETOURS = ("TlsDecryptRetry", "TlsRxNoPadViolation")
 
 #: Seconds until the kernel has counted what has happened.
-COUNT_TIMEOUT = 5.0
+COUNT_TIMEOUT = 5.0 * PATIENCE
 
 #: The version of the running kernel.
 KERNEL = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
@@ -148,7 +148,9 @@ class FlippingProxy:
         server = socket.create_connection(("127.0.0.1", self.target_port), timeout=PEER_TIMEOUT)
         client.settimeout(PEER_TIMEOUT)
         with client, server:
-            back = threading.Thread(target=self._forward, args=(client, server, not self.to_client))
+            back = threading.Thread(
+                target=self._forward, args=(client, server, not self.to_client), daemon=True
+            )
             self._threads.append(back)
             back.start()
             self._forward(server, client, self.to_client)

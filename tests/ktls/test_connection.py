@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trustme
-from frames import Inbox, connected, receive
+from frames import SOON, Inbox, connected, receive
 from servers import Peer, Serve
 from test_tls_engines import over_all
 from tls_peers import Suite
@@ -72,7 +72,7 @@ def test_the_kernel_stamps_nothing(tls_serve: Serve, engine: str, timestamps: st
         assert client.info()["kernel_stamp_source"] == "none" or engine != "ktls"
         for _ in range(3):
             peer.send_text("tick")
-            assert client.poll(1.0) == 1
+            assert client.poll(SOON) == 1
     for kernel, received, decrypted, delivered in stamps:
         assert kernel is None or engine != "ktls"
         if timestamps == "none":

@@ -56,7 +56,7 @@ def test_openssl_has_ktls_on_both_ends(
         accepted, _ = listener.accept()
     accepted.settimeout(PEER_TIMEOUT)
     stat = TlsStat()
-    thread = threading.Thread(target=echo, args=(accepted, server))
+    thread = threading.Thread(target=echo, args=(accepted, server), daemon=True)
     thread.start()
     with client.wrap_socket(raw, server_hostname="localhost") as sock:
         for size in SIZES:
