@@ -238,13 +238,24 @@ class Peer:
 
     def recv_exactly(self, size: int) -> bytes:
         """Exactly so many bytes; EOFError when the client ends before."""
-        while len(self._ahead) < size:
-            data = self.sock.recv(max(65536, size - len(self._ahead)))
-            if not data:
-                raise EOFError(f"the client hung up after {self._ahead!r}")
-            self._ahead += data
+        if len(self._ahead) < size:
+            self._read_ahead(size)
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
+
+    def _read_ahead(self, size: int) -> None:
+        """Until so many bytes are there: put together once, for they may be thousands of pieces."""
+        pieces, left = [self._ahead], size - len(self._ahead)
+        try:
+            while left > 0:
+                data = self.sock.recv(max(65536, left))
+                if not data:
+                    said = b"".join(pieces)
+                    raise EOFError(f"the client hung up after {len(said)} bytes: {said[:200]!r}")
+                pieces.append(data)
+                left -= len(data)
+        finally:
+            self._ahead = b"".join(pieces)
 
     def recv_until(self, end: bytes) -> bytes:
         """Up to and with ``end``."""
