@@ -56,9 +56,9 @@ class Client(_core.Connection):
     :attr:`wants_write` is true; then call :meth:`poll`. Messages that have been read already do not
     make it readable. So call ``poll(0)`` once after :meth:`connect`, because the server's first
     messages may have come with its answer, and again after each exception of a callback, before
-    you wait. When :attr:`is_open` is false, call :meth:`poll` once more each time: after the end
-    there is no descriptor to wait for, and it raises how the connection ended. Where a callback has
-    called :meth:`close`, look again after ``close_timeout``: the peer may never answer.
+    you wait. When :attr:`is_open` is false, call :meth:`poll` every few milliseconds until it
+    raises how the connection ended: the call that finds the end returns, and after it there is no
+    descriptor to wait for; nor does a peer that never hangs up wake anybody at ``close_timeout``.
 
     What :meth:`reserve` lends is yours until the end of its block. A slice of it that lives longer,
     be it an array that ``numpy.frombuffer`` made of it, could still write into the place: then the

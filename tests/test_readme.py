@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frames import SOON
 from servers import PATIENCE, PEER_TIMEOUT, TEXT, Peer, Serve, encode_frame
 
 import hftws
@@ -137,6 +139,41 @@ def test_asyncio_recipe_tells_of_an_ordinary_end(serve_both: Serve, feed_class: 
         await until_ended(feed_class(client))
 
     with serve_both(script) as server:
+        client = server.client()
+        with pytest.raises(hftws.ConnectionClosed, match="bye"):
+            asyncio.run(main())
+
+
+class Paused:
+    """A client whose program is put aside after the peer's CLOSE, until the peer has hung up."""
+
+    def __init__(self, client: hftws.Client) -> None:
+        self.client, self.paused = client, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def poll(self) -> int:
+        if not self.client.is_open and not self.paused:
+            self.paused = True
+            assert select.select([self.client], [], [], SOON)[0] == [self.client]
+        return self.client.poll()
+
+
+def test_asyncio_recipe_tells_of_an_end_that_comes_between_two_polls(
+    serve: Serve, feed_class: Any
+) -> None:
+    """The poll that finds the end does not raise yet, and after the end nothing wakes the loop."""
+
+    def script(peer: Peer) -> None:
+        peer.accept_upgrade()
+        peer.close_handshake(1000, "bye")
+
+    async def main() -> None:
+        client.connect()
+        await until_ended(feed_class(Paused(client)))
+
+    with serve(script) as server:
         client = server.client()
         with pytest.raises(hftws.ConnectionClosed, match="bye"):
             asyncio.run(main())

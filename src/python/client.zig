@@ -947,7 +947,7 @@ const doc = struct {
         \\The socket's file descriptor, for a loop of your own: when it is readable, or writable
         \\while wants_write is true, call poll(). Messages that have been read already do not make
         \\it readable: call poll(0) once after connect() and after every exception of a callback,
-        \\before you wait, and once more when is_open is false.
+        \\before you wait, and every few milliseconds when is_open is false, until it raises.
     ;
     const info =
         \\info($self, /)
