@@ -17,7 +17,9 @@ const supported_targets = [_][]const u8{
 };
 
 pub fn build(b: *std.Build) void {
-    const target = b.standardTargetOptions(.{});
+    // Zig's own default is the CPU that compiles. Then the tests would be of other code on each
+    // machine, of none that a wheel has, and illegal where a hypervisor says half of what it has.
+    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
     const optimize = b.option(
         std.lang.Optimize,
         "optimize",
