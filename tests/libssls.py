@@ -93,7 +93,7 @@ def machines_libssl() -> str:
 def compile_library(target: Path, source: Path, *options: str) -> Path:
     """With Zig's C compiler, or with the system's."""
     if importlib.util.find_spec("ziglang") is not None:
-        compiler = [sys.executable, "-m", "ziglang", "cc"]
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
     elif cc := shutil.which("cc"):
         compiler = [cc]
     else:

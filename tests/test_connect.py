@@ -230,7 +230,8 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resolver")
     (folder / "resolver.c").write_text(RESOLVER)
     options = ["-shared", "-nostdlib", "-fPIC", "-O1", "-o", "resolver.so", "resolver.c"]
-    compilers = [[sys.executable, "-m", "ziglang", "cc"], [shutil.which("cc") or "cc"]]
+    zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
+    compilers = [zig, [shutil.which("cc") or "cc"]]
     for compiler in compilers:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             command, limit = [*compiler, *options], 300 * PATIENCE

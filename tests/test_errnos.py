@@ -33,7 +33,8 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the shim is for Linux")
     pytest.importorskip("ziglang", reason="no compiler for the shim: ziglang is not installed")
     library = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-o"]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
+    command = [*compiler, "-shared", "-fPIC", "-O1", "-o"]
     built = subprocess.run(
         [*command, str(library), str(FOLDER / "shim.c"), "-ldl"],
         capture_output=True,

@@ -136,7 +136,8 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
 def trace() -> dict[str, Any]:
     """Does this process's task again under callgrind, which counts what each stretch takes."""
     if toolchain.is_stale(SHIM, SOURCE):
-        toolchain.compile_c(SOURCE, SHIM, ["-shared", "-fPIC"])
+        # By default Zig compiles for this CPU, which valgrind may not know.
+        toolchain.compile_c(SOURCE, SHIM, ["-shared", "-fPIC", "-mcpu=baseline"])
     task = json.loads(sys.argv[1])
     task["case"]["parameters"]["traced"] = 1
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
