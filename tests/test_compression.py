@@ -347,7 +347,7 @@ def test_the_limit_is_exact_for_what_does_not_compress(
     inbox = Inbox()
     options = {"max_message_size": 16 * KIB, "compression": "deflate", "extensions": PLAIN}
     with connected(serve, inbox, **options) as (client, peer):
-        payload = os.urandom(16 * KIB + excess)
+        payload = random.Random(excess).randbytes(16 * KIB + excess)
         deflater = zlib.compressobj(level, zlib.DEFLATED, -15, memory_level)
         data = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
         data = data.removesuffix(b"\x00\x00\xff\xff")
@@ -597,17 +597,17 @@ def test_a_message_that_might_not_fit_compressed_is_sent_as_it_is(serve: Serve) 
         "extensions": PLAIN,
         "send_ring_size": RING_MIN,
     }
-    noise = os.urandom(RING_MIN - 700)
+    payload = random.Random(1).randbytes(RING_MIN - 700)
     received: list[Frame] = []
     with connected(serve, **options) as (client, peer):
         reader = threading.Thread(
             target=lambda: received.append(peer.expect_frame(BINARY)), daemon=True
         )
         reader.start()
-        client.send(noise)
+        client.send(payload)
         poll_until(client, lambda: not client.wants_write)
         reader.join(SOON)
-        assert received[0].payload == noise
+        assert received[0].payload == payload
         assert received[0].rsv == 0
         assert client.stats()["messages_sent"] == 1
         assert client.stats()["messages_deflated"] == 0
