@@ -202,10 +202,14 @@ def test_a_wheel_with_libipsec_mb_inside_is_small_and_needs_no_other(
         sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site")
     ).splitlines()
     assert engine == "direct"
-    assert aead.startswith("libipsec-mb ")
-    # Compiled for the oldest CPU, it takes the newest code that is linked in and runs on this one.
-    newest = next(name for name, flags in VARIANTS.items() if flags <= cpu_flags())
-    assert aead.endswith(f", {newest}")
+    # Compiled for the oldest CPU, it takes the newest code that is linked in and runs on this one:
+    # on one without AES, such as some hypervisors give to their guests, none of it.
+    newest = next((name for name, flags in VARIANTS.items() if flags <= cpu_flags()), None)
+    if newest is None:
+        assert aead == "OpenSSL EVP"
+    else:
+        assert aead.startswith("libipsec-mb ")
+        assert aead.endswith(f", {newest}")
     assert loaded == "False"
     if shutil.which("nm") is not None:
         (module,) = (tmp_path / "site" / "hftws").glob("*.so")
