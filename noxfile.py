@@ -46,7 +46,7 @@ def types(session: nox.Session) -> None:
 def wheels(session: nox.Session) -> None:
     """A release into dist/, looked into and tried: `nox -s wheels -- --python 3.13` for a part."""
     groups = nox.project.dependency_groups(PROJECT, "test", "wheels")
-    session.install(*groups, "hatchling>=1.25", "ziglang==0.17.1")
+    session.install(*groups, "hatchling>=1.25,<2", "ziglang==0.17.1")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "release", *session.posargs)
     session.run("python", "hatch_build.py")
