@@ -6,6 +6,11 @@ code is 1 when a target found a failure or did not run, whatever the exit code o
 
     python tests/fuzz/run.py --seconds 600 records      # one target, ten minutes
     python tests/fuzz/run.py --seconds 0 --keep         # what was found becomes part of the corpus
+    python tests/fuzz/run.py --seconds 60 --seed 1      # always the same inputs, in the same order
+
+Without a seed, each run tries other inputs. With one, a run depends on nothing but the sources: it
+does not go on from what others have found, and only how far it comes depends on the machine, unless
+--runs tells that, too.
 
 An input that fails is told with the command that runs it again. Once the bug is mended, the input
 belongs into `tests/fuzz/crashes/<target>/`: `zig build test` gives it to the target from then on.
@@ -16,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +102,12 @@ class Report:
         ran = self.statistic("number_of_executed_units") > 0
         return self.exit_code != 0 or bool(self.failures) or not ran
 
+    @property
+    def seed(self) -> str:
+        """What libFuzzer has chosen, or was told."""
+        found = re.search(r"^INFO: Seed: (\d+)", self.text, re.MULTILINE)
+        return found[1] if found else "?"
+
     def row(self) -> str:
         return (
             f"{self.target:12}{self.statistic('number_of_executed_units'):12,}"
@@ -105,12 +117,13 @@ class Report:
             f"{self.statistic('slowest_unit_time_sec'):10} s"
             f"{self.statistic('peak_rss_mb'):8} MB"
             f"{len(self.failures):10}"
+            f"{self.seed:>12}"
         )
 
 
 HEADINGS = (
     f"{'target':12}{'executions':>12}{'rate':>12}{'edges':>16}{'new inputs':>12}"
-    f"{'slowest':>12}{'memory':>11}{'failures':>10}"
+    f"{'slowest':>12}{'memory':>11}{'failures':>10}{'seed':>12}"
 )
 
 
@@ -142,15 +155,46 @@ def starting_points(target: str) -> Iterator[Path]:
             yield FUZZ / kind / target
 
 
-def fuzz(program: Path, target: str, seconds: int) -> Report:
+@dataclass(frozen=True)
+class Extent:
+    """How long each target is run, and with which inputs."""
+
+    seconds: int
+    #: Executions, if these are not over before the seconds are; 0 for no end.
+    runs: int
+    #: Of libFuzzer's choices; None for another one each time.
+    seed: int | None
+
+    def options(self) -> list[str]:
+        options = [f"-max_total_time={self.seconds}"]
+        if self.runs:
+            options.append(f"-runs={self.runs}")
+        if self.seed is not None:
+            # And nothing is read again from the folder of new inputs, which goes by the clock.
+            options += [f"-seed={self.seed}", "-reload=0"]
+        return options
+
+
+def folder_for_new_inputs(target: str, seed: int | None) -> Path:
+    """What was found before is a start for a run, but for one that is to be repeated."""
+    if seed is None:
+        folder = BUILD / target / "found"
+    else:
+        folder = BUILD / target / f"seed-{seed}"
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fuzz(program: Path, target: str, extent: Extent) -> Report:
     folder = BUILD / target
-    (folder / "found").mkdir(parents=True, exist_ok=True)
+    new_inputs = folder_for_new_inputs(target, extent.seed)
     before = failures_of(target)
     command = [
         *command_for(program, target),
-        f"-max_total_time={seconds}",
+        *extent.options(),
         # The first folder is where new inputs go.
-        str(folder / "found"),
+        str(new_inputs),
         *map(str, starting_points(target)),
     ]
     log = folder / "log"
@@ -177,12 +221,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--seconds", type=int, default=600, help="for each target (default: 600)")
+    parser.add_argument("--runs", type=int, default=0, help="at most; for each target")
+    parser.add_argument("--seed", type=int, help="above 0, to repeat a run (default: another one)")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time (default: 2)")
     parser.add_argument("--keep", action="store_true", help="add to the corpus what adds edges")
     arguments = parser.parse_args()
     targets = arguments.targets or TARGETS
     if unknown := set(targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    if arguments.seed is not None and not 0 < arguments.seed < 2**32:
+        parser.error("a seed is a number from 1 to 4294967295")
+    extent = Extent(arguments.seconds, arguments.runs, arguments.seed)
 
     try:
         program = build(find_libfuzzer())
@@ -193,7 +242,7 @@ def main() -> None:
         print(HEADINGS, flush=True)
         reports = []
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            runs = pool.map(lambda target: fuzz(program, target, arguments.seconds), targets)
+            runs = pool.map(lambda target: fuzz(program, target, extent), targets)
             for report in runs:
                 print(report.row(), flush=True)
                 reports.append(report)
