@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -11,10 +12,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Footprint", "descriptors", "mappings", "resident_bytes", "same_footprint"]
+__all__ = [
+    "Footprint",
+    "descriptors",
+    "mappings",
+    "no_huge_pages",
+    "resident_bytes",
+    "same_footprint",
+]
 
 STATM = Path("/proc/self/statm")
 MAPS = Path("/proc/self/maps")
+
+
+#: <linux/prctl.h>
+PR_SET_THP_DISABLE = 41
+
+
+@contextmanager
+def no_huge_pages() -> Iterator[None]:
+    """What is resident grows by what is touched, and not by 2 MiB at a time.
+
+    With transparent huge pages, where they are always on, the kernel gives such a page for the
+    first byte of a thread's stack, or puts one together from the pages of a heap when it likes.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    set_process_option = ctypes.CDLL(None).prctl
+    set_process_option(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        set_process_option(PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 def resident_bytes() -> int:
