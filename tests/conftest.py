@@ -21,6 +21,9 @@ from servers import PATIENCE, Scripts, ScriptServer, Serve
 #: Seconds after which a test that hangs is ended. The client lets signal handlers run.
 TEST_TIMEOUT = int(60 * PATIENCE)
 
+#: The same for a test with the mark `long`, which alone takes more than a few seconds.
+LONG_TEST_TIMEOUT = 5 * TEST_TIMEOUT
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the tests of a failing network take, how to repeat one, and where a release is."""
@@ -45,14 +48,16 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def time_limit() -> Iterator[None]:
+def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends a test that hangs, so that it fails rather than blocks all others."""
+    marker = request.node.get_closest_marker("long")
+    limit = TEST_TIMEOUT if marker is None else LONG_TEST_TIMEOUT
 
     def end(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"the test took more than {TEST_TIMEOUT} s")
+        raise TimeoutError(f"the test took more than {limit} s")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(TEST_TIMEOUT)
+    signal.alarm(limit)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
