@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
+.PHONY: help build demo test test-core test-python test-python-1 test-python-2 test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -27,7 +27,7 @@ help:
 	@echo "make build             the extension, into this checkout"
 	@echo "make soak              recorded data at 20 times its speed through faults, for 10 minutes"
 	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
-	@echo "make fuzz-smoke        the same for a minute a target"
+	@echo "make fuzz-smoke        the same for a few seconds a target, with one seed"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
 	@echo "make wheels            every wheel of a release, looked into and tried, in dist/"
 	@echo "make wheels-test       the same for the Python of .venv alone (a part of CI)"
@@ -39,7 +39,7 @@ help:
 # The environment of the developers, made again when what it needs has changed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1,<27'
 	$(BIN)/pip install --quiet --group dev
 	touch $@
 
@@ -49,7 +49,11 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m hftws demo
 
-test: lint check test-core test-python types integration-test
+# Side by side where there are two CPUs, and what failed comes last: tests/ci/. The integration test
+# measures time, and runs alone when the others are done.
+test:
+	@$(PYTHON) -m tests.ci --logs build/test --last integration-test \
+		test-python-1 test-python-2 test-core check types lint
 
 test-core: $(VENV)/.installed
 	$(ZIG) build test --summary all
@@ -57,9 +61,20 @@ test-core: $(VENV)/.installed
 test-python: build
 	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration
 
-# What is long, or not about the core.
-NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn test_soak.py test_leaks.py \
-	test_libssl.py)
+# Its two halves. What the second one waits for are mostly programs that it starts.
+SECOND_HALF = $(addprefix tests/,autobahn exchange package \
+	$(addprefix test_,$(addsuffix .py,bench errnos leaks libssl memory soak)))
+
+test-python-1: build
+	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration $(addprefix --ignore=,$(SECOND_HALF))
+
+test-python-2: build
+	PYTHONPATH=. $(BIN)/pytest $(SECOND_HALF)
+
+# What is long, or not about the core: `make test` has just shown the same.
+NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn \
+	$(addprefix test_,$(addsuffix .py,bench ci debian demo fuzz_corpus ktls_rig leaks libssl soak tidy \
+	xstate_shim)))
 
 # The same tests once more with every assertion of the core switched on, and with the AEAD that is
 # there for every machine. What is freed is filled with noise, so that no use of it goes unnoticed.
@@ -146,7 +161,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 fuzz-smoke: $(VENV)/.installed
-	$(BIN)/python tests/fuzz/run.py --seconds 60
+	$(BIN)/python tests/fuzz/run.py --seconds 20 --runs 100000 --seed 1
 
 # Needs a CPython 2.7, and installs the suite beside it. A part of it is in test-python.
 autobahn: build
