@@ -2,7 +2,8 @@
 
 apt does the work, with a configuration and a state of its own, which go when it is done: it checks
 the signatures, and what the machine has installed is neither asked for nor changed. Of the
-machine's own apt, only the mirror is read, and the keys that it trusts.
+machine's own apt, only the mirror is read, and the keys that it trusts. The lists of packages are
+kept for an hour, in build/debian-lists.
 
 What cannot be had is :exc:`Unavailable`, a reason to skip a test. What can be had and is not as it
 should be is :exc:`PackageError`, and the test has failed.
@@ -11,6 +12,7 @@ should be is :exc:`PackageError`, and the test has failed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import platform
@@ -18,6 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +28,12 @@ __all__ = ["PackageError", "Unavailable", "download_source", "own_suite", "unpac
 
 #: Seconds for one command: a download, mostly.
 COMMAND_TIMEOUT = 300
+
+#: What apt knows of suites: the steps of one run ask for the same ones again and again.
+LISTS = Path(__file__).parents[1] / "build" / "debian-lists"
+
+#: Seconds after which it is fetched again. Mirrors keep a package for longer.
+LISTS_AGE_MAX = 3600
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -50,6 +59,7 @@ Dir::Etc::sourceparts "{folder}/sources";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::State "{folder}/state";
+Dir::State::lists "{lists}";
 Dir::State::status "{folder}/status";
 Dir::Cache "{folder}/cache";
 APT::Architecture "{architecture}";
@@ -115,28 +125,33 @@ def download_source(packages: Sequence[str], suites: Sequence[str], folder: Path
 
 
 class Apt:
-    """apt with one folder for all that it knows and gets."""
+    """apt with one folder for all that it gets, and one for the lists of what there is."""
 
-    def __init__(self, folder: Path, architecture: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, architecture: str, lists: Path) -> None:
+        self.folder, self.lists = folder, lists
         configuration = folder / "apt.conf"
-        configuration.write_text(
-            CONFIGURATION.format(folder=folder, architecture=architecture), encoding="utf-8"
-        )
+        text = CONFIGURATION.format(folder=folder, architecture=architecture, lists=lists)
+        configuration.write_text(text, encoding="utf-8")
         self._environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C"}
 
     def update(self, types: str, suites: Sequence[str]) -> None:
-        """Gets the lists of the suites, of binary (``deb``) or source packages (``deb-src``)."""
-        for name in ("sources", "state/lists/partial", "cache/archives/partial"):
+        """Gets the lists of the suites, of binary (``deb``) or source packages (``deb-src``).
+
+        Unless they have been fetched a short while ago, perhaps by another process.
+        """
+        for name in ("sources", "state", "cache/archives/partial"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "status").touch()
         mirror, names = find_mirror(), " ".join(suites)
         sources = SOURCES.format(types=types, mirror=mirror, suites=names, keyring=KEYRING)
         (self.folder / "sources" / "debian.sources").write_text(sources, encoding="utf-8")
-        try:
-            self._run("apt-get", "-qq", "update")
-        except PackageError as error:
-            raise Unavailable(f"{names} of {mirror} cannot be had: {error}") from error
+        with is_fresh(self.lists) as fresh:
+            if fresh:
+                return
+            try:
+                self._run("apt-get", "-qq", "update")
+            except PackageError as error:
+                raise Unavailable(f"{names} of {mirror} cannot be had: {error}") from error
 
     def download(self, packages: Iterable[str], *, dependencies: bool) -> list[Path]:
         """The archives of the packages, perhaps with all that they need."""
@@ -172,14 +187,30 @@ class Apt:
 
 
 @contextlib.contextmanager
+def is_fresh(lists: Path) -> Iterator[bool]:
+    """Whether they can be used as they are. Else the block fetches them; others wait meanwhile."""
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    # Beside the folder: apt removes from it what it does not know.
+    complete = lists.with_name(f"{lists.name}.complete")
+    with lists.with_name(f"{lists.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fresh = complete.exists() and time.time() - complete.stat().st_mtime < LISTS_AGE_MAX
+        yield fresh
+        if not fresh:
+            complete.touch()
+
+
+@contextlib.contextmanager
 def private_apt(
     types: str, suites: Sequence[str], folder: Path, architecture: str | None = None
 ) -> Iterator[Apt]:
     """An apt that knows these suites alone, for a time; its files are in `folder` meanwhile."""
     check_host()
     folder.mkdir(parents=True, exist_ok=True)
+    architecture = architecture or own_architecture()
     with tempfile.TemporaryDirectory(prefix="apt-", dir=folder) as name:
-        apt = Apt(Path(name).resolve(), architecture or own_architecture())
+        lists = LISTS / "-".join([types, *suites, architecture])
+        apt = Apt(Path(name).resolve(), architecture, lists)
         apt.update(types, suites)
         yield apt
 

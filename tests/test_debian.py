@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import debian
 import pytest
 from debian import Apt, PackageError, Unavailable
+from servers import PATIENCE
 
 CONTROL = "Package: old\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: a test\n"
 
@@ -68,6 +72,45 @@ def test_all_of_it_is_there_or_nothing(package: Path, fetched: list[Path], tmp_p
     with pytest.raises(PackageError):
         debian.unpack("sid", ["old"], tmp_path / "cache" / "root", architecture="amd64")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_lists_are_fetched_once_and_again_when_they_are_old(tmp_path: Path) -> None:
+    """Every step of CI asks for the same few suites."""
+    lists = tmp_path / "deb-sid-amd64"
+    seen = []
+    for age in (0, 0, debian.LISTS_AGE_MAX + 1, 0):
+        with debian.is_fresh(lists) as fresh:
+            seen.append(fresh)
+        before = time.time() - age
+        os.utime(tmp_path / "deb-sid-amd64.complete", (before, before))
+    assert seen == [False, True, True, False]
+
+
+def test_lists_that_could_not_be_fetched_are_asked_for_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            with debian.is_fresh(tmp_path / "lists") as fresh:
+                assert not fresh
+                raise Unavailable("no network")
+
+
+def test_others_wait_while_lists_are_fetched(tmp_path: Path) -> None:
+    """In another process, as a step of CI is one."""
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(debian.__file__).parent)!r})\n"
+        "import debian\n"
+        "from pathlib import Path\n"
+        "print('asks', flush=True)\n"
+        "with debian.is_fresh(Path(sys.argv[1])) as fresh: print(fresh)\n"
+    )
+    with debian.is_fresh(tmp_path / "lists") as fresh:
+        command = [sys.executable, "-c", program, str(tmp_path / "lists")]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "asks\n"
+        assert not fresh
+    assert other.communicate(timeout=50 * PATIENCE)[0] == "True\n"
 
 
 @pytest.mark.parametrize(
