@@ -15,6 +15,7 @@ import pytest
 
 COMPILES = "compiles a library for this machine's own libc, which the emulated one cannot load"
 MEASURES = "measures time or memory, of which an emulator has its own"
+RUNNERS = "is about what runs the tests"
 LONG = "takes minutes when it is emulated"
 
 #: By the file, or by the file and the function.
@@ -25,6 +26,9 @@ NOT_ON_ARM = {
     "test_soak.py": LONG,
     "test_leaks.py": MEASURES,
     "test_tidy.py": "is about the sources",
+    "test_ci.py": RUNNERS,
+    "test_debian.py": RUNNERS,
+    "test_ktls_rig.py": RUNNERS,
     "test_fuzz_corpus.py": "runs the tests of the core, which run by themselves",
     "test_connect.py::test_every_address_of_a_name_is_tried": COMPILES,
     "test_connect.py::test_the_first_address_that_answers_is_taken": COMPILES,
