@@ -16,6 +16,7 @@ import trustme
 
 sys.path.insert(0, str(Path(__file__).parent))  # For `servers`, whatever the import mode.
 
+from footprint import no_huge_pages
 from servers import PATIENCE, Scripts, ScriptServer, Serve
 
 #: Seconds after which a test that hangs is ended. The client lets signal handlers run.
@@ -61,6 +62,13 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def small_pages() -> Iterator[None]:
+    """For modules that look at what the process has in memory."""
+    with no_huge_pages():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import trustme
-from footprint import Footprint, no_huge_pages, same_footprint
+from footprint import Footprint, same_footprint
 from frames import SMALL, SOON, Serve, binary, connected, text
 from servers import BINARY, CLOSE, Peer, ScriptServer, close_payload, encode_frame
 
@@ -30,18 +30,13 @@ import hftws
 from hftws import _core
 
 pytestmark = [
+    pytest.mark.usefixtures("small_pages"),
     pytest.mark.filterwarnings("ignore:unclosed client"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self (Linux)"),
 ]
 
 MIB = 1024 * 1024
 OnMsg = Callable[[hftws.Message], object]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_pages() -> Iterator[None]:
-    with no_huge_pages():
-        yield
 
 
 def test_memory_is_counted_by_small_pages() -> None:

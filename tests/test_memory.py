@@ -6,24 +6,21 @@ import gc
 import sys
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from footprint import descriptors, mappings, no_huge_pages, resident_bytes
+from footprint import descriptors, mappings, resident_bytes
 from frames import SMALL, SOON, Inbox, Serve, binary, connected, poll_until, text
 from servers import BINARY, TEXT, Peer, encode_frame
 
 import hftws
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed client")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_pages() -> Iterator[None]:
-    with no_huge_pages():
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("small_pages"),
+    pytest.mark.filterwarnings("ignore:unclosed client"),
+]
 
 
 def goodbye(peer: Peer) -> None:
