@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests import registry
 from tests.debian import PackageError, Unavailable, download_source
+from tests.ktls.host import cpus
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "free_threading"
@@ -27,7 +28,7 @@ SOURCES = ("python3.14", "python3.13")
 SUITES = ("sid", "trixie")
 #: For a compiler that takes a third of the time, and an interpreter that is fast enough for tests.
 OPTIMIZATION = "OPT=-DNDEBUG -O1"
-#: Compilers at a time: a container sees every CPU of its machine, and may have little memory.
+#: Compilers at a time, since a machine of many CPUs may have little memory for each.
 JOBS_MAX = 8
 #: What the interpreter of the tests needs besides pytest.
 PACKAGES = ("ziglang==0.17.1", "pytest>=8,<10", "websockets>=14.2,<18")
@@ -57,8 +58,7 @@ def build() -> None:
     run(["tar", "-xf", str(archive), "-C", str(source), "--strip-components=1"], "unpack")
     configure = ["./configure", f"--prefix={PYTHON.parents[1]}", "--disable-gil", OPTIMIZATION]
     run([*configure, "--disable-test-modules", "--with-ensurepip=install"], "make", cwd=source)
-    jobs = min(len(os.sched_getaffinity(0)), JOBS_MAX)
-    run(["make", f"-j{jobs}"], "make", cwd=source)
+    run(["make", f"-j{min(cpus(), JOBS_MAX)}"], "make", cwd=source)
     run(["make", "install"], "make", cwd=source)
     shutil.rmtree(source)
 
