@@ -43,7 +43,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Many tests collect garbage: leaving out all modules and tests makes that fast."""
+    """Lets gc.collect(), which many tests call, pass over all that was there before the first."""
     gc.collect()
     gc.freeze()
 

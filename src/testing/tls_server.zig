@@ -110,8 +110,8 @@ fn library() error{ SkipZigTest, TlsServerFailed }!*const Library {
     return &loaded.?;
 }
 
-/// What OpenSSL reads instead of the system's roots. To parse those for each client would take most
-/// of the time of all tests, and which ones there are is the machine's affair.
+/// Makes OpenSSL find no roots of the system: they differ between machines, and to parse them for
+/// each client takes most of the time of the tests.
 fn trustNobody() void {
     for ([_][*:0]const u8{ "SSL_CERT_FILE", "SSL_CERT_DIR" }) |variable| {
         if (setenv(variable, "/no/such/roots", 1) != 0) @panic("out of memory");

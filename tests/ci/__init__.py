@@ -4,7 +4,7 @@
     python3 -m tests.ci test-safe ktls-test  # some
     python3 -m tests.ci --lanes 1            # one after the other
 
-`make test` runs its parts by the same means.
+``make test`` runs its parts by the same means.
 
 It needs nothing but Python: the first step, ``build``, makes the environment that the others use.
 

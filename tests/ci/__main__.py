@@ -17,6 +17,7 @@ from .lanes import Lanes, Result
 from .steps import FIRST, STEPS, TOTAL_LIMIT_S, Step
 
 ROOT = Path(__file__).parents[2]
+
 #: The tools wrap and cut their lines to it where they see no terminal.
 COLUMNS = 200
 

@@ -7,8 +7,8 @@
  * nothing by that: AMX, which lies there, a program has to ask its kernel for, and the guest's does
  * not know it.
  *
- * One thread of user-mode-linux traces, and nothing interrupts it that does so, too. So what is
- * static here needs no lock. On the stack, which is a kernel's, there would be no room.
+ * Only one thread of user-mode-linux calls ptrace(), and none of its signal handlers does: so what
+ * is static here needs no lock. It is static because the stack of a kernel has no room for it.
  */
 #include <cpuid.h>
 #include <elf.h>
