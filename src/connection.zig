@@ -57,7 +57,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         options: Options,
         state: State = .idle,
-        /// Why the connection failed; also set while a failed one still says goodbye.
+        /// Why the connection failed; also set during its closing handshake.
         failure: ?Failure = null,
         /// How the connection ended, once it has.
         closed: ?Closed = null,
@@ -112,7 +112,7 @@ pub fn ConnectionType(comptime Os: type) type {
         close_sent: ?u16 = null,
         close_received: bool = false,
         close_reason_buffer: [constants.control_payload_size_max]u8 = undefined,
-        goodbye_said: bool = false,
+        close_notify_sent: bool = false,
         send_side_shut: bool = false,
         clock: Clock,
         kernel_stamp: os.KernelStamp = .{},
@@ -380,7 +380,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (tls.takeReceiveKeysChanged()) {
                 connection.giveKeys(.receive) catch return connection.endOfRecords();
             }
-            if (tls.owes()) connection.outbox.?.sendOwed(connection.link());
+            if (tls.hasPending()) connection.outbox.?.sendPending(connection.link());
             return switch (step.status) {
                 .closed => connection.endOfStream(.close_notify),
                 .done => true,
@@ -407,7 +407,7 @@ pub fn ConnectionType(comptime Os: type) type {
             if (step.to_send_size > 0) {
                 connection.outbox.?.sendSealed(connection.link(), step.to_send_size);
             }
-            if (tls.owes()) connection.outbox.?.sendOwed(connection.link());
+            if (tls.hasPending()) connection.outbox.?.sendPending(connection.link());
             switch (step.status) {
                 .done => {
                     connection.receive_ring.?.produce(step.plaintext_size);
@@ -713,7 +713,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const tls = if (connection.tls) |*session| session else return true;
             if (!tls.wantsKernel()) return true;
             const outbox = &connection.outbox.?;
-            outbox.sendOwed(connection.link());
+            outbox.sendPending(connection.link());
             connection.handover_waits = outbox.hasUnsent();
             if (connection.handover_waits) return false;
             assert(connection.ciphertext_ring.?.readable().len == 0); // See `recordReadSize`.
@@ -879,7 +879,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const deadline_ns = connection.deadline_ns orelse return connection.willWait();
             if (Os.monotonicNs() < deadline_ns) return connection.willWait();
             // What has arrived counts, even if we are late to read it; not that of a peer that
-            // floods us with a body without end, or rather than say goodbye.
+            // floods us with a body without end, or instead of answering CLOSE.
             const bounded = switch (connection.state) {
                 .connecting, .securing, .requesting => true,
                 .idle, .reading_body, .open, .closing, .closed => false,
@@ -1077,7 +1077,7 @@ pub fn ConnectionType(comptime Os: type) type {
         // ---- Closing (RFC 6455, section 7). ----------------------------------------------------
 
         /// Begins the closing handshake; `next` goes on with it. Messages that still arrive are
-        /// dropped. Before the connection is open there is nobody to say goodbye to.
+        /// dropped. Before the connection is open there is no peer to send CLOSE to.
         pub fn close(connection: *Connection, code: u16, reason: []const u8) void {
             switch (connection.state) {
                 .idle, .closing, .closed => {},
@@ -1177,9 +1177,9 @@ pub fn ConnectionType(comptime Os: type) type {
         fn shutSendSide(connection: *Connection) void {
             const outbox = &connection.outbox.?;
             if (connection.send_side_shut or outbox.hasUnsent()) return;
-            if (connection.tls != null and !connection.goodbye_said) {
-                connection.goodbye_said = true;
-                outbox.sendGoodbye(connection.link());
+            if (connection.tls != null and !connection.close_notify_sent) {
+                connection.close_notify_sent = true;
+                outbox.sendCloseNotify(connection.link());
                 if (outbox.hasUnsent()) return;
             }
             connection.send_side_shut = true;
@@ -1209,7 +1209,7 @@ pub fn ConnectionType(comptime Os: type) type {
         fn endOfStream(connection: *Connection, cause: types.StreamEnd) NextError!bool {
             connection.peer_ended = true;
             switch (cause) {
-                .close_notify => connection.answerGoodbye(),
+                .close_notify => connection.answerCloseNotify(),
                 .eof, .receive, .send => {},
             }
             switch (connection.state) {
@@ -1241,9 +1241,9 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// Each side says close_notify before it closes its own direction (RFC 8446, section 6.1).
-        fn answerGoodbye(connection: *Connection) void {
-            if (connection.goodbye_said) return; // Ours went out before.
-            connection.outbox.?.sendGoodbye(connection.link());
+        fn answerCloseNotify(connection: *Connection) void {
+            if (connection.close_notify_sent) return; // Ours went out before.
+            connection.outbox.?.sendCloseNotify(connection.link());
         }
 
         /// What a read of nothing means. The kernel tells only once that a connection is broken:
@@ -1300,7 +1300,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const tls = &connection.tls.?;
             // An alert tells the peer why.
             connection.outbox.?.sendSealed(connection.link(), tls.alertSize());
-            connection.outbox.?.sendOwed(connection.link());
+            connection.outbox.?.sendPending(connection.link());
             const in_handshake = connection.state == .securing;
             const cause = tls.failure();
             return connection.fail(.{ .tls = .{ .cause = cause, .in_handshake = in_handshake } });

@@ -239,7 +239,7 @@ const Ordeal = struct {
     /// All bytes of the client to the server: in the clear.
     heard: []const u8 = "",
     answered: bool = false,
-    said_goodbye: bool = false,
+    sent_close_notify: bool = false,
 
     const turns_max = 20_000;
 
@@ -253,7 +253,7 @@ const Ordeal = struct {
             if (ordeal.random.uintLessThan(u8, 4) == 0) try ordeal.send();
             if (kernel.isIdle(ordeal.bed.connection.wantsWrite())) {
                 kernel.then(.end);
-                ordeal.said_goodbye = true;
+                ordeal.sent_close_notify = true;
             }
             ordeal.wait() catch |err| switch (err) {
                 error.SystemResources => {}, // Asked again, it goes on.
@@ -354,7 +354,7 @@ const Ordeal = struct {
         const whole = ordeal.faults.receive_failure == null;
         if (whole) {
             tally.whole += 1;
-            try expect(ordeal.said_goodbye);
+            try expect(ordeal.sent_close_notify);
             try expectEqual(ordeal.expected.items.len, messages.len);
         } else tally.cut += 1;
         try ordeal.checkSent(tally, whole);

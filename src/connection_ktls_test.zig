@@ -87,7 +87,7 @@ test "connection over ktls: an answer that only announces another one leaves all
         try expect(kernel.tls.receiving != null);
         // Nor are they changed again, by the next record that is no data.
         try tls.sayFrames(&.{closeFrame(1001, "gone")});
-        tls.server.sayGoodbye();
+        tls.server.sendCloseNotify();
         try tls.exchange();
         kernel.then(.end);
         try tls.bed.drive();
@@ -290,7 +290,7 @@ test "connection over ktls: an answer to new keys waits behind frames that wait"
     try tls.bed.connection.send(.text, "next");
     try tls.expectSent(&.{ textFrame("queued"), textFrame("next") });
     try expect(!tls.bed.connection.wantsWrite());
-    try expect(!tls.bed.connection.tls.?.owes());
+    try expect(!tls.bed.connection.tls.?.hasPending());
 }
 
 test "connection over ktls: an answer that the kernel has no room for goes out later" {
@@ -350,7 +350,7 @@ test "connection over ktls: the control record needs room, and what is kept can 
     const second = try tls.bed.connection.next();
     ring.pin(&pins[1], second.message.payload);
     // 15 KiB are free: not enough for the largest record.
-    tls.server.sayGoodbye();
+    tls.server.sendCloseNotify();
     kernel.feed(try tls.server.take(tls.bed.arena()));
     _ = try tls.bed.connection.wait(0);
     try expectError(error.ReceiveRingPinned, tls.bed.connection.next());

@@ -40,7 +40,7 @@ test {
 
 // ---- Opening. ----------------------------------------------------------------------------------
 
-test "connection: opens, gives a message, sends one, and both say goodbye" {
+test "connection: opens, gives a message, sends one, and both close" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.start();

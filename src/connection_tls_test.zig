@@ -33,7 +33,7 @@ const get_options = bed_module.optionsOf("https://feed.test/book");
 
 const close_notify_reason = "the peer closed TLS without a close frame";
 
-test "connection over tls: opens, talks and says goodbye in both layers" {
+test "connection over tls: opens, exchanges messages and closes in both layers" {
     for (variants) |variant| {
         for ([_]bool{ false, true }) |byte_by_byte| {
             var tls: TlsBed = undefined;
@@ -65,8 +65,8 @@ test "connection over tls: opens, talks and says goodbye in both layers" {
             try tls.sayFrames(&.{closeFrame(1000, "")});
             try tls.exchange();
             try expect(kernel.send_side_shut);
-            try expect(tls.server.heardGoodbye());
-            tls.server.sayGoodbye();
+            try expect(tls.server.receivedCloseNotify());
+            tls.server.sendCloseNotify();
             kernel.feed(try tls.server.take(tls.bed.arena()));
             kernel.then(.end);
             try tls.bed.drive();
@@ -172,28 +172,28 @@ test "connection over tls: a handshake whose flights go out in pieces" {
 
 test "connection over tls: the end of the stream" {
     for (variants) |variant| {
-        for ([_]bool{ false, true }) |says_goodbye| {
+        for ([_]bool{ false, true }) |sends_close_notify| {
             var tls: TlsBed = undefined;
             try tls.init(variant.with(websocket_options), .{ .version = variant.version });
             defer tls.deinit();
             try tls.open();
             try tls.sayFrames(&.{textFrame("last")});
-            if (says_goodbye) tls.server.sayGoodbye();
+            if (sends_close_notify) tls.server.sendCloseNotify();
             kernel.feed(try tls.server.take(tls.bed.arena()));
             kernel.then(.end);
             try tls.bed.drive();
             try tls.bed.expectSeen(&.{.text("last")});
-            const reason = if (says_goodbye) close_notify_reason else bed_module.eof_reason;
+            const reason = if (sends_close_notify) close_notify_reason else bed_module.eof_reason;
             try tls.bed.expectFailure(lost(reason));
             _ = try tls.listen();
-            try expectEqual(says_goodbye, tls.server.heardGoodbye());
+            try expectEqual(sends_close_notify, tls.server.receivedCloseNotify());
         }
     }
 }
 
-test "connection over tls: a body that lasts until the end is whole only after a goodbye" {
+test "connection over tls: a body that lasts until the end is whole only after close_notify" {
     for (variants) |variant| {
-        for ([_]bool{ false, true }) |says_goodbye| {
+        for ([_]bool{ false, true }) |sends_close_notify| {
             var tls: TlsBed = undefined;
             try tls.init(variant.with(get_options), .{ .version = variant.version });
             defer tls.deinit();
@@ -201,12 +201,12 @@ test "connection over tls: a body that lasts until the end is whole only after a
             try tls.exchange();
             try tls.say("HTTP/1.1 200 OK\r\n\r\nsome");
             try tls.say(" bytes");
-            if (says_goodbye) tls.server.sayGoodbye();
+            if (sends_close_notify) tls.server.sendCloseNotify();
             kernel.feed(try tls.server.take(tls.bed.arena()));
             kernel.then(.end);
             try tls.bed.drive();
             try testing.expectEqualStrings("some bytes", try tls.bed.body());
-            if (!says_goodbye) {
+            if (!sends_close_notify) {
                 try tls.bed.expectFailure(.{ .body = error.Truncated });
             } else try expectEqualDeep(Seen{ .finished = true }, tls.bed.seen.items[3]);
         }
@@ -256,7 +256,7 @@ test "connection over tls: after the peer's close frame, nothing that it does is
     }
 }
 
-test "connection over tls: FIN waits for the whole of our goodbye" {
+test "connection over tls: FIN waits for the whole of our close_notify" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
@@ -271,7 +271,7 @@ test "connection over tls: FIN waits for the whole of our goodbye" {
         try tls.bed.drive();
         try expect(kernel.send_side_shut);
         try tls.expectSent(&.{closeFrame(1000, "")});
-        try expect(tls.server.heardGoodbye());
+        try expect(tls.server.receivedCloseNotify());
     }
 }
 
@@ -435,7 +435,7 @@ test "connection over tls: what waits for a handshake does not wait for the sock
     try tls.sayFrames(&.{closeFrame(1000, "")});
     try tls.exchange();
     try expect(kernel.send_side_shut);
-    try expect(tls.server.heardGoodbye());
+    try expect(tls.server.receivedCloseNotify());
 }
 
 test "connection over tls: new keys in the middle of it all" {

@@ -23,7 +23,7 @@ pub const libssl = @import("ssl/libssl.zig");
 pub const Context = openssl.Context;
 pub const ContentType = record.ContentType;
 pub const CryptoInfo = ktls.CryptoInfo;
-pub const OwedRecord = direct.OwedRecord;
+pub const PendingRecord = direct.PendingRecord;
 pub const Violation = record.Violation;
 pub const Tickets = @import("ssl/tickets.zig").Tickets;
 
@@ -243,16 +243,16 @@ pub const Session = struct {
         return session.direct.receive_keys_changed;
     }
 
-    /// What has to be sent before anything else; `said` follows. Instead of `writeOwed`.
-    pub fn owedRecord(session: *const Session) ?OwedRecord {
+    /// What has to be sent before anything else; `markSent` follows. Instead of `writePending`.
+    pub fn pendingRecord(session: *const Session) ?PendingRecord {
         assert(session.engine == .ktls);
         if (session.kernel_failed) return null;
-        return session.direct.owedRecord();
+        return session.direct.pendingRecord();
     }
 
-    pub fn said(session: *Session, owed_record: OwedRecord) Error!void {
+    pub fn markSent(session: *Session, pending_record: PendingRecord) Error!void {
         assert(session.engine == .ktls);
-        return session.direct.said(owed_record);
+        return session.direct.markSent(pending_record);
     }
 
     /// The kernel has made records out of so much data.
@@ -265,7 +265,7 @@ pub const Session = struct {
 
     /// Opens at most one record of `received` into `plaintext`, which has `roomToOpen` bytes. What
     /// lies there means nothing before its tag has been checked, and is wiped if that fails.
-    /// The direct engine leaves `to_send` alone: see `owes`.
+    /// The direct engine leaves `to_send` alone: see `hasPending`.
     pub inline fn open(
         session: *Session,
         received: []const u8,
@@ -290,7 +290,7 @@ pub const Session = struct {
         session.direct.ticket_opened = false;
         session.openssl.giveTicket(received[0..step.received_used]) catch |err| {
             session.direct.last_failure = session.openssl.last_failure;
-            session.direct.owed.alert = .decode_error;
+            session.direct.pending.alert = .decode_error;
             return err;
         };
     }
@@ -376,16 +376,16 @@ pub const Session = struct {
 
     /// Whether there is something to say before anything else: new keys, an alert. Always false
     /// for an engine that writes it into the `to_send` of the call.
-    pub inline fn owes(session: *const Session) bool {
-        return session.engine != .openssl and session.direct.owes();
+    pub inline fn hasPending(session: *const Session) bool {
+        return session.engine != .openssl and session.direct.hasPending();
     }
 
     /// Says it at the front of `target`, as far as there is room, and returns the size.
-    pub fn writeOwed(session: *Session, target: []u8) Error!usize {
-        return session.direct.writeOwed(target);
+    pub fn writePending(session: *Session, target: []u8) Error!usize {
+        return session.direct.writePending(target);
     }
 
-    /// Writes close_notify, or owes it. Nothing can be sealed afterwards.
+    /// Writes close_notify, or makes it pending. Nothing can be sealed afterwards.
     pub fn shutdown(session: *Session, to_send: []u8) Step {
         switch (session.engine) {
             .openssl => return session.openssl.shutdown(to_send),

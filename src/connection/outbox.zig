@@ -40,8 +40,8 @@ pub fn OutboxType(comptime Os: type) type {
         failure: ?os.SendError = null,
         /// TLS 1.2 shakes hands again: nothing can be sealed before the peer has answered.
         awaits_peer: bool = false,
-        /// What the ktls engine owes did not go out: the kernel was full, or had frames to take.
-        owed_waits: bool = false,
+        /// The ktls engine has records pending: the kernel was full, or had frames to take first.
+        pending_unsent: bool = false,
 
         /// Where the bytes go. Borrowed from the connection for a call.
         pub const Link = struct {
@@ -293,7 +293,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// Whether something waits for the socket to be writable.
         pub fn isWaiting(outbox: *const Outbox) bool {
             if (outbox.failure != null) return false;
-            if (outbox.owed_waits) return true;
+            if (outbox.pending_unsent) return true;
             if (outbox.ciphertext) |ring| {
                 if (ring.readable().len > 0) return true;
             }
@@ -328,49 +328,53 @@ pub fn OutboxType(comptime Os: type) type {
                 if (!outbox.push(link, ciphertext)) return; // The end of the handshake comes first.
             }
             const everything = outbox.push(link, outbox.ring);
-            if (everything and outbox.owed_waits) outbox.sendOwedRecords(link);
+            if (everything and outbox.pending_unsent) outbox.sendPendingRecords(link);
         }
 
         /// Queues what TLS has to say before anything else can be sealed.
         pub inline fn settle(outbox: *Outbox, link: Link) void {
             const tls = link.tls orelse return;
-            if (!tls.owes()) return;
-            if (tls.inKernel()) outbox.sendOwedRecords(link) else outbox.writeOwed(tls);
+            if (!tls.hasPending()) return;
+            if (tls.inKernel()) outbox.sendPendingRecords(link) else outbox.writePending(tls);
         }
 
         /// The kernel makes these records, so there is no place for them in the ring: they go out
         /// when it is empty.
-        fn sendOwedRecords(outbox: *Outbox, link: Link) void {
+        fn sendPendingRecords(outbox: *Outbox, link: Link) void {
             @branchHint(.cold);
             const tls = link.tls.?;
-            outbox.owed_waits = false;
-            while (tls.owedRecord()) |owed| {
+            outbox.pending_unsent = false;
+            while (tls.pendingRecord()) |pending| {
                 if (outbox.failure != null) return;
                 if (outbox.ring.readable().len > 0) {
-                    outbox.owed_waits = true;
+                    outbox.pending_unsent = true;
                     return;
                 }
-                var buffer: ssl.OwedRecord.Buffer = undefined;
-                const content = owed.content(&buffer);
-                const content_type = @backingInt(owed.contentType());
+                var buffer: ssl.PendingRecord.Buffer = undefined;
+                const content = pending.content(&buffer);
+                const content_type = @backingInt(pending.contentType());
                 link.socket.sendRecord(content_type, content) catch |err| switch (err) {
                     error.WouldBlock => {
-                        outbox.owed_waits = true;
+                        outbox.pending_unsent = true;
                         return;
                     },
                     else => |cause| return outbox.abandon(cause),
                 };
-                outbox.changeKeys(link, owed) catch return outbox.abandon(error.BrokenPipe);
+                outbox.changeKeys(link, pending) catch return outbox.abandon(error.BrokenPipe);
             }
         }
 
         /// Behind our KeyUpdate, the kernel has to seal with the next keys. The receiving half
         /// tells why it does not.
-        fn changeKeys(outbox: *Outbox, link: Link, owed: ssl.OwedRecord) error{KeysFixed}!void {
-            assert(!outbox.owed_waits);
+        fn changeKeys(
+            outbox: *Outbox,
+            link: Link,
+            pending: ssl.PendingRecord,
+        ) error{KeysFixed}!void {
+            assert(!outbox.pending_unsent);
             const tls = link.tls.?;
-            tls.said(owed) catch return error.KeysFixed;
-            switch (owed) {
+            tls.markSent(pending) catch return error.KeysFixed;
+            switch (pending) {
                 .key_update => {},
                 .no_renegotiation, .alert => return,
             }
@@ -385,11 +389,11 @@ pub fn OutboxType(comptime Os: type) type {
             };
         }
 
-        fn writeOwed(outbox: *Outbox, tls: *ssl.Session) void {
+        fn writePending(outbox: *Outbox, tls: *ssl.Session) void {
             @branchHint(.cold);
             assert(outbox.reservation == null);
             if (outbox.failure != null) return;
-            const size = tls.writeOwed(outbox.ring.writable()) catch {
+            const size = tls.writePending(outbox.ring.writable()) catch {
                 return outbox.abandon(error.BrokenPipe); // The receiving half tells why.
             };
             outbox.ring.produce(size);
@@ -410,17 +414,17 @@ pub fn OutboxType(comptime Os: type) type {
             return step.status == .done;
         }
 
-        /// What TLS owes the peer: an alert, the answer to a KeyUpdate.
-        pub fn sendOwed(outbox: *Outbox, link: Link) void {
+        /// What TLS has pending: an alert, the answer to a KeyUpdate.
+        pub fn sendPending(outbox: *Outbox, link: Link) void {
             outbox.settle(link);
             outbox.flush(link);
         }
 
         /// close_notify.
-        pub fn sendGoodbye(outbox: *Outbox, link: Link) void {
+        pub fn sendCloseNotify(outbox: *Outbox, link: Link) void {
             const step = link.tls.?.shutdown(outbox.ciphertext.?.writable());
             outbox.sendSealed(link, step.to_send_size);
-            outbox.sendOwed(link);
+            outbox.sendPending(link);
         }
 
         /// Where an engine that does not seal in place may write while it opens records.
@@ -456,7 +460,7 @@ pub fn OutboxType(comptime Os: type) type {
         fn abandon(outbox: *Outbox, cause: os.SendError) void {
             outbox.failure = cause;
             outbox.pong_pending = null;
-            outbox.owed_waits = false;
+            outbox.pending_unsent = false;
             outbox.ring.consume(outbox.ring.readable().len);
             if (outbox.ciphertext) |ring| ring.consume(ring.readable().len);
         }

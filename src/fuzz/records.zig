@@ -227,7 +227,7 @@ const Ends = struct {
             const step = ends.engine.open(bytes, room) catch |err| {
                 try expectEqual(error.TlsFailed, err);
                 if (ends.isWiped()) try expect(std.mem.allEqual(u8, room, 0));
-                ends.end = .{ .failed = ends.engine.owed.alert };
+                ends.end = .{ .failed = ends.engine.pending.alert };
                 return;
             };
             opened_size += step.received_used;
@@ -235,7 +235,7 @@ const Ends = struct {
                 .done => {
                     const plaintext = room[0..step.plaintext_size];
                     try ends.opened.appendSlice(ends.arena, plaintext);
-                    try ends.hearOwed();
+                    try ends.receivePending();
                 },
                 .closed => ends.end = .closed,
                 .needs_room => return error.EngineNeedsNoRoom,
@@ -264,10 +264,10 @@ const Ends = struct {
     }
 
     /// What the engine has to say while it goes on: new keys, or that it shakes hands no more.
-    fn hearOwed(ends: *Ends) !void {
+    fn receivePending(ends: *Ends) !void {
         var target: [256]u8 = undefined;
-        const size = try ends.engine.writeOwed(&target);
-        try expect(!ends.engine.owes());
+        const size = try ends.engine.writePending(&target);
+        try expect(!ends.engine.hasPending());
         var rest: []u8 = target[0..size];
         var room: [256]u8 = undefined;
         while (rest.len > 0) {
@@ -291,7 +291,7 @@ const Ends = struct {
             .failed => |alert| if (alert) |expected| {
                 try expectEqual(expected, try ends.hearAlert());
             } else {
-                try expect(!ends.engine.owes());
+                try expect(!ends.engine.hasPending());
             },
         }
     }
@@ -299,8 +299,8 @@ const Ends = struct {
     /// The peer is told why, sealed like anything else, and nothing after that.
     fn hearAlert(ends: *Ends) !record.Alert {
         var target: [256]u8 = undefined;
-        const size = try ends.engine.writeOwed(&target);
-        try expect(!ends.engine.owes());
+        const size = try ends.engine.writePending(&target);
+        try expect(!ends.engine.hasPending());
         var rest: []u8 = target[0..size];
         var room: [256]u8 = undefined;
         while (rest.len > 0) {

@@ -26,7 +26,7 @@ pub const Model = struct {
         going_on,
         /// By close_notify.
         closed,
-        /// With the alert that the peer is owed; null after one of the peer's.
+        /// With the alert that is pending for the peer; null after one of the peer's.
         failed: ?Alert,
     };
 

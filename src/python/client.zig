@@ -906,7 +906,7 @@ const doc = struct {
         \\close($self, /, code=1000, reason='')
         \\--
         \\
-        \\Says goodbye: the closing handshake of RFC 6455, for at most close_timeout seconds.
+        \\Closes the connection: the handshake of RFC 6455, section 7, for at most close_timeout s.
         \\
         \\Messages that still arrive are dropped. When the connection has ended, it only gives back
         \\the memory of the rings, which another connect() maps anew. From a callback it returns at

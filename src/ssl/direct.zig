@@ -113,7 +113,7 @@ pub const Takeover = struct {
 };
 
 /// A record that has to go out before any other.
-pub const OwedRecord = union(enum) {
+pub const PendingRecord = union(enum) {
     /// New keys for what we send (RFC 8446, section 4.6.3).
     key_update,
     /// A warning of TLS 1.2: we shake hands no more.
@@ -123,15 +123,15 @@ pub const OwedRecord = union(enum) {
 
     pub const Buffer = [@max(record.key_update_message.len, Alert.size)]u8;
 
-    pub fn contentType(owed: OwedRecord) ContentType {
-        return switch (owed) {
+    pub fn contentType(pending: PendingRecord) ContentType {
+        return switch (pending) {
             .key_update => .handshake,
             .no_renegotiation, .alert => .alert,
         };
     }
 
-    pub fn content(owed: OwedRecord, buffer: *Buffer) []const u8 {
-        const level: record.AlertLevel, const alert: Alert = switch (owed) {
+    pub fn content(pending: PendingRecord, buffer: *Buffer) []const u8 {
+        const level: record.AlertLevel, const alert: Alert = switch (pending) {
             .key_update => {
                 buffer[0..record.key_update_message.len].* = record.key_update_message;
                 return buffer[0..record.key_update_message.len];
@@ -165,16 +165,16 @@ pub const Session = struct {
     /// is not us.
     receive_keys_changed: bool,
     /// What has to be said to the peer before anything else.
-    owed: Owed,
+    pending: Pending,
     last_failure: ssl.Failure,
 
-    const Owed = struct {
+    const Pending = struct {
         key_update: bool = false,
         /// A warning of TLS 1.2: we shake hands no more.
         no_renegotiation: bool = false,
         alert: ?Alert = null,
         /// An alert has been said, which is the last word (RFC 8446, section 6).
-        nothing_more: bool = false,
+        alert_sent: bool = false,
     };
 
     pub fn init(
@@ -229,7 +229,7 @@ pub const Session = struct {
             .wants_tickets = suite.version == .tls1_3,
             .ticket_opened = false,
             .receive_keys_changed = false,
-            .owed = .{},
+            .pending = .{},
             .last_failure = .{ .reason = "" },
         };
     }
@@ -404,7 +404,7 @@ pub const Session = struct {
                 }
                 try session.receiving.update(session.suite);
                 session.receive_keys_changed = true;
-                if (found == .key_update_requested) session.owed.key_update = true;
+                if (found == .key_update_requested) session.pending.key_update = true;
             },
         }
     }
@@ -414,7 +414,7 @@ pub const Session = struct {
         const found = session.handshake.readHelloRequests(content) orelse
             return session.refuse(.unexpected_handshake);
         try session.countEmpty();
-        if (found > 0) session.owed.no_renegotiation = true;
+        if (found > 0) session.pending.no_renegotiation = true;
     }
 
     /// A record that brings nothing: allowed, but not without end.
@@ -427,7 +427,7 @@ pub const Session = struct {
     pub fn refuse(session: *Session, violation: record.Violation) error{TlsFailed} {
         @branchHint(.cold);
         session.last_failure = .{ .reason = violation.describe() };
-        session.owed.alert = violation.alert();
+        session.pending.alert = violation.alert();
         return error.TlsFailed;
     }
 
@@ -486,11 +486,11 @@ pub const Session = struct {
         return error.TlsFailed;
     }
 
-    /// Whether `writeOwed` has something to say.
-    pub inline fn owes(session: *const Session) bool {
-        const owed = &session.owed;
-        if (owed.nothing_more) return false;
-        return owed.key_update or owed.no_renegotiation or owed.alert != null or
+    /// Whether `writePending` has something to say.
+    pub inline fn hasPending(session: *const Session) bool {
+        const pending = &session.pending;
+        if (pending.alert_sent) return false;
+        return pending.key_update or pending.no_renegotiation or pending.alert != null or
             session.keysAreSpent();
     }
 
@@ -498,37 +498,37 @@ pub const Session = struct {
         return session.sending.sequence >= session.records_per_key_max;
     }
 
-    /// The first of what is owed. `said` follows, once it is on its way.
-    pub fn owedRecord(session: *const Session) ?OwedRecord {
-        const owed = &session.owed;
-        if (owed.nothing_more) return null;
-        if (owed.key_update or session.keysAreSpent()) return .key_update;
-        if (owed.no_renegotiation) return .no_renegotiation;
-        return if (owed.alert) |alert| .{ .alert = alert } else null;
+    /// The first of what is pending. `markSent` follows, once it is on its way.
+    pub fn pendingRecord(session: *const Session) ?PendingRecord {
+        const pending = &session.pending;
+        if (pending.alert_sent) return null;
+        if (pending.key_update or session.keysAreSpent()) return .key_update;
+        if (pending.no_renegotiation) return .no_renegotiation;
+        return if (pending.alert) |alert| .{ .alert = alert } else null;
     }
 
     /// After a KeyUpdate, what is sealed next is sealed with new keys.
-    pub fn said(session: *Session, owed_record: OwedRecord) Error!void {
-        switch (owed_record) {
+    pub fn markSent(session: *Session, pending_record: PendingRecord) Error!void {
+        switch (pending_record) {
             .key_update => {
-                session.owed.key_update = false;
+                session.pending.key_update = false;
                 try session.sending.update(session.suite);
             },
-            .no_renegotiation => session.owed.no_renegotiation = false,
-            .alert => session.owed = .{ .nothing_more = true },
+            .no_renegotiation => session.pending.no_renegotiation = false,
+            .alert => session.pending = .{ .alert_sent = true },
         }
     }
 
-    /// Says what is owed, as far as there is room at the front of `target`, and returns its size.
-    pub fn writeOwed(session: *Session, target: []u8) Error!usize {
+    /// Writes what is pending at the front of `target`, as far as there is room. Gives its size.
+    pub fn writePending(session: *Session, target: []u8) Error!usize {
         var size: usize = 0;
-        while (session.owedRecord()) |owed_record| {
-            var buffer: OwedRecord.Buffer = undefined;
-            const content = owed_record.content(&buffer);
-            const content_type = owed_record.contentType();
+        while (session.pendingRecord()) |pending_record| {
+            var buffer: PendingRecord.Buffer = undefined;
+            const content = pending_record.content(&buffer);
+            const content_type = pending_record.contentType();
             const written = try session.writeSmall(target[size..], content, content_type);
             if (written == 0) break;
-            try session.said(owed_record);
+            try session.markSent(pending_record);
             size += written;
         }
         return size;
@@ -551,7 +551,7 @@ pub const Session = struct {
 
     /// close_notify: nothing can be sealed behind it.
     pub fn shutdown(session: *Session) void {
-        if (!session.owed.nothing_more) session.owed = .{ .alert = .close_notify };
+        if (!session.pending.alert_sent) session.pending = .{ .alert = .close_notify };
     }
 };
 

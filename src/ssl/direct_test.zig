@@ -144,15 +144,15 @@ const Pair = struct {
     fn expectRefused(pair: *Pair, violation: record.Violation) !void {
         try testing.expectError(error.TlsFailed, pair.openAll());
         try expectEqualStrings(violation.describe(), pair.engine.last_failure.reason);
-        try expectEqual(violation.alert(), pair.engine.owed.alert.?);
+        try expectEqual(violation.alert(), pair.engine.pending.alert.?);
         try expectEqual(violation.alert(), try pair.heardAlert());
     }
 
-    /// The peer opens what the engine owes it: an alert, and whatever comes before that.
+    /// The peer opens what the engine has pending: an alert, and whatever comes before that.
     fn heardAlert(pair: *Pair) !record.Alert {
         var target: [256]u8 = undefined;
-        const size = try pair.engine.writeOwed(&target);
-        try expect(!pair.engine.owes());
+        const size = try pair.engine.writePending(&target);
+        try expect(!pair.engine.hasPending());
         var room: [room_size]u8 = undefined;
         var rest: []u8 = target[0..size];
         while (rest.len > 0) {
@@ -174,8 +174,8 @@ const Pair = struct {
     fn expectHeard(pair: *Pair, content: []const u8) !void {
         var place: [room_size]u8 = undefined;
         var room: [room_size]u8 = undefined;
-        const owed_size = try pair.engine.writeOwed(&place);
-        var rest: []u8 = place[0..owed_size];
+        const pending_size = try pair.engine.writePending(&place);
+        var rest: []u8 = place[0..pending_size];
         while (rest.len > 0) {
             const step = try pair.peer.open(rest, &room);
             try expectEqual(0, step.plaintext_size);
@@ -253,7 +253,7 @@ test "direct: a record with any wrong bit is refused, and nothing of it stays" {
             var room: [room_size]u8 = @splat(0);
             try testing.expectError(error.TlsFailed, pair.engine.open(bytes, &room));
             for (room) |byte| try expectEqual(0, byte);
-            try expect(pair.engine.owed.alert != null);
+            try expect(pair.engine.pending.alert != null);
         }
     }
 }
@@ -398,7 +398,7 @@ test "direct: alerts end the connection, with their names" {
             try pair.say(.alert, &.{ fatal, @backingInt(alert) });
             try testing.expectError(error.TlsFailed, pair.openAll());
             try expectEqualStrings(alert.describe(), pair.engine.last_failure.reason);
-            try expect(!pair.engine.owes()); // An alert is not answered.
+            try expect(!pair.engine.hasPending()); // An alert is not answered.
         }
         for ([_][]const u8{ "\x02", "\x02\x14\x00" }) |content| {
             var pair: Pair = undefined;
@@ -452,11 +452,11 @@ test "direct: nothing follows an alert, whatever the peer still asks for" {
         try expectEqual(.close_notify, try pair.heardAlert());
         try pair.say(.handshake, &key_update_requested);
         try pair.expectOpened("");
-        try expect(!pair.engine.owes());
+        try expect(!pair.engine.hasPending());
         pair.engine.shutdown();
-        try expect(!pair.engine.owes());
+        try expect(!pair.engine.hasPending());
         var target: [256]u8 = undefined;
-        try expectEqual(0, try pair.engine.writeOwed(&target));
+        try expectEqual(0, try pair.engine.writePending(&target));
     }
 }
 
@@ -537,7 +537,7 @@ test "direct: new keys of the peer's, in one record, in two, and behind data" {
             try pair.say(.application_data, "after");
             try pair.expectOpened("beforeafter");
             try expectEqual(1, pair.engine.receiving.sequence);
-            try expect(!pair.engine.owes());
+            try expect(!pair.engine.hasPending());
         }
         // The old keys are no longer good.
         try pair.say(.handshake, &key_update);
@@ -558,13 +558,13 @@ test "direct: new keys are answered when asked for, once, and before anything el
         }
         try pair.say(.application_data, "tick");
         try pair.expectOpened("tick");
-        try expect(pair.engine.owes());
+        try expect(pair.engine.hasPending());
         var little_room: [20]u8 = undefined;
-        try expectEqual(0, try pair.engine.writeOwed(&little_room));
-        try expect(pair.engine.owes());
+        try expectEqual(0, try pair.engine.writePending(&little_room));
+        try expect(pair.engine.hasPending());
         try pair.expectHeard("new keys");
         try expectEqual(1, pair.peer.receiving.sequence);
-        try expect(!pair.engine.owes());
+        try expect(!pair.engine.hasPending());
         try pair.expectHeard("and more");
     }
 }
@@ -595,7 +595,7 @@ test "direct: our keys are renewed before they have sealed too much" {
         defer pair.deinit();
         pair.engine.records_per_key_max = 3;
         for (0..10) |index| {
-            try expectEqual(index > 0 and index % 3 == 0, pair.engine.owes());
+            try expectEqual(index > 0 and index % 3 == 0, pair.engine.hasPending());
             try pair.expectHeard("order");
         }
         try expectEqual(1, pair.peer.receiving.sequence);
@@ -611,13 +611,13 @@ test "direct: a server of TLS 1.2 that wants to shake hands again is told that w
         try pair.say(.handshake, &.{ 0, 0, 0, 0 });
         try pair.say(.application_data, "tick");
         try pair.expectOpened("tick");
-        try expect(pair.engine.owes());
+        try expect(pair.engine.hasPending());
         try pair.expectHeard("order"); // Behind a warning, which the peer passes over.
         for (0..5) |size| {
             if (size > 0) try pair.say(.handshake, (&[_]u8{ 0, 0, 0, 0 })[0..size]);
             if (size < 4) try pair.say(.handshake, (&[_]u8{ 0, 0, 0, 0 })[size..]);
             try pair.expectOpened("");
-            try expect(pair.engine.owes());
+            try expect(pair.engine.hasPending());
             try pair.expectHeard("order");
         }
         try pair.say(.handshake, &ticket);
@@ -770,8 +770,8 @@ const Shaken = struct {
     /// Seals it, as many records as it takes, and the server reads just that.
     fn expectHeard(shaken: *Shaken, content: []const u8) !void {
         const gpa = shaken.arena.allocator();
-        var owed: [256]u8 = undefined;
-        shaken.server.give(owed[0..try shaken.session.writeOwed(&owed)]);
+        var pending: [256]u8 = undefined;
+        shaken.server.give(pending[0..try shaken.session.writePending(&pending)]);
         const target = try gpa.alloc(u8, shaken.session.sealedSize(content.len));
         const offset = shaken.session.contentOffset(content.len);
         @memcpy(target[offset..][0..content.len], content);
@@ -814,16 +814,16 @@ test "direct: takes over from OpenSSL with every suite, and both sides understan
             try shaken.expectOpened(content);
             try shaken.expectHeard(content);
         }
-        shaken.server.sayGoodbye();
+        shaken.server.sendCloseNotify();
         try shaken.fetch();
         var room: [room_size]u8 = undefined;
         const step = try shaken.session.open(shaken.received.items, &room, &.{});
         try expectEqual(.closed, step.status);
         _ = shaken.session.shutdown(&.{});
-        var goodbye: [64]u8 = undefined;
-        shaken.server.give(goodbye[0..try shaken.session.writeOwed(&goodbye)]);
+        var close_notify: [64]u8 = undefined;
+        shaken.server.give(close_notify[0..try shaken.session.writePending(&close_notify)]);
         try expectEqual(null, try shaken.server.read(&room));
-        try expect(shaken.server.heardGoodbye());
+        try expect(shaken.server.receivedCloseNotify());
     }
 }
 
@@ -866,7 +866,7 @@ test "direct: follows OpenSSL's new keys, and OpenSSL follows ours" {
             try shaken.server.write("tick");
             try shaken.fetch();
             try shaken.expectOpened("tick");
-            try expectEqual(round % 2 == 0, shaken.session.owes());
+            try expectEqual(round % 2 == 0, shaken.session.hasPending());
             try shaken.expectHeard("order");
         }
         shaken.session.direct.records_per_key_max = 2;
@@ -884,7 +884,7 @@ test "direct: a wrong tag is told to OpenSSL's server" {
     try testing.expectError(error.TlsFailed, shaken.openAll());
     try expectEqualStrings("decryption failed or bad record mac", shaken.session.failure().reason);
     var alert: [64]u8 = undefined;
-    shaken.server.give(alert[0..try shaken.session.writeOwed(&alert)]);
+    shaken.server.give(alert[0..try shaken.session.writePending(&alert)]);
     var buffer: [64]u8 = undefined;
     try testing.expectError(error.TlsServerFailed, shaken.server.read(&buffer));
 }

@@ -212,7 +212,7 @@ pub const Session = struct {
     }
 
     pub fn deinit(session: *Session) void {
-        // Else OpenSSL takes a connection without a goodbye for broken, and its ticket for bad.
+        // Else OpenSSL takes a connection without close_notify for broken, and its ticket for bad.
         session.api.SSL_set_shutdown(session.handle, libssl.shutdown_sent_and_received);
         session.api.SSL_free(session.handle);
         session.dropSecrets();

@@ -349,7 +349,7 @@ test "openssl: an error of somebody else's in the queue is no error of ours" {
         try pair.shake(.nowhere, 16 * 1024);
 
         try pair.server.write("hello");
-        pair.server.sayGoodbye();
+        pair.server.sendCloseNotify();
         try pair.fetch();
         try tls_server.leaveError();
         var plaintext: [64]u8 = undefined;
@@ -681,7 +681,7 @@ test "openssl: the end of the stream is one when the peer says so" {
         try pair.initShaken(.{ .server = .{ .version = version } });
         defer pair.deinit();
         try pair.server.write("last");
-        pair.server.sayGoodbye();
+        pair.server.sendCloseNotify();
         try pair.fetch();
         var plaintext: [64]u8 = undefined;
         var to_send: [64]u8 = undefined;
@@ -698,7 +698,7 @@ test "openssl: the end of the stream is one when the peer says so" {
     }
 }
 
-test "openssl: our own goodbye is heard" {
+test "openssl: our own close_notify arrives" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
@@ -710,7 +710,7 @@ test "openssl: our own goodbye is heard" {
         pair.server.give(to_send[0..step.to_send_size]);
         var buffer: [64]u8 = undefined;
         try expectEqual(null, try pair.server.read(&buffer));
-        try expect(pair.server.heardGoodbye());
+        try expect(pair.server.receivedCloseNotify());
         // What the peer had still to say is heard, too.
         try pair.expectOpened("late", 64);
         // Twice is once, and no room is no harm.
@@ -906,7 +906,7 @@ test "openssl: LibreSSL's alerts are heard: the end is one, and a refusal says w
         try pair.initShaken(.{ .api = &api, .server = .{ .version = version } });
         defer pair.deinit();
         try pair.expectOpened("the last word", 64);
-        pair.server.sayGoodbye();
+        pair.server.sendCloseNotify();
         try pair.fetch();
         var plaintext: [64]u8 = undefined;
         const step = try pair.session.open(pair.received.items, &plaintext, &.{});

@@ -323,13 +323,13 @@ pub const Server = struct {
         _ = try server.handshake();
     }
 
-    pub fn sayGoodbye(server: *Server) void {
+    pub fn sendCloseNotify(server: *Server) void {
         _ = server.api.SSL_shutdown(server.handle);
         server.api.ERR_clear_error();
     }
 
     /// Whether the client's close_notify has been read.
-    pub fn heardGoodbye(server: *const Server) bool {
+    pub fn receivedCloseNotify(server: *const Server) bool {
         return server.functions.SSL_get_shutdown(server.handle) & received_shutdown != 0;
     }
 };
