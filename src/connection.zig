@@ -65,6 +65,8 @@ pub fn ConnectionType(comptime Os: type) type {
         dialer: Dialer = .{},
         socket: ?Socket = null,
         notifier: Notifier,
+        /// Of the socket, or of the dialer's; cancelled before either is closed.
+        watch: Notifier.Watch = .{},
         tls: ?ssl.Session = null,
         /// Who opens the records of TLS, if there are any.
         records: enum { none, user_space, kernel } = .none,
@@ -634,7 +636,8 @@ pub fn ConnectionType(comptime Os: type) type {
 
         fn awaitConnect(connection: *Connection) NextError!?Event {
             if (connection.socket == null) { // Else there was no memory for TLS, the last time.
-                connection.socket = switch (connection.dialer.next(connection.options.socket)) {
+                const options = connection.options.socket;
+                connection.socket = switch (connection.dialer.next(options, &connection.watch)) {
                     .pending => return .blocked,
                     .failed => |failure| return connection.fail(failure),
                     .connected => |socket| socket,
@@ -914,22 +917,19 @@ pub fn ConnectionType(comptime Os: type) type {
             const connecting = connection.state == .connecting;
             const place = if (connecting) connection.dialer.socket else connection.socket;
             const socket = place orelse return .ready; // `next` has not begun yet.
-            connection.notifier.watch(socket.descriptor, .{
+            connection.notifier.watch(&connection.watch, socket.descriptor, .{
                 .readable = !connecting and connection.wantsRead(),
                 .writable = connecting or connection.outbox.?.isWaiting(),
             }) catch return error.SystemResources;
-            const waited = connection.notifier.wait(limit_ns);
-            // The dialer may close it next, and its number may come back with another socket.
-            if (connecting) connection.notifier.unwatch(socket.descriptor);
-            const ready = waited catch return error.SystemResources;
+            const wake = connection.notifier.wait(limit_ns) catch return error.SystemResources;
+            const ready = connection.watch.take();
             if (connecting) {
                 connection.dialer.answered = ready.readable or ready.writable;
             } else {
                 if (ready.readable) connection.socket_drained = false;
                 if (ready.writable) connection.outbox.?.flush(connection.link());
             }
-            if (ready.interrupted) return .interrupted;
-            return if (ready.readable or ready.writable) .ready else .timed_out;
+            return wake;
         }
 
         /// Whether what arrives is to be read now.
@@ -1335,12 +1335,9 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.tls = null;
             if (connection.compression) |*compression| compression.deinit();
             connection.compression = null;
-            if (connection.dialer.socket) |socket| {
-                connection.notifier.unwatch(socket.descriptor);
-                connection.dialer.deinit();
-            }
+            connection.dialer.deinit(&connection.watch);
             if (connection.socket) |*socket| {
-                connection.notifier.unwatch(socket.descriptor);
+                connection.watch.cancel();
                 socket.close();
             }
             connection.socket = null;

@@ -36,6 +36,7 @@ pub const MapOptions = posix.MapOptions;
 pub const ConnectState = posix.ConnectState;
 pub const Interest = posix.Interest;
 pub const Ready = posix.Ready;
+pub const Wake = posix.Wake;
 
 pub const ResolveError = posix.ResolveError;
 pub const OpenError = posix.OpenError;

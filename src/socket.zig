@@ -166,7 +166,7 @@ pub fn SocketType(comptime Os: type) type {
             Os.shutdownSend(socket.descriptor);
         }
 
-        /// Once; the socket is undefined afterwards. A notifier has to unwatch it first.
+        /// Once; the socket is undefined afterwards. Its watch has to be cancelled first.
         pub fn close(socket: *Socket) void {
             Os.close(socket.descriptor);
             socket.* = undefined;

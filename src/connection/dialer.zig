@@ -5,12 +5,14 @@ const std = @import("std");
 const assert = std.debug.assert;
 const os = @import("../os.zig");
 const types = @import("types.zig");
+const NotifierType = @import("../notifier.zig").NotifierType;
 const SocketType = @import("../socket.zig").SocketType;
 
 pub fn DialerType(comptime Os: type) type {
     return struct {
         const Dialer = @This();
         const Socket = SocketType(Os);
+        const Watch = NotifierType(Os).Watch;
 
         addresses: os.AddressList = .{},
         index: usize = 0,
@@ -44,13 +46,18 @@ pub fn DialerType(comptime Os: type) type {
             if (dialer.addresses.count == 0) return error.NameNotFound;
         }
 
-        pub fn deinit(dialer: *Dialer) void {
-            if (dialer.socket) |*socket| socket.close();
+        /// Closes the socket of a connect under way. Its watch is cancelled first.
+        pub fn deinit(dialer: *Dialer, watch: *Watch) void {
+            if (dialer.socket) |*socket| {
+                watch.cancel();
+                socket.close();
+            }
             dialer.socket = null;
         }
 
-        /// Goes on as far as it can without waiting.
-        pub fn next(dialer: *Dialer, options: types.SocketOptions) Progress {
+        /// Goes on as far as it can without waiting. `watch` is the one that a wait for the socket
+        /// uses; it stays with a socket that is handed out.
+        pub fn next(dialer: *Dialer, options: types.SocketOptions, watch: *Watch) Progress {
             var last: types.Failure = .{ .timed_out = .connecting };
             while (dialer.index < dialer.addresses.count) {
                 const address = &dialer.addresses.items[dialer.index];
@@ -71,7 +78,7 @@ pub fn DialerType(comptime Os: type) type {
                 } else |err| {
                     last = .{ .connect = .{ .cause = err, .address = address.* } };
                 }
-                dialer.deinit();
+                dialer.deinit(watch);
                 dialer.index += 1;
             }
             return .{ .failed = last };

@@ -246,7 +246,7 @@ pub const Read = struct {
 };
 
 /// What ended a wait.
-pub const Wake = enum { ready, timed_out, interrupted };
+pub const Wake = os.Wake;
 
 /// A frame that its owner is writing into the send ring.
 pub const Reservation = struct {

@@ -466,10 +466,10 @@ pub fn epollControl(
     epoll: Descriptor,
     operation: EpollOperation,
     descriptor: Descriptor,
-    events: u32,
+    event: EpollEvent,
 ) posix.WatchError!void {
-    var event: EpollEvent = .{ .events = events, .data = .{ .fd = descriptor } };
-    switch (c.errno(c.epoll_ctl(epoll, @backingInt(operation), descriptor, &event))) {
+    var copy = event;
+    switch (c.errno(c.epoll_ctl(epoll, @backingInt(operation), descriptor, &copy))) {
         .SUCCESS => {},
         .NOENT, .BADF => |cause| switch (operation) {
             .remove => {},
@@ -479,26 +479,31 @@ pub fn epollControl(
     }
 }
 
-/// epoll_wait(2) for one event: the events that are ready, null when the time passed; -1 waits
-/// without end.
-pub fn epollWait(epoll: Descriptor, timeout_ms: c_int) posix.PollError!?u32 {
-    var event: EpollEvent = undefined;
-    return epollEvents(c.epoll_wait(epoll, @ptrCast(&event), 1, timeout_ms), &event);
+/// epoll_wait(2): how many events there are, 0 when the time passed; -1 waits without end.
+pub fn epollWait(
+    epoll: Descriptor,
+    events: []EpollEvent,
+    timeout_ms: c_int,
+) posix.PollError!usize {
+    return eventsCount(c.epoll_wait(epoll, events.ptr, @intCast(events.len), timeout_ms));
 }
 
 /// epoll_pwait2(2), the same with nanoseconds. `Unsupported` before Linux 5.11 or glibc 2.35.
-pub fn epollWaitNs(epoll: Descriptor, timeout_ns: u64) posix.PollError!?u32 {
+pub fn epollWaitNs(
+    epoll: Descriptor,
+    events: []EpollEvent,
+    timeout_ns: u64,
+) posix.PollError!usize {
     // Weak: the module must load where libc does not have it.
     const call = @extern(?EpollPwait2, .{ .name = "epoll_pwait2", .linkage = .weak }) orelse
         return error.Unsupported;
-    var event: EpollEvent = undefined;
     const timeout = posix.timespecOf(timeout_ns);
-    return epollEvents(call(epoll, @ptrCast(&event), 1, &timeout, null), &event);
+    return eventsCount(call(epoll, events.ptr, @intCast(events.len), &timeout, null));
 }
 
-inline fn epollEvents(status: c_int, event: *const EpollEvent) posix.PollError!?u32 {
+inline fn eventsCount(status: c_int) posix.PollError!usize {
     return switch (c.errno(status)) {
-        .SUCCESS => if (status == 0) null else event.events,
+        .SUCCESS => @intCast(status),
         else => |cause| posix.pollError(cause),
     };
 }

@@ -222,15 +222,21 @@ pub const Interest = packed struct {
     writable: bool = false,
 };
 
-/// Why a notifier's wait ended. An error or a hang-up makes the descriptor `readable`, and also
-/// `writable` where that is watched: the next call on the descriptor tells what it is.
-pub const Ready = struct {
+/// What a descriptor is ready for. An error or a hang-up makes it `readable`, and also `writable`
+/// where that is watched: the next call on the descriptor tells what it is.
+pub const Ready = packed struct {
     readable: bool = false,
     writable: bool = false,
-    /// A signal came (EINTR): give its handler a chance, then wait again for the rest of the time.
-    interrupted: bool = false,
+};
+
+/// Why a wait ended.
+pub const Wake = enum {
+    /// Something that is watched is ready.
+    ready,
     /// The whole time has passed and nothing happened.
-    timed_out: bool = false,
+    timed_out,
+    /// A signal came (EINTR): give its handler a chance, then wait again for the rest of the time.
+    interrupted,
 };
 
 pub const ResolveError = error{

@@ -10,6 +10,7 @@
 
 const std = @import("std");
 const os = @import("../os.zig");
+const WatchType = @import("../notifier.zig").WatchType;
 const KernelTls = @import("kernel_tls.zig");
 pub const RandomFaults = @import("random_faults.zig");
 
@@ -96,8 +97,9 @@ pub const Kernel = struct {
     /// Of the connected socket.
     tls: KernelTls = .{},
 
-    sockets: [8]?Socket = @splat(null),
-    watched: ?Watched = null,
+    sockets: [sockets_max]?Socket = @splat(null),
+    /// What is watched, in the order in which it was added.
+    watches: [sockets_max]?*Watch = @splat(null),
     notifiers: u32 = 0,
 
     /// All bytes of the client, of all its connections.
@@ -111,7 +113,7 @@ pub const Kernel = struct {
     watch_changes: u32 = 0,
 
     pub const Dialled = struct { address: Address, at_ns: u64 };
-    const Watched = struct { descriptor: Descriptor, interest: os.Interest };
+    const Watch = Notifier.Watch;
     const Socket = union(enum) {
         fresh,
         connecting: struct { answer_ns: ?u64, result: os.ConnectError!void },
@@ -181,7 +183,19 @@ pub const Kernel = struct {
         }
     }
 
-    fn readiness(state: *Kernel, watched: Watched) os.Ready {
+    /// Notes in each watch of the notifier what it is ready for. False when none is.
+    fn noteReady(state: *Kernel, notifier: *const Notifier) bool {
+        var any_ready = false;
+        for (state.watches) |place| {
+            const watch = place orelse continue;
+            if (watch.notifier != notifier) continue;
+            watch.ready = state.readiness(watch);
+            if (watch.ready.readable or watch.ready.writable) any_ready = true;
+        }
+        return any_ready;
+    }
+
+    fn readiness(state: *Kernel, watched: *const Watch) os.Ready {
         const interest = watched.interest;
         switch (state.socketOf(watched.descriptor).*) {
             .fresh => return .{},
@@ -210,8 +224,19 @@ pub const Kernel = struct {
         return state.send_room > 0;
     }
 
-    /// When something happens on the watched socket by itself.
-    fn nextHappeningNs(state: *Kernel, watched: Watched) ?u64 {
+    /// When something happens by itself on a socket that the notifier watches.
+    fn nextHappeningNs(state: *Kernel, notifier: *const Notifier) ?u64 {
+        var next_ns: ?u64 = null;
+        for (state.watches) |place| {
+            const watch = place orelse continue;
+            if (watch.notifier != notifier) continue;
+            const happening_ns = state.happeningNs(watch) orelse continue;
+            next_ns = @min(happening_ns, next_ns orelse happening_ns);
+        }
+        return next_ns;
+    }
+
+    fn happeningNs(state: *Kernel, watched: *const Watch) ?u64 {
         return switch (state.socketOf(watched.descriptor).*) {
             .fresh => null,
             .connecting => |attempt| attempt.answer_ns,
@@ -249,6 +274,7 @@ pub const Kernel = struct {
     }
 };
 
+const sockets_max = 8;
 const descriptor_first = 100;
 const notifier_descriptor = 99;
 
@@ -509,9 +535,7 @@ pub fn shutdownSend(descriptor: Descriptor) void {
 
 pub fn close(descriptor: Descriptor) void {
     _ = kernel.socketOf(descriptor);
-    if (kernel.watched) |watched| {
-        if (watched.descriptor == descriptor) @panic("closed while it is watched");
-    }
+    if (watchOf(descriptor) != null) @panic("closed while it is watched");
     kernel.sockets[@intCast(descriptor - descriptor_first)] = null;
 }
 
@@ -590,6 +614,8 @@ pub fn lockMemory() os.TuneError!void {}
 
 /// See notifier.zig.
 pub const Notifier = struct {
+    pub const Watch = WatchType(Notifier);
+
     pub fn init() os.NotifierError!Notifier {
         if (kernel.notifier_failure) |failure| return failure;
         if (kernel.strike(.notifier, os.NotifierError)) |failure| return failure;
@@ -597,55 +623,74 @@ pub const Notifier = struct {
         return .{};
     }
 
-    pub fn deinit(_: *Notifier) void {
-        if (kernel.watched != null) @panic("something is watched still");
+    pub fn deinit(notifier: *Notifier) void {
+        for (kernel.watches) |place| {
+            const watch_left = place orelse continue;
+            if (watch_left.notifier == notifier) @panic("something is watched still");
+        }
         kernel.notifiers -= 1;
     }
 
-    pub fn watch(_: *Notifier, watched: Descriptor, interest: os.Interest) os.WatchError!void {
+    pub fn watch(
+        notifier: *Notifier,
+        target: *Watch,
+        watched: Descriptor,
+        interest: os.Interest,
+    ) os.WatchError!void {
         _ = kernel.socketOf(watched);
-        if (kernel.watched) |before| {
-            if (before.descriptor != watched) @panic("another descriptor is watched still");
-            if (before.interest == interest) return;
+        if (target.notifier) |owner| {
+            if (owner != notifier) @panic("a watch of two notifiers");
         }
+        if (target.matches(watched, interest)) return;
+        if (target.descriptor != watched) notifier.unwatch(target);
         if (kernel.watch_failure) |failure| return failure;
         if (kernel.strike(.watch, os.WatchError)) |failure| return failure;
         kernel.watch_changes += 1;
-        kernel.watched = .{ .descriptor = watched, .interest = interest };
+        if (target.notifier == null) {
+            if (watchOf(watched) != null) @panic("two watches of one descriptor");
+            const place = std.mem.findScalar(?*Watch, &kernel.watches, null);
+            kernel.watches[place orelse @panic("too many watches")] = target;
+        }
+        target.notifier = notifier;
+        target.descriptor = watched;
+        target.interest = interest;
     }
 
-    pub fn unwatch(_: *Notifier, unwatched: Descriptor) void {
-        const watched = kernel.watched orelse return;
-        if (watched.descriptor == unwatched) kernel.watched = null;
+    pub fn unwatch(_: *Notifier, target: *Watch) void {
+        if (target.notifier == null) return;
+        target.* = .{};
+        for (&kernel.watches) |*place| {
+            if (place.* == target) place.* = null;
+        }
     }
 
-    pub fn disown(_: *Notifier) void {
-        kernel.watched = null;
-    }
+    pub fn disown(_: *Notifier) void {}
 
-    pub fn wait(_: *Notifier, timeout_ns: ?u64) os.WaitError!os.Ready {
+    pub fn wait(notifier: *Notifier, timeout_ns: ?u64) os.WaitError!os.Wake {
         kernel.wait_calls += 1;
         kernel.drained = false;
         if (kernel.wait_failure) |failure| return failure;
         if (kernel.strike(.wait, os.WaitError)) |failure| return failure;
-        if (kernel.strikes(.interrupt)) return .{ .interrupted = true };
+        if (kernel.strikes(.interrupt)) return .interrupted;
         if (kernel.interrupts > 0) {
             kernel.interrupts -= 1;
-            return .{ .interrupted = true };
+            return .interrupted;
         }
-        const watched = kernel.watched orelse @panic("waits for nothing");
+        const is_watching = for (kernel.watches) |place| {
+            if (place) |watched| if (watched.notifier == notifier) break true;
+        } else false;
+        if (!is_watching) @panic("waits for nothing");
         const end_ns = kernel.now_ns +| (timeout_ns orelse std.math.maxInt(u64));
         var paused = false;
         while (true) {
-            const ready = kernel.readiness(watched);
-            if (ready.readable or ready.writable) return ready;
-            const happening_ns = kernel.nextHappeningNs(watched) orelse std.math.maxInt(u64);
+            if (kernel.noteReady(notifier)) return .ready;
+            const happening_ns = kernel.nextHappeningNs(notifier) orelse std.math.maxInt(u64);
             if (happening_ns == std.math.maxInt(u64) and timeout_ns == null) {
-                if (paused) return .{ .interrupted = true }; // The script ends with a pause.
+                if (paused) return .interrupted; // The script ends with a pause.
                 @panic("waits for what cannot come");
             }
             kernel.now_ns = @max(kernel.now_ns, @min(happening_ns, end_ns));
-            if (happening_ns > end_ns) return .{ .timed_out = true };
+            if (happening_ns > end_ns) return .timed_out;
             paused = true;
         }
     }
@@ -654,6 +699,15 @@ pub const Notifier = struct {
         return notifier_descriptor;
     }
 };
+
+/// The watch of a descriptor, whoever it belongs to.
+fn watchOf(watched: Descriptor) ?*Notifier.Watch {
+    for (kernel.watches) |place| {
+        const watch = place orelse continue;
+        if (watch.descriptor == watched) return watch;
+    }
+    return null;
+}
 
 comptime {
     os.assertPlatform(@This());

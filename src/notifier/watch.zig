@@ -1,0 +1,42 @@
+//! What a notifier remembers of one descriptor, in memory of the descriptor's owner.
+
+const os = @import("../os.zig");
+
+/// The same for every notifier. `.{}` has no descriptor yet.
+pub fn WatchType(comptime Notifier: type) type {
+    return struct {
+        const Watch = @This();
+
+        /// Who watches; null when nobody does.
+        notifier: ?*Notifier = null,
+        /// What the kernel was told. For the notifier, like all fields.
+        descriptor: os.Descriptor = none,
+        interest: os.Interest = .{},
+        /// What it was found ready for, until `take`.
+        ready: os.Ready = .{},
+
+        pub const none: os.Descriptor = -1;
+
+        /// Whether the kernel has been told just this.
+        pub inline fn matches(
+            watch: *const Watch,
+            descriptor: os.Descriptor,
+            interest: os.Interest,
+        ) bool {
+            return watch.descriptor == descriptor and watch.interest == interest;
+        }
+
+        /// What the last wait found the descriptor ready for, told once.
+        pub inline fn take(watch: *Watch) os.Ready {
+            const ready = watch.ready;
+            watch.ready = .{};
+            return ready;
+        }
+
+        /// The descriptor is watched no more; nothing when none is. To be called before it is
+        /// closed, and before the watch moves or goes.
+        pub fn cancel(watch: *Watch) void {
+            if (watch.notifier) |notifier| notifier.unwatch(watch);
+        }
+    };
+}
