@@ -1,16 +1,16 @@
 //! Tests of `connection.zig` with the ktls engine: what the kernel is given, when, and what becomes
-//! of a connection whose kernel does not do it. `connection_tls_test.zig` has what all engines
+//! of a connection whose kernel does not do it. `tls_test.zig` has what all engines
 //! share.
 
 const std = @import("std");
-const constants = @import("constants.zig");
-const os = @import("os.zig");
-const ssl = @import("ssl.zig");
-const types = @import("connection/types.zig");
-const ScriptedOs = @import("testing/scripted_os.zig");
-const bed_module = @import("testing/connection_bed.zig");
-const tls_bed = @import("testing/tls_bed.zig");
-const tls_server = @import("testing/tls_server.zig");
+const constants = @import("../constants.zig");
+const os = @import("../os.zig");
+const ssl = @import("../ssl.zig");
+const types = @import("types.zig");
+const ScriptedOs = @import("../testing/scripted_os.zig");
+const bed_module = @import("../testing/connection_bed.zig");
+const tls_bed = @import("../testing/tls_bed.zig");
+const tls_server = @import("../testing/tls_server.zig");
 
 const testing = std.testing;
 const expect = testing.expect;
@@ -19,7 +19,7 @@ const expectError = testing.expectError;
 const kernel = &ScriptedOs.kernel;
 const closeFrame = bed_module.closeFrame;
 const textFrame = bed_module.textFrame;
-const Pin = @import("ringbuffer.zig").Pin;
+const Pin = @import("../ringbuffer.zig").Pin;
 const TlsBed = tls_bed.TlsBed;
 const Server = tls_server.Server;
 

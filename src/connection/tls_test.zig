@@ -1,15 +1,15 @@
 //! Tests of `connection.zig` over TLS: on the scripted kernel, against a TLS server in memory.
 
 const std = @import("std");
-const constants = @import("constants.zig");
-const os = @import("os.zig");
-const ssl = @import("ssl.zig");
-const types = @import("connection/types.zig");
-const ScriptedOs = @import("testing/scripted_os.zig");
-const bed_module = @import("testing/connection_bed.zig");
-const frames = @import("testing/frames.zig");
-const tls_server = @import("testing/tls_server.zig");
-const tls_bed = @import("testing/tls_bed.zig");
+const constants = @import("../constants.zig");
+const os = @import("../os.zig");
+const ssl = @import("../ssl.zig");
+const types = @import("types.zig");
+const ScriptedOs = @import("../testing/scripted_os.zig");
+const bed_module = @import("../testing/connection_bed.zig");
+const frames = @import("../testing/frames.zig");
+const tls_server = @import("../testing/tls_server.zig");
+const tls_bed = @import("../testing/tls_bed.zig");
 
 const testing = std.testing;
 const expect = testing.expect;

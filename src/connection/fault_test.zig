@@ -2,16 +2,16 @@
 
 const std = @import("std");
 const test_options = @import("test_options");
-const libssl = @import("ssl/libssl.zig");
-const ssl = @import("ssl.zig");
-const deflate = @import("deflate.zig");
-const os = @import("os.zig");
-const types = @import("connection/types.zig");
-const ScriptedOs = @import("testing/scripted_os.zig");
-const bed_module = @import("testing/connection_bed.zig");
-const frames = @import("testing/frames.zig");
-const tls_bed = @import("testing/tls_bed.zig");
-const tls_server = @import("testing/tls_server.zig");
+const libssl = @import("../ssl/libssl.zig");
+const ssl = @import("../ssl.zig");
+const deflate = @import("../deflate.zig");
+const os = @import("../os.zig");
+const types = @import("types.zig");
+const ScriptedOs = @import("../testing/scripted_os.zig");
+const bed_module = @import("../testing/connection_bed.zig");
+const frames = @import("../testing/frames.zig");
+const tls_bed = @import("../testing/tls_bed.zig");
+const tls_server = @import("../testing/tls_server.zig");
 
 const testing = std.testing;
 const expect = testing.expect;
@@ -19,7 +19,7 @@ const expectEqual = testing.expectEqual;
 const expectEqualDeep = testing.expectEqualDeep;
 const kernel = &ScriptedOs.kernel;
 const s = std.time.ns_per_s;
-const Pin = @import("ringbuffer.zig").Pin;
+const Pin = @import("../ringbuffer.zig").Pin;
 const Bed = bed_module.Bed;
 const Frame = frames.Frame;
 const Seen = bed_module.Seen;

@@ -1,0 +1,237 @@
+//! Tests of `connection.zig` on a scripted kernel: messages, control frames and full receive rings.
+
+const std = @import("std");
+const constants = @import("../constants.zig");
+const connection_module = @import("../connection.zig");
+const Pin = @import("../ringbuffer.zig").Pin;
+const ScriptedOs = @import("../testing/scripted_os.zig");
+const bed_module = @import("../testing/connection_bed.zig");
+const frames = @import("../testing/frames.zig");
+
+const testing = std.testing;
+const expect = testing.expect;
+const expectEqual = testing.expectEqual;
+const expectEqualDeep = testing.expectEqualDeep;
+const kernel = &ScriptedOs.kernel;
+const Bed = bed_module.Bed;
+const textFrame = bed_module.textFrame;
+const websocket_options = bed_module.websocket_options;
+const Frame = frames.Frame;
+
+test "connection: one message is one read and one wait" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    try bed.open();
+    const receive_calls = kernel.receive_calls;
+    const wait_calls = kernel.wait_calls;
+    const watch_changes = kernel.watch_changes;
+    for (0..10) |_| {
+        try bed.feed(&.{ textFrame("tick"), textFrame("tock") });
+        try bed.drive();
+        try bed.expectSeen(&.{ .text("tick"), .text("tock") });
+    }
+    try expectEqual(receive_calls + 10, kernel.receive_calls);
+    try expectEqual(wait_calls + 10, kernel.wait_calls);
+    try expectEqual(watch_changes, kernel.watch_changes);
+
+    const send_calls = kernel.send_calls;
+    for (0..10) |_| try bed.connection.send(.text, "order");
+    try expectEqual(send_calls + 10, kernel.send_calls);
+    try expectEqual(receive_calls + 10, kernel.receive_calls);
+}
+
+test "connection: only a read that filled its room is followed by another" {
+    var options = websocket_options;
+    options.receive_ring_capacity = 512 * 1024;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    try bed.open();
+    const size = constants.read_size_max;
+    const zeros: [size / 8 - 4]u8 = @splat('0');
+    const frame: Frame = .{ .opcode = frames.binary, .payload = &zeros };
+    const burst = try bed.encode(&@as([24]Frame, @splat(frame)));
+    try expectEqual(3 * size, burst.len);
+
+    const receive_calls = kernel.receive_calls;
+    kernel.feed(burst); // Three full reads; the fourth learns that this was all.
+    try bed.drive();
+    try expectEqual(@as(usize, 24), bed.seen.items.len);
+    try expectEqual(receive_calls + 4, kernel.receive_calls);
+    kernel.feed(burst[0 .. burst.len - 1]); // The third is short: no fourth.
+    try bed.drive();
+    try expectEqual(receive_calls + 4 + 3, kernel.receive_calls);
+    kernel.feed(burst[burst.len - 1 ..]);
+    try bed.drive();
+    try expectEqual(@as(usize, 48), bed.seen.items.len);
+}
+
+test "connection: a peer that never pauses cannot keep the turn for itself" {
+    var options = websocket_options;
+    options.receive_ring_capacity = 512 * 1024;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    try bed.open();
+    const zeros: [constants.read_size_max / 4 - 4]u8 = @splat('0');
+    const frame: Frame = .{ .opcode = frames.binary, .payload = &zeros };
+    const reads_max = constants.reads_per_turn_max;
+    kernel.feed(try bed.encode(&@as([4 * (reads_max + 2)]Frame, @splat(frame))));
+
+    _ = try bed.connection.wait(null);
+    const receive_calls = kernel.receive_calls;
+    try bed.pump();
+    try expectEqual(receive_calls + reads_max, kernel.receive_calls);
+    try expectEqual(@as(usize, 4 * reads_max), bed.seen.items.len);
+    try expect(bed.connection.turnSpent());
+    try bed.pump(); // Asking again brings nothing.
+    try expectEqual(receive_calls + reads_max, kernel.receive_calls);
+
+    bed.connection.beginTurn(); // Nor does it take a wait to go on.
+    try expect(!bed.connection.turnSpent());
+    try bed.pump();
+    try expectEqual(@as(usize, 4 * (reads_max + 2)), bed.seen.items.len);
+    try expect(!bed.connection.turnSpent());
+}
+
+test "connection: readiness that was none is waited for again" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    kernel.then(.spurious);
+    try bed.open();
+    for (0..3) |_| kernel.then(.spurious);
+    try bed.feed(&.{textFrame("x")});
+    kernel.then(.spurious);
+    try bed.drive();
+    try bed.expectSeen(&.{.text("x")});
+}
+
+test "connection: fragments are joined, and control frames between them are dealt with" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    try bed.open();
+    kernel.feedByteByByte(try bed.encode(&.{
+        .{ .fin = false, .opcode = frames.text, .payload = "ab" },
+        .{ .opcode = frames.ping, .payload = "p" },
+        .{ .fin = false, .opcode = frames.continuation, .payload = "" },
+        .{ .opcode = frames.pong, .payload = "q" },
+        .{ .opcode = frames.continuation, .payload = "cd" },
+        textFrame("ef"),
+    }));
+    try bed.drive();
+    try bed.expectSeen(&.{
+        .{ .message = .{ .opcode = .text, .payload = "abcd", .fragmented = true } },
+        .text("ef"),
+    });
+    try bed.expectSent(&.{.{ .opcode = frames.pong, .payload = "p" }});
+    try expectEqual(@as(u64, 1), bed.connection.counters.pings);
+    try expectEqual(@as(u64, 1), bed.connection.counters.pongs);
+}
+
+test "connection: headers and pings between fragments do not fill the ring" {
+    var options = websocket_options;
+    options.receive_ring_capacity = 8 * 1024;
+    options.message_size_max = 6 * 1024;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    try bed.open();
+    const ping_payload: [125]u8 = @splat('p');
+    const payload = try bed.arena().alloc(u8, options.message_size_max);
+    for (payload, 0..) |*byte, index| byte.* = @intCast('a' + index % 26);
+    for (0..2) |_| {
+        var list: std.ArrayList(Frame) = .empty;
+        for (0..payload.len / 4) |index| {
+            try list.append(bed.arena(), .{
+                .fin = index == payload.len / 4 - 1,
+                .opcode = if (index == 0) frames.binary else frames.continuation,
+                .payload = payload[4 * index ..][0..4],
+            });
+            try list.append(bed.arena(), .{ .opcode = frames.ping, .payload = &ping_payload });
+        }
+        try bed.feed(list.items);
+        try bed.drive();
+        try bed.expectSeen(&.{.{ .message = .{
+            .opcode = .binary,
+            .payload = payload,
+            .fragmented = true,
+        } }});
+        try expectEqual(payload.len / 4, (try bed.takeSent()).len);
+    }
+}
+
+test "connection: more is waiting only when a whole message is" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    try bed.open();
+    const bytes = try bed.encode(&.{ textFrame("one"), textFrame("two"), textFrame("three") });
+    kernel.feed(bytes[0 .. bytes.len - 1]);
+    kernel.feed(bytes[bytes.len - 1 ..]);
+    _ = try bed.connection.wait(null);
+    const expected = [_]bool{ true, false };
+    for (expected) |more| {
+        try expect(try bed.connection.next() == .message);
+        try expectEqual(more, bed.connection.moreWaiting());
+    }
+    try bed.drive();
+    try bed.expectSeen(&.{.text("three")});
+}
+
+test "connection: kept bytes are not overwritten, and reading goes on when they are let go" {
+    var options = websocket_options;
+    options.receive_ring_capacity = bed_module.ring_capacity_min;
+    options.message_size_max = 2 * bed_module.quarterOfRing().len;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    try bed.open();
+    const ring = bed.connection.receive_ring.?;
+    const payload: [100]u8 = @splat('k');
+    const kept_frame: Frame = .{ .opcode = frames.binary, .payload = &payload };
+    for (0..5) |round| {
+        try bed.feed(&.{kept_frame});
+        _ = try bed.connection.wait(null);
+        const message = (try bed.connection.next()).message;
+        var pin: Pin = undefined;
+        ring.pin(&pin, message.payload);
+
+        const other = bed_module.quarterOfRing();
+        for (0..8) |_| try bed.feed(&.{.{ .opcode = frames.binary, .payload = other }});
+        try testing.expectError(error.ReceiveRingPinned, bed.drive());
+        try testing.expectError(error.ReceiveRingPinned, bed.drive());
+        const before = bed.seen.items.len;
+        try expect(before < 8);
+        try testing.expectEqualStrings(&payload, message.payload);
+        try bed.connection.send(.text, "alive"); // The other direction does not care.
+        ring.unpin(&pin);
+        try bed.drive();
+        try expectEqual(@as(usize, 8), bed.seen.items.len);
+        for (bed.seen.items) |seen| try expectEqualDeep(other, seen.message.payload);
+        bed.seen.clearRetainingCapacity();
+        try expectEqual(9 * (round + 1), bed.connection.counters.messages);
+    }
+}
+
+test "connection: stamps of the kernel go with the messages of their read" {
+    var options = websocket_options;
+    options.timestamps = .software;
+    options.socket.timestamps = .software;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    var latency: connection_module.Latency = .{};
+    bed.connection.latency = &latency;
+    try bed.open();
+    try bed.feed(&.{textFrame("x")});
+    kernel.stamp = .{ .source = .software, .realtime_ns = ScriptedOs.realtimeNs() - 700 };
+    _ = try bed.connection.wait(null);
+    try expect(try bed.connection.next() == .message);
+    kernel.now_ns += 50;
+    bed.connection.stampDelivery();
+    const stamps = bed.connection.stamps;
+    try expectEqual(@as(i64, 700), stamps.received_ns - stamps.kernel_ns);
+    try expectEqual(stamps.received_cycles, stamps.decrypted_cycles);
+    try expectEqual(@as(u64, 150), stamps.delivered_cycles - stamps.received_cycles);
+    try expectEqual(@as(u64, 1), latency.total.count);
+
+    kernel.stamp = .{};
+    try bed.feed(&.{textFrame("y")});
+    _ = try bed.connection.wait(null);
+    try expect(try bed.connection.next() == .message);
+    try expectEqual(@as(i64, 0), bed.connection.stamps.kernel_ns);
+}
