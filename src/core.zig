@@ -2,6 +2,7 @@
 
 pub const connection = @import("connection.zig");
 pub const constants = @import("constants.zig");
+pub const delivery = @import("delivery.zig");
 pub const deflate = @import("deflate.zig");
 pub const histogram = @import("histogram.zig");
 pub const http = @import("http.zig");
@@ -41,7 +42,14 @@ test {
     _ = @import("connection/ktls_test.zig");
     _ = @import("connection/latency.zig");
     _ = @import("connection/opening_test.zig");
+    _ = @import("connection/closing.zig");
+    _ = @import("connection/kernel_tls.zig");
+    _ = @import("connection/lifecycle.zig");
+    _ = @import("connection/link.zig");
+    _ = @import("connection/opening.zig");
     _ = @import("connection/outbox.zig");
+    _ = @import("connection/state.zig");
+    _ = @import("connection/transport.zig");
     _ = @import("connection/plain_response_test.zig");
     _ = @import("connection/random_test.zig");
     _ = @import("connection/receiving_test.zig");

@@ -318,6 +318,11 @@ pub const Session = struct {
         return session.engine == .openssl;
     }
 
+    /// Whether the kernel has failed to do what it was told.
+    pub inline fn kernelFailed(session: *const Session) bool {
+        return session.kernel_failed;
+    }
+
     /// Whether the kernel opens and seals the records.
     pub inline fn inKernel(session: *const Session) bool {
         return session.engine == .ktls;

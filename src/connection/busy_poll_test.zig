@@ -90,7 +90,7 @@ test "connection: busy waiting writes over nothing that is kept" {
     defer bed.deinit();
     kernel.spins_allowed = true;
     try bed.open();
-    const ring = bed.connection.receive_ring.?;
+    const ring = bed.connection.transport.receive_ring.?;
     var pin: Pin = undefined;
     for (0..8) |index| {
         @memset(payload, @intCast('a' + index));

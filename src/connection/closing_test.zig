@@ -31,12 +31,12 @@ test "connection: closed by us, and what still comes is dropped" {
         .{ .fin = false, .opcode = frames.text, .payload = "never" },
     });
     try bed.drive();
-    try expectEqual(.closing, bed.connection.state);
+    try expectEqual(.closing, bed.connection.state());
     try expect(!kernel.send_side_shut); // The server closes TCP first (RFC 6455, section 7.1.1).
     try bed.feed(&.{closeFrame(4321, "so be it")});
     try bed.drive();
     try expect(kernel.send_side_shut);
-    try expectEqual(.closing, bed.connection.state);
+    try expectEqual(.closing, bed.connection.state());
     kernel.then(.end);
     try bed.drive();
     try bed.expectSeen(&.{.{ .closed = .{
@@ -46,7 +46,7 @@ test "connection: closed by us, and what still comes is dropped" {
         .local = true,
     } }});
     try bed.expectSent(&.{closeFrame(4321, "enough")});
-    try expectEqual(@as(u64, 1), bed.connection.counters.messages_dropped);
+    try expectEqual(@as(u64, 1), bed.connection.transport.counters.messages_dropped);
 }
 
 test "connection: closed by the peer, with every kind of code" {
@@ -152,7 +152,7 @@ test "connection: a close frame waits for its turn in the send ring" {
         if (local) bed.connection.close(1000, "");
         try bed.feed(&.{closeFrame(1000, "")});
         try bed.drive();
-        try expectEqual(.closing, bed.connection.state);
+        try expectEqual(.closing, bed.connection.state());
         try expect(!kernel.send_side_shut); // What is queued comes before the end.
         kernel.send_room = 1000;
         try bed.drive();
@@ -169,17 +169,17 @@ test "connection: closing before it is open ends it at once, and not in the ordi
     defer bed.deinit();
     bed.connection.close(1000, "");
     bed.connection.abort();
-    try expectEqual(.idle, bed.connection.state);
+    try expectEqual(.idle, bed.connection.state());
     for (0..2) |step| {
         for (0..2) |ending| {
             kernel.thenConnect(if (step == 0) .silent else .connected);
             try bed.start();
             try bed.pump();
             if (ending == 0) bed.connection.close(1000, "") else bed.connection.abort();
-            try expectEqual(.closed, bed.connection.state);
-            try expectEqual(lost_code, bed.connection.closed.?.code);
-            try expect(!bed.connection.closed.?.isOrdinary());
-            try expectEqual(null, bed.connection.failure);
+            try expectEqual(.closed, bed.connection.state());
+            try expectEqual(lost_code, bed.connection.closed().?.code);
+            try expect(!bed.connection.closed().?.isOrdinary());
+            try expectEqual(null, bed.connection.failure());
             try expectEqual(.ready, try bed.connection.wait(null));
             try testing.expectError(error.Failed, bed.connection.next());
         }
@@ -187,7 +187,7 @@ test "connection: closing before it is open ends it at once, and not in the ordi
     bed.checked_size = kernel.sent.items.len;
     try bed.open();
     bed.connection.abort();
-    try expectEqual(.closed, bed.connection.state);
+    try expectEqual(.closed, bed.connection.state());
     bed.connection.abort();
     bed.connection.close(1000, "");
     try bed.expectSent(&.{});
@@ -213,7 +213,7 @@ test "connection: a peer that breaks the protocol is told so, and the failure co
             try bed.feed(&.{ textFrame("before"), case.bad, textFrame("after") });
             try bed.drive();
             try bed.expectSeen(&.{.text("before")});
-            try expectEqual(.closing, bed.connection.state);
+            try expectEqual(.closing, bed.connection.state());
             const code: [2]u8 = .{ @intCast(case.code >> 8), @truncate(case.code) };
             try bed.expectSent(&.{.{ .opcode = frames.close, .payload = &code }});
             try expect(kernel.send_side_shut);
@@ -254,6 +254,6 @@ test "connection: bad text is told before its frame is whole" {
     const bytes = try bed.encode(&.{textFrame("abc\xff and so on")});
     kernel.feed(bytes[0 .. 2 + 4]);
     try bed.drive();
-    try expectEqual(.closing, bed.connection.state);
+    try expectEqual(.closing, bed.connection.state());
     try bed.expectSent(&.{closeFrame(1007, "")});
 }

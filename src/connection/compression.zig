@@ -102,6 +102,19 @@ pub const Compression = struct {
         return ring.readable();
     }
 
+    /// `inflate`, and what else holds for a message: text has to be UTF-8 (RFC 7692, section 6.2,
+    /// leaves that check where RFC 6455, section 8.1, has it).
+    pub fn message(
+        compression: *Compression,
+        compressed: ws.Parser.Message,
+        options: struct { size_max: usize, validate_utf8: bool },
+    ) (InflateError || error{InvalidUtf8})![]u8 {
+        const payload = try compression.inflate(compressed.payload, options.size_max);
+        const judged = compressed.opcode == .text and options.validate_utf8;
+        if (judged and !ws.utf8.validate(payload)) return error.InvalidUtf8;
+        return payload;
+    }
+
     /// What a message of this size is to be compressed by; null when it goes out as it is.
     pub fn deflaterFor(compression: *Compression, payload_size: usize) ?*Deflater {
         if (payload_size < compression.size_min) return null;

@@ -36,7 +36,7 @@ test "connection: a server that drips its answer does not get more time" {
     try bed.driveToEnd();
     try bed.expectFailure(.{ .timed_out = .requesting });
     try expectEqual(start_ns + 8 * s, kernel.now_ns);
-    try expectEqual(@as(u64, 7), bed.connection.counters.reads);
+    try expectEqual(@as(u64, 7), bed.connection.transport.counters.reads);
 }
 
 test "connection: a body that does not come in time" {

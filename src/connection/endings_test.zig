@@ -67,7 +67,7 @@ test "connection: the end of the stream without a close frame" {
                 .code = lost_code,
                 .reason = ending.reason,
                 .clean = false,
-            }, bed.connection.closed.?);
+            }, bed.connection.closed().?);
         }
     }
 }
@@ -129,7 +129,7 @@ test "connection: started again, it knows nothing of before" {
         try expectEqual(round < 4, bed.failed);
         kernel.send_room = std.math.maxInt(usize);
         bed.seen.clearRetainingCapacity();
-        try expectEqual(@as(u64, round + 1), bed.connection.counters.messages);
+        try expectEqual(@as(u64, round + 1), bed.connection.transport.counters.messages);
     }
 }
 
@@ -146,7 +146,7 @@ test "connection: kept bytes outlive a new start and the connection" {
             try bed.feed(&.{textFrame("kept")});
             _ = try bed.connection.wait(null);
             payload.* = (try bed.connection.next()).message.payload;
-            ring.* = bed.connection.receive_ring.?;
+            ring.* = bed.connection.transport.receive_ring.?;
             ring.*.pin(pin, payload.*);
             kernel.then(.end);
             try bed.drive();

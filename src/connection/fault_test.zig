@@ -46,10 +46,10 @@ test "connection: rings that cannot be mapped leave nothing behind, and can be h
         defer bed.deinit();
         kernel.maps_left = maps_left;
         try testing.expectError(error.OutOfMemory, bed.start());
-        try expectEqual(.idle, bed.connection.state);
+        try expectEqual(.idle, bed.connection.state());
         kernel.maps_left = 5 - maps_left; // Those that were had are kept.
         try bed.start();
-        try expectEqual(.connecting, bed.connection.state);
+        try expectEqual(.connecting, bed.connection.state());
     }
 }
 
@@ -62,8 +62,8 @@ test "connection: rings that are kept and cannot be replaced stay, and can be re
         kernel.then(.end);
         _ = try bed.connection.wait(null);
         const event = try bed.connection.next();
-        const ring = bed.connection.receive_ring.?;
-        const send_ring = bed.connection.outbox.?.ring;
+        const ring = bed.connection.transport.receive_ring.?;
+        const send_ring = bed.connection.transport.outbox.?.ring;
         var pins: [2]Pin = undefined;
         ring.pin(&pins[0], event.message.payload);
         send_ring.pin(&pins[1], send_ring.writable()[0..0]);
@@ -337,12 +337,12 @@ const Ordeal = struct {
     fn check(ordeal: *Ordeal, tally: *Tally) !void {
         tally.add(ordeal.faults);
         const connection = &ordeal.bed.connection;
-        try expectEqual(.closed, connection.state);
+        try expectEqual(.closed, connection.state());
         try expect(ordeal.bed.failed);
         const seen = ordeal.bed.seen.items;
         if (seen.len == 0) {
             tally.never_open += 1;
-            return ordeal.checkNeverOpen(connection.failure.?);
+            return ordeal.checkNeverOpen(connection.failure().?);
         }
         tally.opened += 1;
         try expectEqualDeep(Seen{ .opened = 101 }, seen[0]);
@@ -366,7 +366,7 @@ const Ordeal = struct {
             error.WouldBlock => unreachable,
             else => |cause| return .{ .receive = cause },
         };
-        const failure = ordeal.bed.connection.outbox.?.failure orelse return .eof;
+        const failure = ordeal.bed.connection.transport.outbox.?.failure orelse return .eof;
         return switch (failure) {
             error.ConnectionReset => .{ .receive = error.ConnectionReset },
             error.TimedOut => .{ .receive = error.TimedOut },
@@ -384,7 +384,7 @@ const Ordeal = struct {
             .connect => try expect(counts.get(.connect) + counts.get(.connect_result) > 0),
             .timed_out => |stage| try expectEqual(.connecting, stage),
             .ended => |ended| {
-                const sent = ordeal.bed.connection.outbox.?.failure;
+                const sent = ordeal.bed.connection.transport.outbox.?.failure;
                 switch (ended.cause) {
                     .send => |cause| try expectEqual(sent.?, cause),
                     else => try expectEqualDeep(ordeal.toldEnd(), ended.cause),
@@ -417,7 +417,7 @@ const Ordeal = struct {
             count += 1;
         }
         tally.messages_sent += @intCast(count);
-        if (!whole or ordeal.bed.connection.outbox.?.failure != null) return;
+        if (!whole or ordeal.bed.connection.transport.outbox.?.failure != null) return;
         try expectEqual(bytes.len, size);
         try expectEqual(ordeal.sent.items.len, count);
     }

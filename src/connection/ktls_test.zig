@@ -33,7 +33,7 @@ const gone: bed_module.Seen = .{ .closed = .{ .code = 1001, .reason = "gone", .c
 
 fn expectRefused(tls: *TlsBed, reason: []const u8) !void {
     try expect(tls.bed.failed);
-    const cause = tls.bed.connection.failure.?.tls.cause;
+    const cause = tls.bed.connection.failure().?.tls.cause;
     try expect(cause.of_kernel);
     try testing.expectEqualStrings(reason, cause.reason);
 }
@@ -47,7 +47,7 @@ test "connection over ktls: the kernel gets the keys of both directions when it 
         try tls.exchange();
         try expect(kernel.tls.attached); // It could have been refused before anything was said.
         try expect(kernel.tls.receiving == null and kernel.tls.sending == null);
-        try expectEqual(ssl.Engine.direct, tls.bed.connection.tls.?.info().engine);
+        try expectEqual(ssl.Engine.direct, tls.bed.connection.transport.link.tls.?.info().engine);
 
         // What follows the answer at once is the kernel's to open.
         try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
@@ -59,10 +59,11 @@ test "connection over ktls: the kernel gets the keys of both directions when it 
             .{ .opened = 101 }, .text("one"), .text("two"), .text("three"),
         });
         try expect(kernel.tls.receiving != null and kernel.tls.sending != null);
-        const info = tls.bed.connection.tls.?.info();
+        const info = tls.bed.connection.transport.link.tls.?.info();
         try expectEqual(ssl.Engine.ktls, info.engine);
         try testing.expectEqualStrings("Linux kernel TLS", info.aead);
-        try expectEqual(@as(usize, 0), tls.bed.connection.ciphertext_ring.?.readable().len);
+        const ciphertext_ring = tls.bed.connection.transport.ciphertext_ring.?;
+        try expectEqual(@as(usize, 0), ciphertext_ring.readable().len);
     }
 }
 
@@ -165,7 +166,7 @@ test "connection over ktls: what a busy wait has read stays where it is when a p
     try tls.sayFrames(&.{textFrame("kept")});
     _ = try tls.bed.connection.wait(null);
     const first = try tls.bed.connection.next();
-    const ring = tls.bed.connection.receive_ring.?;
+    const ring = tls.bed.connection.transport.receive_ring.?;
     var pin: Pin = undefined;
     ring.pin(&pin, first.message.payload);
     try expect(try tls.bed.connection.next() == .blocked);
@@ -290,7 +291,7 @@ test "connection over ktls: an answer to new keys waits behind frames that wait"
     try tls.bed.connection.send(.text, "next");
     try tls.expectSent(&.{ textFrame("queued"), textFrame("next") });
     try expect(!tls.bed.connection.wantsWrite());
-    try expect(!tls.bed.connection.tls.?.hasPending());
+    try expect(!tls.bed.connection.transport.link.tls.?.hasPending());
 }
 
 test "connection over ktls: an answer that the kernel has no room for goes out later" {
@@ -315,7 +316,7 @@ test "connection over ktls: keys that are spent are changed, or it ends" {
         defer tls.deinit();
         try tls.open();
         kernel.tls.changes_keys = changes_keys;
-        const sending = &tls.bed.connection.tls.?.direct.sending;
+        const sending = &tls.bed.connection.transport.link.tls.?.direct.sending;
         const spent = constants.records_per_key_max - sending.sequence;
         sending.sequence += spent - 2; // As if so many had gone out.
         try tls.bed.connection.send(.text, "one");
@@ -344,7 +345,7 @@ test "connection over ktls: the control record needs room, and what is kept can 
     try tls.sayFrames(&.{ textFrame(&payload), textFrame(&payload) });
     _ = try tls.bed.connection.wait(null);
     const first = try tls.bed.connection.next();
-    const ring = tls.bed.connection.receive_ring.?;
+    const ring = tls.bed.connection.transport.receive_ring.?;
     var pins: [2]Pin = undefined;
     ring.pin(&pins[0], first.message.payload);
     const second = try tls.bed.connection.next();

@@ -2,7 +2,7 @@
 
 const std = @import("std");
 const Histogram = @import("../histogram.zig").Histogram;
-const Stamps = @import("types.zig").Stamps;
+const Stamps = @import("../delivery.zig").Stamps;
 
 pub const Latency = struct {
     /// From the kernel's stamp to the return of the read.
@@ -15,9 +15,9 @@ pub const Latency = struct {
     total: Histogram = .empty,
 
     /// Costs a few nanoseconds a stage.
-    pub fn record(latency: *Latency, stamps: *const Stamps, clock: anytype) void {
-        const decrypt_ns = elapsed(clock, stamps.received_cycles, stamps.decrypted_cycles);
-        const deliver_ns = elapsed(clock, stamps.decrypted_cycles, stamps.delivered_cycles);
+    pub fn record(latency: *Latency, stamps: *const Stamps, rate: anytype) void {
+        const decrypt_ns = elapsed(rate, stamps.received_cycles, stamps.decrypted_cycles);
+        const deliver_ns = elapsed(rate, stamps.decrypted_cycles, stamps.delivered_cycles);
         latency.decrypt.record(decrypt_ns);
         latency.deliver.record(deliver_ns);
         var total_ns = decrypt_ns + deliver_ns;
@@ -30,8 +30,8 @@ pub const Latency = struct {
         latency.total.record(total_ns);
     }
 
-    fn elapsed(clock: anytype, from_cycles: u64, to_cycles: u64) u64 {
-        return clock.nanoseconds(to_cycles -| from_cycles);
+    fn elapsed(rate: anytype, from_cycles: u64, to_cycles: u64) u64 {
+        return rate.nanoseconds(to_cycles -| from_cycles);
     }
 };
 

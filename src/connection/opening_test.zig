@@ -60,7 +60,7 @@ test "connection: opens, gives a message, sends one, and both close" {
         .messages_sent = 2,
         .bytes_sent = 7,
         .pings_sent = 1,
-    }, bed.connection.counters);
+    }, bed.connection.transport.counters);
 }
 
 test "connection: the response and the first frames may be cut at every byte" {
@@ -275,7 +275,7 @@ test "connection: the server's answer is checked" {
         defer bed.deinit();
         try bed.start();
         try bed.drive();
-        const key = bed.connection.handshake_key;
+        const key = bed.connection.lifecycle.opening.handshake_key;
         const bytes = try std.mem.replaceOwned(
             u8,
             bed.arena(),
@@ -302,7 +302,7 @@ test "connection: the subprotocol that the server chose" {
     kernel.feed("Sec-WebSocket-Protocol: sbe\r\n\r\n");
     try bed.drive();
     try bed.expectSeen(&.{.{ .opened = 101 }});
-    try testing.expectEqualStrings("sbe", bed.connection.subprotocol.?);
+    try testing.expectEqualStrings("sbe", bed.connection.subprotocol().?);
 }
 
 test "connection: interim responses are skipped, and bounded" {

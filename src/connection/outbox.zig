@@ -18,14 +18,14 @@ const ssl = @import("../ssl.zig");
 const types = @import("types.zig");
 const ws = @import("../ws.zig");
 const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
-const SocketType = @import("../socket.zig").SocketType;
+const LinkType = @import("link.zig").LinkType;
 
 const SendError = types.SendError;
 
 pub fn OutboxType(comptime Os: type) type {
     return struct {
         const Outbox = @This();
-        const Socket = SocketType(Os);
+        const Link = LinkType(Os);
 
         /// Request and frames for the peer: sealed where they lie, if the engine does that.
         ring: *RingBuffer,
@@ -40,51 +40,38 @@ pub fn OutboxType(comptime Os: type) type {
         failure: ?os.SendError = null,
         /// TLS 1.2 shakes hands again: nothing can be sealed before the peer has answered.
         awaits_peer: bool = false,
-        /// The ktls engine has records pending: the kernel was full, or had frames to take first.
-        pending_unsent: bool = false,
 
-        /// Where the bytes go. Borrowed from the connection for a call.
-        pub const Link = struct {
-            socket: *Socket,
-            tls: ?*ssl.Session,
-
-            inline fn sealsInPlace(link: Link) bool {
-                const tls = link.tls orelse return false;
-                return tls.sealsInPlace();
+        /// What has to hold between two calls.
+        pub inline fn invariants(outbox: *const Outbox, link: *const Link) void {
+            if (outbox.failure != null) { // Nothing is kept that can never be sent.
+                assert(outbox.ring.readable().len == 0);
+                assert(outbox.pong_pending == null);
+                if (outbox.ciphertext) |ring| assert(ring.readable().len == 0);
             }
-
-            inline fn sealsApart(link: Link) bool {
-                const tls = link.tls orelse return false;
-                return tls.sealsApart();
+            if (outbox.reservation) |*reservation| {
+                const place = @intFromPtr(reservation.place.ptr);
+                const target = @intFromPtr(reservation.target.ptr);
+                assert(target == @intFromPtr(outbox.ring.writable().ptr));
+                assert(place >= target);
+                assert(place + reservation.place.len <= target + reservation.target.len);
+                assert(reservation.payload_size < reservation.place.len);
             }
-
-            inline fn inKernel(link: Link) bool {
-                const tls = link.tls orelse return false;
-                return tls.inKernel();
-            }
-
-            /// Where content has to lie in the send ring, from its front.
-            inline fn contentOffset(link: Link, content_size: usize) usize {
-                return if (link.sealsInPlace()) link.tls.?.contentOffset(content_size) else 0;
-            }
-
-            /// The bytes of the send ring that content takes.
-            inline fn sealedSize(link: Link, content_size: usize) usize {
-                if (!link.sealsInPlace()) return content_size;
-                return link.tls.?.sealedSize(content_size);
-            }
-        };
+            if (link.isSecure()) assert(outbox.ciphertext != null);
+            if (outbox.awaits_peer) assert(link.sealsApart());
+            if (link.kernel_tls.records_unsent) assert(link.inKernel());
+        }
 
         /// One frame with a copy of the payload; flushed. All or nothing.
         pub fn send(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             opcode: ws.Opcode,
             payload: []const u8,
         ) SendError!void {
             const target = try outbox.roomFor(link, payload.len);
             outbox.writeFrame(link, target, opcode, payload);
             outbox.flush(link);
+            outbox.invariants(link);
             if (outbox.failure != null) return error.Disconnected;
         }
 
@@ -92,7 +79,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// nothing is sent, where there might be no room to deflate it.
         pub fn sendDeflated(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             deflater: *deflate.Deflater,
             opcode: ws.Opcode,
             payload: []const u8,
@@ -109,6 +96,7 @@ pub fn OutboxType(comptime Os: type) type {
             const size = deflater.message(payload, place) orelse return null;
             outbox.writeDeflated(link, target, opcode, place[0..size]);
             outbox.flush(link);
+            outbox.invariants(link);
             if (outbox.failure != null) return error.Disconnected;
             return size;
         }
@@ -116,7 +104,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// `deflated` lies in `target`, behind its place.
         fn writeDeflated(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             target: []u8,
             opcode: ws.Opcode,
             deflated: []const u8,
@@ -139,7 +127,7 @@ pub fn OutboxType(comptime Os: type) type {
 
         inline fn writeFrame(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             target: []u8,
             opcode: ws.Opcode,
             payload: []const u8,
@@ -152,7 +140,7 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// The content at its offset in `target` is complete: seals it, if that is done in place.
-        inline fn produce(outbox: *Outbox, link: Link, target: []u8, content_size: usize) void {
+        inline fn produce(outbox: *Outbox, link: *Link, target: []u8, content_size: usize) void {
             const size = link.sealedSize(content_size);
             if (link.sealsInPlace()) {
                 link.tls.?.sealInPlace(target[0..size], content_size) catch {
@@ -164,7 +152,7 @@ pub fn OutboxType(comptime Os: type) type {
 
         /// A place of at most `size_max` bytes in the ring, for a caller that writes content by
         /// himself: the request. `sendContent` follows.
-        pub fn contentPlace(outbox: *Outbox, link: Link, size_max: usize) []u8 {
+        pub fn contentPlace(outbox: *Outbox, link: *Link, size_max: usize) []u8 {
             outbox.settle(link);
             const target = outbox.ring.writable();
             const around_size = link.sealedSize(size_max) - size_max;
@@ -173,20 +161,21 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// `content` lies somewhere in the place that was given out.
-        pub fn sendContent(outbox: *Outbox, link: Link, content: []const u8) void {
+        pub fn sendContent(outbox: *Outbox, link: *Link, content: []const u8) void {
             if (outbox.failure != null) return;
             const target = outbox.ring.writable();
             const place = target[link.contentOffset(content.len)..][0..content.len];
             @memmove(place, content);
             outbox.produce(link, target, content.len);
             outbox.flush(link);
+            outbox.invariants(link);
         }
 
         /// The place of a payload in the ring. To be followed by `commit` or `cancel`; nothing else
         /// can be sent in between.
         pub fn reserve(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             opcode: ws.Opcode,
             size: usize,
         ) SendError![]u8 {
@@ -199,11 +188,12 @@ pub fn OutboxType(comptime Os: type) type {
                 .target = target,
                 .place = target[offset..][0 .. header_size + size],
             };
+            outbox.invariants(link);
             return target[offset + header_size ..][0..size];
         }
 
         /// The payload is written: masks it where it stands, and sends it. Gives its size.
-        pub fn commit(outbox: *Outbox, link: Link) SendError!usize {
+        pub fn commit(outbox: *Outbox, link: *Link) SendError!usize {
             const reservation = outbox.reservation.?;
             outbox.reservation = null;
             const place = reservation.place;
@@ -218,6 +208,7 @@ pub fn OutboxType(comptime Os: type) type {
             ws.mask.apply(place[header_size..], key);
             outbox.produce(link, reservation.target, place.len);
             outbox.flush(link);
+            outbox.invariants(link);
             if (outbox.failure != null) return error.Disconnected;
             return reservation.payload_size;
         }
@@ -230,7 +221,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// writing into it right now or the room kept free for it is used up.
         pub fn sendControl(
             outbox: *Outbox,
-            link: Link,
+            link: *Link,
             opcode: ws.Opcode,
             payload: []const u8,
         ) bool {
@@ -244,19 +235,20 @@ pub fn OutboxType(comptime Os: type) type {
             if (target.len < link.sealedSize(frame_size) + spare) return false;
             outbox.writeFrame(link, target, opcode, payload);
             outbox.flush(link);
+            outbox.invariants(link);
             return true;
         }
 
         /// Answers with the same payload (RFC 6455, section 5.5.3). When there is no room, only
         /// the newest ping is remembered, which the RFC allows.
-        pub fn answerPing(outbox: *Outbox, link: Link, payload: []const u8) void {
+        pub fn answerPing(outbox: *Outbox, link: *Link, payload: []const u8) void {
             outbox.pong_pending = null;
             if (outbox.sendControl(link, .pong, payload)) return;
-            outbox.pong_pending = .init(payload);
+            if (outbox.failure == null) outbox.pong_pending = .init(payload);
         }
 
         /// Room for a frame of the owner's, with enough left that a control frame always fits.
-        fn roomFor(outbox: *Outbox, link: Link, payload_size: usize) SendError![]u8 {
+        fn roomFor(outbox: *Outbox, link: *Link, payload_size: usize) SendError![]u8 {
             if (outbox.reservation != null) return error.Reserved;
             outbox.settle(link);
             if (outbox.failure != null) return error.Disconnected;
@@ -291,9 +283,9 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// Whether something waits for the socket to be writable.
-        pub fn isWaiting(outbox: *const Outbox) bool {
+        pub fn isWaiting(outbox: *const Outbox, link: *const Link) bool {
             if (outbox.failure != null) return false;
-            if (outbox.pending_unsent) return true;
+            if (link.kernel_tls.records_unsent) return true;
             if (outbox.ciphertext) |ring| {
                 if (ring.readable().len > 0) return true;
             }
@@ -301,13 +293,13 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// Whether anything has still to go out.
-        pub fn hasUnsent(outbox: *const Outbox) bool {
+        pub fn hasUnsent(outbox: *const Outbox, link: *const Link) bool {
             if (outbox.failure != null) return false;
-            return outbox.isWaiting() or outbox.ring.readable().len > 0;
+            return outbox.isWaiting(link) or outbox.ring.readable().len > 0;
         }
 
         /// Seals what is queued and gives the kernel what it takes. The rest stays in the rings.
-        pub fn flush(outbox: *Outbox, link: Link) void {
+        pub fn flush(outbox: *Outbox, link: *Link) void {
             outbox.flushRings(link);
             if (outbox.pong_pending) |pong| {
                 @branchHint(.unlikely);
@@ -316,7 +308,7 @@ pub fn OutboxType(comptime Os: type) type {
             }
         }
 
-        inline fn flushRings(outbox: *Outbox, link: Link) void {
+        inline fn flushRings(outbox: *Outbox, link: *Link) void {
             if (outbox.ciphertext) |ciphertext| {
                 if (link.sealsApart()) {
                     while (outbox.sealRecord(link)) {
@@ -328,65 +320,26 @@ pub fn OutboxType(comptime Os: type) type {
                 if (!outbox.push(link, ciphertext)) return; // The end of the handshake comes first.
             }
             const everything = outbox.push(link, outbox.ring);
-            if (everything and outbox.pending_unsent) outbox.sendPendingRecords(link);
+            if (everything and link.kernel_tls.records_unsent) outbox.sendPendingRecords(link);
         }
 
         /// Queues what TLS has to say before anything else can be sealed.
-        pub inline fn settle(outbox: *Outbox, link: Link) void {
-            const tls = link.tls orelse return;
+        pub inline fn settle(outbox: *Outbox, link: *Link) void {
+            const tls = if (link.tls) |*session| session else return;
             if (!tls.hasPending()) return;
             if (tls.inKernel()) outbox.sendPendingRecords(link) else outbox.writePending(tls);
         }
 
-        /// The kernel makes these records, so there is no place for them in the ring: they go out
-        /// when it is empty.
-        fn sendPendingRecords(outbox: *Outbox, link: Link) void {
+        /// Records of the kernel's, which go out when the ring is empty.
+        fn sendPendingRecords(outbox: *Outbox, link: *Link) void {
             @branchHint(.cold);
-            const tls = link.tls.?;
-            outbox.pending_unsent = false;
-            while (tls.pendingRecord()) |pending| {
-                if (outbox.failure != null) return;
-                if (outbox.ring.readable().len > 0) {
-                    outbox.pending_unsent = true;
-                    return;
-                }
-                var buffer: ssl.PendingRecord.Buffer = undefined;
-                const content = pending.content(&buffer);
-                const content_type = @backingInt(pending.contentType());
-                link.socket.sendRecord(content_type, content) catch |err| switch (err) {
-                    error.WouldBlock => {
-                        outbox.pending_unsent = true;
-                        return;
-                    },
-                    else => |cause| return outbox.abandon(cause),
-                };
-                outbox.changeKeys(link, pending) catch return outbox.abandon(error.BrokenPipe);
+            if (outbox.failure != null) return;
+            if (outbox.ring.readable().len > 0) {
+                link.kernel_tls.records_unsent = link.tls.?.pendingRecord() != null;
+                return;
             }
-        }
-
-        /// Behind our KeyUpdate, the kernel has to seal with the next keys. The receiving half
-        /// tells why it does not.
-        fn changeKeys(
-            outbox: *Outbox,
-            link: Link,
-            pending: ssl.PendingRecord,
-        ) error{KeysFixed}!void {
-            assert(!outbox.pending_unsent);
-            const tls = link.tls.?;
-            tls.markSent(pending) catch return error.KeysFixed;
-            switch (pending) {
-                .key_update => {},
-                .no_renegotiation, .alert => return,
-            }
-            var info = tls.cryptoInfo(.seal);
-            defer info.wipe();
-            link.socket.setTlsKeys(.send, info.bytes()) catch |err| {
-                tls.refuseKernel(switch (err) {
-                    error.KeysFixed, error.Unsupported => .keys_fixed,
-                    error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
-                });
-                return error.KeysFixed;
-            };
+            const socket = &link.socket.?;
+            link.kernel_tls.sendPending(socket, &link.tls.?) catch |err| outbox.abandon(err);
         }
 
         fn writePending(outbox: *Outbox, tls: *ssl.Session) void {
@@ -400,7 +353,7 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// Moves the front of the send ring, at most a record, into the ring of ciphertext.
-        fn sealRecord(outbox: *Outbox, link: Link) bool {
+        fn sealRecord(outbox: *Outbox, link: *Link) bool {
             const ciphertext = outbox.ciphertext orelse return false;
             const plaintext = outbox.ring.readable();
             if (plaintext.len == 0) return false;
@@ -415,37 +368,37 @@ pub fn OutboxType(comptime Os: type) type {
         }
 
         /// What TLS has pending: an alert, the answer to a KeyUpdate.
-        pub fn sendPending(outbox: *Outbox, link: Link) void {
+        pub fn sendPending(outbox: *Outbox, link: *Link) void {
             outbox.settle(link);
             outbox.flush(link);
         }
 
         /// close_notify.
-        pub fn sendCloseNotify(outbox: *Outbox, link: Link) void {
+        pub fn sendCloseNotify(outbox: *Outbox, link: *Link) void {
             const step = link.tls.?.shutdown(outbox.ciphertext.?.writable());
             outbox.sendSealed(link, step.to_send_size);
             outbox.sendPending(link);
         }
 
         /// Where an engine that does not seal in place may write while it opens records.
-        pub inline fn openTarget(outbox: *Outbox, link: Link) []u8 {
+        pub inline fn openTarget(outbox: *Outbox, link: *Link) []u8 {
             return if (link.sealsApart()) outbox.ciphertext.?.writable() else &.{};
         }
 
         /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
         /// the ciphertext ring.
-        pub fn sendSealed(outbox: *Outbox, link: Link, size: usize) void {
+        pub fn sendSealed(outbox: *Outbox, link: *Link, size: usize) void {
             if (outbox.failure != null) return; // It would stand in the middle of a record.
             outbox.ciphertext.?.produce(size);
             _ = outbox.push(link, outbox.ciphertext.?);
         }
 
         /// False when the kernel did not take everything.
-        fn push(outbox: *Outbox, link: Link, ring: *RingBuffer) bool {
+        fn push(outbox: *Outbox, link: *Link, ring: *RingBuffer) bool {
             while (true) {
                 const bytes = ring.readable();
                 if (bytes.len == 0) return true;
-                const size = link.socket.send(bytes) catch |err| {
+                const size = link.socket.?.send(bytes) catch |err| {
                     switch (err) {
                         error.WouldBlock => {},
                         else => |cause| outbox.abandon(cause),
@@ -460,7 +413,6 @@ pub fn OutboxType(comptime Os: type) type {
         fn abandon(outbox: *Outbox, cause: os.SendError) void {
             outbox.failure = cause;
             outbox.pong_pending = null;
-            outbox.pending_unsent = false;
             outbox.ring.consume(outbox.ring.readable().len);
             if (outbox.ciphertext) |ring| ring.consume(ring.readable().len);
         }

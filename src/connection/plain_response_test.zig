@@ -47,7 +47,7 @@ test "connection: a plain response, however it is cut, without waiting for the e
             try testing.expectEqualStrings(body.decoded, try bed.body());
             try expectEqualDeep(Seen{ .finished = true }, bed.seen.items[bed.seen.items.len - 1]);
             try expect(std.mem.startsWith(u8, kernel.sent.items, "GET /book HTTP/1.1\r\n"));
-            try expectEqual(.closed, bed.connection.state);
+            try expectEqual(.closed, bed.connection.state());
         }
         var bed = try Bed.init(get_options);
         defer bed.deinit();
@@ -142,9 +142,9 @@ test "connection: a refused upgrade gives the response and as much of its body a
 
 /// A refusal is a failure, even if its response came whole: whoever asks later is told so.
 fn expectRefused(bed: *Bed) !void {
-    try expectEqual(.closed, bed.connection.state);
-    try expectEqualDeep(types.Failure.refused, bed.connection.failure.?);
-    try expectEqualDeep(types.Closed{ .code = 1006, .clean = false }, bed.connection.closed.?);
+    try expectEqual(.closed, bed.connection.state());
+    try expectEqualDeep(types.Failure.refused, bed.connection.failure().?);
+    try expectEqualDeep(types.Closed{ .code = 1006, .clean = false }, bed.connection.closed().?);
     try testing.expectError(error.Failed, bed.connection.next());
 }
 
@@ -170,8 +170,8 @@ test "connection: a refusal is forgotten by the next start, even one without mem
     bed.connection.releaseRings();
     kernel.maps_left = 0;
     try testing.expectError(error.OutOfMemory, bed.connection.start());
-    try expectEqual(null, bed.connection.failure); // Its response is the owner's no more.
-    try expect(!bed.connection.closed.?.isOrdinary());
+    try expectEqual(null, bed.connection.failure()); // Its response is the owner's no more.
+    try expect(!bed.connection.closed().?.isOrdinary());
 }
 
 test "connection: a body much larger than the ring" {
@@ -204,7 +204,7 @@ test "connection: a refused upgrade whose body makes no sense is refused all the
         try bed.start();
         try bed.drive();
         try expect(!bed.failed);
-        try expectEqual(.closed, bed.connection.state);
+        try expectEqual(.closed, bed.connection.state());
         try expectEqualDeep(Seen{ .response = 503 }, bed.seen.items[0]);
         try expect(bed.seen.items[bed.seen.items.len - 1] == .finished);
         const readable = std.mem.find(u8, rest, "hello") != null;

@@ -286,8 +286,8 @@ fn sufferAtRandom(seed: u64) !void {
         kernel.interrupts = 0;
         kernel.then(.end);
         try bed.driveToEnd();
-        try expectEqual(.closed, bed.connection.state);
-        try expect(bed.connection.closed != null);
+        try expectEqual(.closed, bed.connection.state());
+        try expect(bed.connection.closed() != null);
     }
 }
 

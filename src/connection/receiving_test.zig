@@ -122,8 +122,8 @@ test "connection: fragments are joined, and control frames between them are deal
         .text("ef"),
     });
     try bed.expectSent(&.{.{ .opcode = frames.pong, .payload = "p" }});
-    try expectEqual(@as(u64, 1), bed.connection.counters.pings);
-    try expectEqual(@as(u64, 1), bed.connection.counters.pongs);
+    try expectEqual(@as(u64, 1), bed.connection.transport.counters.pings);
+    try expectEqual(@as(u64, 1), bed.connection.transport.counters.pongs);
 }
 
 test "connection: headers and pings between fragments do not fill the ring" {
@@ -181,7 +181,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
     var bed = try Bed.init(options);
     defer bed.deinit();
     try bed.open();
-    const ring = bed.connection.receive_ring.?;
+    const ring = bed.connection.transport.receive_ring.?;
     const payload: [100]u8 = @splat('k');
     const kept_frame: Frame = .{ .opcode = frames.binary, .payload = &payload };
     for (0..5) |round| {
@@ -204,7 +204,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
         try expectEqual(@as(usize, 8), bed.seen.items.len);
         for (bed.seen.items) |seen| try expectEqualDeep(other, seen.message.payload);
         bed.seen.clearRetainingCapacity();
-        try expectEqual(9 * (round + 1), bed.connection.counters.messages);
+        try expectEqual(9 * (round + 1), bed.connection.transport.counters.messages);
     }
 }
 
@@ -223,7 +223,7 @@ test "connection: stamps of the kernel go with the messages of their read" {
     try expect(try bed.connection.next() == .message);
     kernel.now_ns += 50;
     bed.connection.stampDelivery();
-    const stamps = bed.connection.stamps;
+    const stamps = bed.connection.transport.line.stamps;
     try expectEqual(@as(i64, 700), stamps.received_ns - stamps.kernel_ns);
     try expectEqual(stamps.received_cycles, stamps.decrypted_cycles);
     try expectEqual(@as(u64, 150), stamps.delivered_cycles - stamps.received_cycles);
@@ -233,5 +233,5 @@ test "connection: stamps of the kernel go with the messages of their read" {
     try bed.feed(&.{textFrame("y")});
     _ = try bed.connection.wait(null);
     try expect(try bed.connection.next() == .message);
-    try expectEqual(@as(i64, 0), bed.connection.stamps.kernel_ns);
+    try expectEqual(@as(i64, 0), bed.connection.transport.line.stamps.kernel_ns);
 }

@@ -70,7 +70,7 @@ test "connection: a full ring refuses a message whole" {
     var bed = try Bed.init(options);
     defer bed.deinit();
     try bed.open();
-    const capacity = bed.connection.outbox.?.ring.capacity;
+    const capacity = bed.connection.transport.outbox.?.ring.capacity;
     const largest = capacity - constants.control_frames_room - ws.builder.headerSize(4000);
     const bytes_most: [bed_module.page_size_max]u8 = @splat('b');
     const bytes = bytes_most[0..capacity];
@@ -86,10 +86,10 @@ test "connection: a full ring refuses a message whole" {
         kernel.send_room = 0;
         var count: usize = 0;
         while (true) : (count += 1) {
-            const queued = bed.connection.outbox.?.ring.readable().len;
+            const queued = bed.connection.transport.outbox.?.ring.readable().len;
             bed.connection.send(.text, bytes[0..size]) catch |err| {
                 try expectEqual(error.SendRingFull, err);
-                try expectEqual(queued, bed.connection.outbox.?.ring.readable().len);
+                try expectEqual(queued, bed.connection.transport.outbox.?.ring.readable().len);
                 break;
             };
         }
@@ -101,8 +101,8 @@ test "connection: a full ring refuses a message whole" {
         try expectEqual(count, sent.len);
         for (sent) |frame| try expectEqualDeep(textFrame(bytes[0..size]), frame);
     }
-    const counters = bed.connection.counters;
-    try expectEqual(@as(usize, 0), bed.connection.outbox.?.ring.readable().len);
+    const counters = bed.connection.transport.counters;
+    try expectEqual(@as(usize, 0), bed.connection.transport.outbox.?.ring.readable().len);
     try expect(counters.messages_sent > 0);
 }
 
@@ -130,8 +130,8 @@ test "connection: a frame is written in place, or not at all" {
     _ = try bed.connection.reserve(.text, 0);
     try bed.connection.commit();
     try bed.expectSent(&.{ textFrame("after"), textFrame("") });
-    try expectEqual(@as(u64, 3), bed.connection.counters.messages_sent);
-    try expectEqual(@as(u64, 305), bed.connection.counters.bytes_sent);
+    try expectEqual(@as(u64, 3), bed.connection.transport.counters.messages_sent);
+    try expectEqual(@as(u64, 305), bed.connection.transport.counters.bytes_sent);
 }
 
 test "connection: nothing can be sent unless it is open" {
@@ -264,7 +264,7 @@ test "connection: the newest ping is remembered when there is no room for its po
             try expectEqual(ping_size, frame.payload.len);
         }
         if (ping_size > 0) try expectEqual(@as(u8, 59), sent[sent.len - 1].payload[0]);
-        try expectEqual(@as(u64, 60), bed.connection.counters.pings);
+        try expectEqual(@as(u64, 60), bed.connection.transport.counters.pings);
     }
 }
 

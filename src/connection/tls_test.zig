@@ -94,12 +94,12 @@ test "connection over tls: one read for many records, and one record before the 
         }
         const connection = &tls.bed.connection;
         const receive_calls = kernel.receive_calls;
-        const records = connection.counters.records;
+        const records = connection.transport.counters.records;
         kernel.feed(burst.items);
         _ = try connection.wait(null);
         for (1..11) |count| {
             try expect(try connection.next() == .message);
-            try expectEqual(records + count, connection.counters.records);
+            try expectEqual(records + count, connection.transport.counters.records);
             try expectEqual(count < 10, connection.moreWaiting());
         }
         try expect(try connection.next() == .blocked);
@@ -115,7 +115,7 @@ test "connection over tls: a certificate that is not good is told to both sides"
         try tls.bed.start();
         try tls.exchange();
         try expect(tls.bed.failed);
-        const failure = tls.bed.connection.failure.?.tls;
+        const failure = tls.bed.connection.failure().?.tls;
         try expect(failure.in_handshake);
         try testing.expectEqualStrings("certificate verify failed", failure.cause.reason);
         try expect(failure.cause.verify_code != 0);
@@ -153,7 +153,7 @@ test "connection over tls: a handshake that does not go on" {
     kernel.feed("HTTP/1.1 400 Bad Request\r\n\r\n");
     try tls.bed.start();
     try tls.bed.drive();
-    try expect(tls.bed.connection.failure.?.tls.in_handshake);
+    try expect(tls.bed.connection.failure().?.tls.in_handshake);
 }
 
 test "connection over tls: a handshake whose flights go out in pieces" {
@@ -228,7 +228,7 @@ test "connection over tls: a record with a wrong bit ends it, after what came be
         try tls.exchange();
         try tls.bed.expectSeen(&.{.text("good")});
         try expect(tls.bed.failed);
-        const failure = tls.bed.connection.failure.?.tls;
+        const failure = tls.bed.connection.failure().?.tls;
         try expect(!failure.in_handshake);
         try testing.expectEqualStrings(
             "decryption failed or bad record mac",
@@ -293,7 +293,7 @@ test "connection over tls: a length that no record may have is refused without r
         kernel.feed(&garbage);
         try tls.exchange();
         try expect(tls.bed.failed);
-        try expect(tls.bed.connection.failure.? == .tls);
+        try expect(tls.bed.connection.failure().? == .tls);
     }
 }
 

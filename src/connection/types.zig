@@ -8,6 +8,8 @@ const http = @import("../http.zig");
 const ssl = @import("../ssl.zig");
 const ws = @import("../ws.zig");
 const socket = @import("../socket.zig");
+const state = @import("state.zig");
+const Delivery = @import("../delivery.zig").Delivery;
 
 /// Everything that a connection is told. Slices and pointers belong to the owner and outlive it.
 pub const Options = struct {
@@ -55,6 +57,14 @@ pub const Options = struct {
         };
     }
 
+    pub fn parserOptions(options: *const Options, allows_compression: bool) ws.Parser.Options {
+        return .{
+            .message_size_max = options.message_size_max,
+            .validate_utf8 = options.validate_utf8,
+            .allows_compression = allows_compression,
+        };
+    }
+
     pub const Purpose = enum { websocket, get };
     /// `zero` saves a few nanoseconds and gives up what masks are for: bytes on the wire that an
     /// attacker who chooses the payload cannot choose (RFC 6455, section 10.3).
@@ -62,29 +72,8 @@ pub const Options = struct {
 };
 
 pub const SocketOptions = socket.Options;
+pub const Stage = state.Stage;
 pub const CompressionOptions = @import("compression.zig").Options;
-
-pub const State = enum {
-    /// Never started.
-    idle,
-    /// TCP is being set up.
-    connecting,
-    /// TLS is being set up.
-    securing,
-    /// The HTTP request is out.
-    requesting,
-    /// The answer is no upgrade: its body is being read.
-    reading_body,
-    /// Frames go both ways.
-    open,
-    /// CLOSE has been sent; the peer has still to answer or to hang up.
-    closing,
-    /// Over, one way or another.
-    closed,
-};
-
-/// Where a connection that is not open yet can come to a stop.
-pub const Stage = enum { connecting, securing, requesting, reading_body };
 
 pub const Event = union(enum) {
     /// Nothing more can be done without the kernel: `wait`.
@@ -92,7 +81,7 @@ pub const Event = union(enum) {
     /// The upgrade is done. Its response, borrowed.
     opened: http.Head,
     /// A whole message; its payload is borrowed.
-    message: ws.Parser.Message,
+    message: Delivery,
     /// The answer is a plain response. Its head, borrowed.
     response: http.Head,
     /// The next bytes of its body, borrowed.
@@ -273,19 +262,6 @@ pub const Pong = struct {
     pub fn payload(pong: *const Pong) []const u8 {
         return pong.bytes[0..pong.size];
     }
-};
-
-/// When a message passed the stages of its way. A read has one kernel stamp: with several messages
-/// in it, that of the newest segment.
-pub const Stamps = struct {
-    /// When the kernel or the NIC got the segment, ns since the epoch; 0 when unknown.
-    kernel_ns: i64 = 0,
-    /// When the read returned, ns since the epoch; 0 when stamps are off.
-    received_ns: i64 = 0,
-    /// The same moment, and the following ones, in CPU cycles.
-    received_cycles: u64 = 0,
-    decrypted_cycles: u64 = 0,
-    delivered_cycles: u64 = 0,
 };
 
 pub const Counters = struct {

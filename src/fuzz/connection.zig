@@ -15,6 +15,7 @@ const Pin = @import("../ringbuffer.zig").Pin;
 const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
 const ScriptedOs = @import("../testing/scripted_os.zig");
 const bed_module = @import("../testing/connection_bed.zig");
+const Delivery = @import("../delivery.zig").Delivery;
 const frames = @import("../testing/frames.zig");
 const http = @import("../http.zig");
 const types = @import("../connection/types.zig");
@@ -77,7 +78,7 @@ pub fn run(gpa: Gpa, bytes: []const u8) !void {
 }
 
 fn withAccept(bed: *Bed, response: []const u8) ![]const u8 {
-    const accept = ws.handshake.acceptValue(&bed.connection.handshake_key);
+    const accept = ws.handshake.acceptValue(&bed.connection.lifecycle.opening.handshake_key);
     return std.mem.replaceOwned(u8, bed.arena(), response, accept_place, &accept);
 }
 
@@ -199,10 +200,10 @@ const Owner = struct {
             try owner.bed.wait();
         } else return error.TooManyTurns;
         const connection = &owner.bed.connection;
-        try expectEqual(.closed, connection.state);
-        try expect(connection.closed != null);
+        try expectEqual(.closed, connection.state());
+        try expect(connection.closed() != null);
         // A refusal is told as a response.
-        const failed = if (connection.failure) |failure| failure != .refused else false;
+        const failed = if (connection.failure()) |failure| failure != .refused else false;
         try expectEqual(owner.bed.failed, failed);
     }
 
@@ -223,17 +224,18 @@ const Owner = struct {
             };
             switch (event) {
                 .blocked => return,
-                .message => |message| if (owner.keeps) try owner.keep(message.payload),
+                .message => |message| if (owner.keeps) try owner.keep(message),
                 else => {},
             }
             try bed.seen.append(bed.arena(), .of(event));
         }
     }
 
-    fn keep(owner: *Owner, payload: []const u8) !void {
+    fn keep(owner: *Owner, message: Delivery) !void {
         const kept = try owner.gpa.create(Kept);
         errdefer owner.gpa.destroy(kept);
-        const ring = owner.bed.connection.ringOf(payload);
+        const ring = message.ring;
+        const payload = message.payload;
         kept.* = .{
             .pin = undefined,
             .ring = ring,
@@ -262,7 +264,8 @@ const Owner = struct {
         seen = seen[1..];
         for (try owner.expectedMessages()) |expected| {
             if (seen.len == 0 or seen[0] != .message) {
-                return expect(owner.cut_short or bed.connection.close_sent != null);
+                const closing = &bed.connection.lifecycle.closing;
+                return expect(owner.cut_short or closing.close_sent != null);
             }
             try testing.expectEqualDeep(expected, seen[0]);
             seen = seen[1..];
@@ -289,7 +292,7 @@ const Owner = struct {
 
         var expected: std.ArrayList(Seen) = .empty;
         while (parser.next(wire) catch null) |event| switch (event) {
-            .message => |message| try expected.append(arena, .of(.{ .message = message })),
+            .message => |message| try expected.append(arena, .ofMessage(message)),
             .compressed => |compressed| {
                 var message = compressed;
                 message.payload = try arena.alloc(u8, options.message_size_max);
@@ -298,7 +301,7 @@ const Owner = struct {
                 message.payload = message.payload[0..step.output_size];
                 const judged = message.opcode == .text and options.validate_utf8;
                 if (judged and !std.unicode.utf8ValidateSlice(message.payload)) break;
-                try expected.append(arena, .of(.{ .message = message }));
+                try expected.append(arena, .ofMessage(message));
             },
             .ping, .pong, .close => {},
         };

@@ -23,6 +23,18 @@ pub const RateSource = enum {
     measured_register_wrong,
 };
 
+/// How long a cycle of the counter takes.
+pub const Rate = struct {
+    /// Nanoseconds a cycle, in units of 2^-multiplier_shift; 0 when it is not known yet.
+    multiplier: u64 = 0,
+
+    /// How long that many cycles take. Asserts that the rate is known.
+    pub inline fn nanoseconds(rate: Rate, cycles_delta: u64) u64 {
+        assert(rate.multiplier != 0);
+        return @truncate((@as(u128, cycles_delta) * rate.multiplier) >> multiplier_shift);
+    }
+};
+
 /// `Os` needs `cycles`, `counterFrequency`, `monotonicNs` and `realtimeNs`.
 pub fn ClockType(comptime Os: type) type {
     return struct {
@@ -150,10 +162,14 @@ pub fn ClockType(comptime Os: type) type {
             if (clock.settled) assert(clock.multiplier != 0);
         }
 
+        /// As it is known now. It changes with `refine`.
+        pub inline fn rate(clock: *const Clock) Rate {
+            return .{ .multiplier = clock.multiplier };
+        }
+
         /// How long that many cycles take. Asserts that `calibrate` was called.
         pub inline fn nanoseconds(clock: *const Clock, cycles_delta: u64) u64 {
-            assert(clock.multiplier != 0);
-            return @truncate((@as(u128, cycles_delta) * clock.multiplier) >> multiplier_shift);
+            return clock.rate().nanoseconds(cycles_delta);
         }
 
         /// How many cycles a nanosecond has: 0.024 (CNTVCT at 24 MHz) to 5. For reports. They are

@@ -167,7 +167,7 @@ pub const Client = struct {
     }
 
     fn open(client: *Client) py.Error!void {
-        switch (client.connection.state) {
+        switch (client.connection.state()) {
             .idle, .closed => {},
             else => return py.raise(c.PyExc_RuntimeError, "already connected"),
         }
@@ -201,7 +201,7 @@ pub const Client = struct {
         defer client.driving = false;
         try client.requireStarted();
         client.connection.beginTurn();
-        while (client.connection.state != .closed) switch (try client.turn()) {
+        while (client.connection.state() != .closed) switch (try client.turn()) {
             .blocked => _ = try client.waitFor(null),
             .opened, .finished, .closed => {},
         };
@@ -215,7 +215,7 @@ pub const Client = struct {
         try client.beginDriving();
         defer client.driving = false;
         try client.requireStarted();
-        if (client.connection.state == .closed) return exceptions.raiseClosed(client);
+        if (client.connection.state() == .closed) return exceptions.raiseClosed(client);
 
         client.turn_messages = 0;
         client.connection.beginTurn();
@@ -258,7 +258,7 @@ pub const Client = struct {
     /// The closing handshake, up to `close_timeout`. How it goes is no matter to raise.
     fn finishClose(client: *Client) py.Error!void {
         client.connection.beginTurn();
-        while (client.connection.state == .closing) {
+        while (client.connection.state() == .closing) {
             const event = client.connection.next() catch |err| switch (err) {
                 error.Failed => break,
                 error.ReceiveRingPinned => {
@@ -306,13 +306,13 @@ pub const Client = struct {
     }
 
     /// Hands one message to `on_msg`.
-    inline fn deliver(client: *Client, found: core.ws.Parser.Message) py.Error!void {
+    inline fn deliver(client: *Client, found: core.delivery.Delivery) py.Error!void {
         client.turn_messages += 1;
         const on_msg = client.on_msg orelse return;
         const object = try client.messageToLend();
         const message = Message.instance.of(object);
         client.connection.stampDelivery();
-        message.lend(found.payload, @backingInt(found.opcode), client);
+        message.lend(&found, client);
 
         client.in_callback = true;
         const result = py.callWithOne(on_msg, object);
@@ -433,14 +433,14 @@ pub const Client = struct {
     }
 
     fn requireStarted(client: *Client) py.Error!void {
-        if (client.connection.state == .idle) {
+        if (client.connection.state() == .idle) {
             return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
         }
     }
 
     fn raiseUnlessOrdinary(client: *Client) py.Error!void {
-        const closed = client.connection.closed.?;
-        if (client.connection.failure != null or !closed.isOrdinary()) {
+        const closed = client.connection.closed().?;
+        if (client.connection.failure() != null or !closed.isOrdinary()) {
             return exceptions.raiseClosed(client);
         }
     }
@@ -457,7 +457,7 @@ pub const Client = struct {
         if (client.close_told) return;
         client.close_told = true;
         const on_close = client.on_close orelse return;
-        const closed = client.connection.closed orelse return;
+        const closed = client.connection.closed() orelse return;
         const code = try py.integer(closed.code);
         defer py.decref(code);
         const reason = try py.string(closed.reason);
@@ -621,7 +621,7 @@ pub const Client = struct {
 
     fn fileno(client: *Client) py.Error!*py.Object {
         try client.requireReady();
-        if (client.connection.socket) |*socket| {
+        if (client.connection.transport.link.socket) |*socket| {
             return py.integer(@as(c_long, socket.descriptor));
         }
         return py.raise(c.PyExc_ValueError, "not connected: there is no file descriptor");
@@ -639,7 +639,7 @@ pub const Client = struct {
 
     fn isOpen(client: *Client) py.Error!*py.Object {
         if (client.isInherited() or !client.isReady()) return py.boolean(false);
-        return py.boolean(client.connection.state == .open);
+        return py.boolean(client.connection.state() == .open);
     }
 
     fn wantsWrite(client: *Client) py.Error!*py.Object {
@@ -648,7 +648,7 @@ pub const Client = struct {
 
     fn subprotocol(client: *Client) py.Error!*py.Object {
         if (!client.ready) return py.none();
-        return py.string(client.connection.subprotocol orelse return py.none());
+        return py.string(client.connection.subprotocol() orelse return py.none());
     }
 
     fn responseHeaders(client: *Client) py.Error!*py.Object {
@@ -658,13 +658,13 @@ pub const Client = struct {
 
     fn closeCode(client: *Client) py.Error!*py.Object {
         if (!client.ready) return py.none();
-        const closed = client.connection.closed orelse return py.none();
+        const closed = client.connection.closed() orelse return py.none();
         return py.integer(closed.code);
     }
 
     fn closeReason(client: *Client) py.Error!*py.Object {
         if (!client.ready) return py.none();
-        const closed = client.connection.closed orelse return py.none();
+        const closed = client.connection.closed() orelse return py.none();
         return py.string(closed.reason);
     }
 
@@ -730,7 +730,7 @@ pub const Client = struct {
     fn finalize(object: *py.Object) callconv(.c) void {
         const client = instance.of(object);
         if (!client.ready or client.isInherited()) return;
-        switch (client.connection.state) {
+        switch (client.connection.state()) {
             .idle, .closed => return,
             else => {},
         }

@@ -109,7 +109,7 @@ pub fn raiseInit(err: connection.InitError) py.Error {
 
 pub fn raiseStart(client: *Client, err: connection.StartError) py.Error {
     return switch (err) {
-        error.Failed => raiseFailure(client, client.connection.failure.?),
+        error.Failed => raiseFailure(client, client.connection.failure().?),
         error.OutOfMemory => noMemory(),
         error.TooManyOpenFiles => raiseErrno(.MFILE),
         error.TooManyOpenFilesInSystem => raiseErrno(.NFILE),
@@ -138,24 +138,25 @@ pub fn raiseNext(client: *Client, err: connection.NextError) py.Error {
 
 /// How the connection ended; also when it ended in the ordinary way.
 pub fn raiseClosed(client: *Client) py.Error {
-    if (client.connection.failure) |failure| return raiseFailure(client, failure);
-    const closed = client.connection.closed.?;
+    if (client.connection.failure()) |failure| return raiseFailure(client, failure);
+    const closed = client.connection.closed().?;
     return raiseConnectionClosed(closed.code, closed.reason);
 }
 
 pub fn raiseSend(client: *Client, err: connection.SendError, size: usize) py.Error {
     switch (err) {
         error.NotOpen => {
-            if (client.connection.closed != null) return raiseClosed(client);
-            if (client.connection.state == .closing) {
-                return raiseConnectionClosed(client.connection.close_sent.?, "closing");
+            if (client.connection.closed() != null) return raiseClosed(client);
+            if (client.connection.state() == .closing) {
+                const code = client.connection.lifecycle.closing.close_sent.?;
+                return raiseConnectionClosed(code, "closing");
             }
             return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
         },
         error.Disconnected => return raiseConnectionClosed(1006, "the socket cannot be written"),
         error.Reserved => return py.raise(c.PyExc_RuntimeError, "a reservation is open"),
         error.SendRingFull => {
-            const outbox = &client.connection.outbox.?;
+            const outbox = &client.connection.transport.outbox.?;
             if (outbox.neverFits(size)) return py.raiseFormat(
                 c.PyExc_ValueError,
                 "a message of {d} bytes never fits the send ring of {d}",

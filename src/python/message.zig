@@ -14,7 +14,7 @@ const py = @import("py.zig");
 const c = py.c;
 const Client = @import("client.zig").Client;
 
-const Clock = core.clock.ClockType(core.os.Os);
+const Rate = core.clock.Rate;
 const RingBuffer = core.ringbuffer.RingBuffer;
 const Stamps = core.connection.Stamps;
 
@@ -30,33 +30,31 @@ pub const Message = struct {
     stamps: Stamps,
     /// Null once the message is kept.
     lender: ?*const Client,
-    /// The connection's while the message is lent, a copy of it afterwards.
-    clock: *const Clock,
-    clock_copy: Clock,
-    /// Set while the message is pinned.
+    /// From cycles to nanoseconds.
+    rate: Rate,
+    /// What the payload lies in.
     ring: *RingBuffer,
     pin: core.ringbuffer.Pin,
 
     pub const instance = py.Instance(Message);
 
     /// Points the message at the payload that has just arrived.
-    pub fn lend(
+    pub inline fn lend(
         message: *Message,
-        payload: []const u8,
-        opcode: u8,
+        delivery: *const core.delivery.Delivery,
         lender: *const Client,
     ) void {
         assert(!message.pinned);
-        const connection = &lender.connection;
-        message.payload = payload;
-        message.opcode = opcode;
+        message.payload = delivery.payload;
+        message.opcode = @backingInt(delivery.opcode);
+        message.ring = delivery.ring;
         message.lender = lender;
-        message.has_stamps = connection.options.timestamps != .none;
+        message.has_stamps = delivery.line.stamped;
         if (message.has_stamps) {
-            message.stamps = connection.stamps;
-            message.clock = &connection.clock;
+            message.stamps = delivery.line.stamps;
+            message.rate = delivery.line.rate;
         }
-        if (message.view) |view| moveView(view, payload);
+        if (message.view) |view| moveView(view, delivery.payload);
     }
 
     /// Whether the callback left nothing behind, so that the message can be lent again. It then
@@ -90,7 +88,10 @@ pub const Message = struct {
         if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
         // Made by another thread, without the GIL: the message cannot be seen to be unused, and
         // would be left, with a pin, to a thread that may not come to free it.
-        if (!own) message.lend(&.{}, message.opcode, message.lender.?);
+        if (!own) {
+            message.payload = &.{};
+            if (message.view) |view| moveView(view, &.{});
+        }
         message.dropView();
         py.decref(object);
     }
@@ -99,18 +100,12 @@ pub const Message = struct {
         const object = instance.objectOf(message);
         var section: py.Section = undefined;
         section.enter(object);
-        const connection = &message.lender.?.connection;
         message.is_last = is_last;
         if (message.payload.len > 0) {
-            message.ring = connection.ringOf(message.payload);
             message.ring.pin(&message.pin, pinned);
             message.pinned = true;
         }
         message.lender = null;
-        if (message.has_stamps) {
-            message.clock_copy = message.clock.*;
-            message.clock = &message.clock_copy;
-        }
         const view = message.view;
         message.view = null;
         section.leave();
@@ -195,7 +190,7 @@ pub const Message = struct {
         section.enter(instance.objectOf(message));
         defer section.leave();
         const elapsed_cycles = moment_cycles -| message.stamps.received_cycles;
-        const elapsed_ns = message.clock.nanoseconds(elapsed_cycles);
+        const elapsed_ns = message.rate.nanoseconds(elapsed_cycles);
         return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));
     }
 

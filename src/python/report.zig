@@ -15,14 +15,15 @@ pub fn info(client: *Client) py.Error!*py.Object {
     const connection = &client.connection;
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
-    try setAddress(dict, "peer_address", if (connection.socket) |s| s.peerAddress() else null);
-    try setAddress(dict, "local_address", if (connection.socket) |s| s.localAddress() else null);
+    const link = &connection.transport.link;
+    try setAddress(dict, "peer_address", if (link.socket) |s| s.peerAddress() else null);
+    try setAddress(dict, "local_address", if (link.socket) |s| s.localAddress() else null);
     try setTls(dict, connection);
     try py.setItem(dict, "compression", compressionInfo(connection));
     const source = if (connection.options.timestamps == .none)
         .none
     else
-        connection.kernel_stamp.source;
+        connection.transport.kernel_stamp.source;
     try py.setItem(dict, "kernel_stamp_source", py.string(@tagName(source)));
     // Known once the clock has been calibrated, by the first connect.
     const calibrated = connection.clock.multiplier != 0;
@@ -31,10 +32,10 @@ pub fn info(client: *Client) py.Error!*py.Object {
     try py.setItem(dict, "cycles_per_ns", cycles_per_ns);
     const rate_source = if (calibrated) py.string(@tagName(clock.source)) else py.none();
     try py.setItem(dict, "cycles_per_ns_source", rate_source);
-    try py.setItem(dict, "receive_ring", ringInfo(connection.receive_ring));
-    const send_ring = if (connection.outbox) |*outbox| outbox.ring else null;
+    try py.setItem(dict, "receive_ring", ringInfo(connection.transport.receive_ring));
+    const send_ring = if (connection.transport.outbox) |*outbox| outbox.ring else null;
     try py.setItem(dict, "send_ring", ringInfo(send_ring));
-    try py.setItem(dict, "inflated_ring", ringInfo(connection.inflated_ring));
+    try py.setItem(dict, "inflated_ring", ringInfo(connection.transport.inflated_ring));
     try py.setItem(dict, "socket_options", socketInfo(connection));
     try py.setItem(dict, "busy_poll", py.boolean(connection.options.busy_poll));
     return dict;
@@ -49,7 +50,7 @@ fn setAddress(dict: *py.Object, key: [:0]const u8, address: ?core.os.Address) py
 fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const keys = .{ "tls_library", "tls_version", "cipher", "engine", "engine_reason", "aead" };
     const more_keys = .{ "tls_library_file", "tls_resumed", "ktls_receiving", "ktls_sending" };
-    const tls = if (connection.tls) |*session| session.info() else {
+    const tls = if (connection.transport.link.tls) |*session| session.info() else {
         inline for (keys ++ more_keys) |key| try py.setItem(dict, key, py.none());
         return;
     };
@@ -66,7 +67,8 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
 }
 
 fn compressionInfo(connection: *const core.Connection) py.Error!*py.Object {
-    const agreement = if (connection.compression) |*found| found.agreement else return py.none();
+    const compression = &connection.transport.compression;
+    const agreement = if (compression.*) |*found| found.agreement else return py.none();
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
     inline for (.{ "server_no_context_takeover", "client_no_context_takeover" }) |name| {
@@ -90,7 +92,7 @@ fn ringInfo(ring: ?*core.ringbuffer.RingBuffer) py.Error!*py.Object {
 }
 
 fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
-    const socket = connection.socket orelse return py.none();
+    const socket = connection.transport.link.socket orelse return py.none();
     const options = socket.kernelOptions();
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
@@ -111,7 +113,7 @@ pub fn stats(client: *Client) py.Error!*py.Object {
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
     inline for (@typeInfo(core.connection.Counters).@"struct".field_names) |name| {
-        try py.setItem(dict, name, py.integer(@field(connection.counters, name)));
+        try py.setItem(dict, name, py.integer(@field(connection.transport.counters, name)));
     }
     const latency = connection.latency orelse {
         try py.setItem(dict, "latency", py.none());

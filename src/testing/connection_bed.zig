@@ -91,6 +91,15 @@ pub const Seen = union(enum) {
         };
     }
 
+    /// What a message becomes, for tests that parse by themselves.
+    pub fn ofMessage(message: ws.Parser.Message) Seen {
+        return .{ .message = .{
+            .opcode = message.opcode,
+            .payload = kernel.keep(message.payload),
+            .fragmented = message.fragmented,
+        } };
+    }
+
     pub fn text(payload: []const u8) Seen {
         return .{ .message = .{ .opcode = .text, .payload = payload } };
     }
@@ -139,7 +148,7 @@ pub const Bed = struct {
     }
 
     pub fn isOver(bed: *const Bed) bool {
-        return bed.failed or bed.connection.state == .closed;
+        return bed.failed or bed.connection.state() == .closed;
     }
 
     /// All that can be done without waiting.
@@ -155,8 +164,8 @@ pub const Bed = struct {
             const event = bed.connection.next() catch |err| switch (err) {
                 error.Failed => {
                     bed.failed = true;
-                    try expectEqual(.closed, bed.connection.state);
-                    try expect(bed.connection.failure != null);
+                    try expectEqual(.closed, bed.connection.state());
+                    try expect(bed.connection.failure() != null);
                     return;
                 },
                 else => |other| return other,
@@ -260,8 +269,8 @@ pub const Bed = struct {
 
     pub fn expectFailure(bed: *Bed, expected: types.Failure) !void {
         try expect(bed.failed);
-        try expectEqual(.closed, bed.connection.state);
-        try expectEqualDeep(expected, bed.connection.failure.?);
+        try expectEqual(.closed, bed.connection.state());
+        try expectEqualDeep(expected, bed.connection.failure().?);
     }
 
     pub fn body(bed: *Bed) ![]const u8 {

@@ -1,0 +1,376 @@
+//! The course of a connection from start to end: what the states other than `open` do, what a
+//! failure means in each of them, and how a connection ends.
+//!
+//! `opening.zig` and `closing.zig` do the work of their states, and say what came of it; here that
+//! becomes an event for the owner, or the end. The moves between states are in `state.zig`.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const types = @import("types.zig");
+const ws = @import("../ws.zig");
+const ClosingType = @import("closing.zig").ClosingType;
+const FillError = @import("transport.zig").FillError;
+const Machine = @import("state.zig").Machine;
+const OpeningType = @import("opening.zig").OpeningType;
+const State = @import("state.zig").State;
+const Step = @import("opening.zig").Step;
+const TransportType = @import("transport.zig").TransportType;
+const code_lost = @import("closing.zig").code_lost;
+
+const Closed = types.Closed;
+const Event = types.Event;
+const Failure = types.Failure;
+const NextError = types.NextError;
+const Options = types.Options;
+
+pub fn LifecycleType(comptime Os: type) type {
+    return struct {
+        const Lifecycle = @This();
+        const Transport = TransportType(Os);
+
+        machine: Machine = .{},
+        opening: OpeningType(Os) = .{},
+        closing: ClosingType(Os) = .{},
+
+        pub inline fn invariants(lifecycle: *const Lifecycle, transport: *const Transport) void {
+            const state = lifecycle.machine.state;
+            lifecycle.closing.invariants(state);
+            transport.invariants();
+            if (lifecycle.isAtRest()) {
+                assert(transport.link.socket == null);
+                assert(lifecycle.opening.dialer.socket == null);
+            } else {
+                assert(transport.receive_ring != null);
+            }
+            if (state != .connecting) assert(lifecycle.opening.dialer.socket == null);
+            if (transport.compression != null) assert(state == .open or state == .closing);
+        }
+
+        /// Whether there is no connection: never started, or over.
+        pub fn isAtRest(lifecycle: *const Lifecycle) bool {
+            return switch (lifecycle.machine.state) {
+                .idle, .closed => true,
+                .connecting, .securing, .requesting, .reading_body, .open, .closing => false,
+            };
+        }
+
+        /// Looks up the name and begins to connect; blocks while the name is looked up.
+        pub fn begin(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+        ) error{Failed}!void {
+            lifecycle.closing = .{};
+            lifecycle.machine.move(.connecting);
+            lifecycle.opening.begin(options) catch |err| {
+                return lifecycle.fail(transport, .{ .resolve = err });
+            };
+        }
+
+        /// The next event of a connection that is not open. `.blocked` when there is nothing to do
+        /// without the kernel.
+        pub fn next(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            parser: *ws.Parser,
+        ) NextError!Event {
+            assert(lifecycle.machine.state != .idle);
+            while (true) {
+                transport.takeBack(parser.take());
+                const event = switch (lifecycle.machine.state) {
+                    .connecting, .securing, .requesting, .reading_body => try lifecycle.open(
+                        transport,
+                        options,
+                        parser,
+                    ),
+                    .closing => try lifecycle.awaitClose(transport, options, parser),
+                    .idle, .closed => return error.Failed,
+                    .open => unreachable, // It begins with an event, and with a new call.
+                };
+                if (event) |found| return found;
+            }
+        }
+
+        /// What a failed `fill` means. True when it is worth another try.
+        pub fn recover(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            parser: *ws.Parser,
+            err: FillError,
+        ) NextError!bool {
+            @branchHint(.cold);
+            return switch (err) {
+                error.RingFull => makeRoom(transport, parser),
+                error.StreamEnded => lifecycle.endOfStream(transport, options),
+                error.TlsFailed => lifecycle.endOfRecords(transport),
+            };
+        }
+
+        /// The receive ring is full. Between the fragments of a message there may be headers and
+        /// control frames to give up; if not, it is full of what the owner has kept.
+        fn makeRoom(transport: *Transport, parser: *ws.Parser) error{ReceiveRingPinned}!bool {
+            const ring = transport.receive_ring.?;
+            parser.compact(ring.readable());
+            transport.takeBack(parser.take());
+            if (ring.writable().len >= transport.room_needed) return true;
+            transport.spin_target = &.{};
+            return error.ReceiveRingPinned;
+        }
+
+        /// When `next` has to be asked again, whatever the kernel says; on the monotonic clock.
+        pub fn deadlineNs(lifecycle: *const Lifecycle) ?u64 {
+            return switch (lifecycle.machine.state) {
+                .connecting => lifecycle.opening.dialer.address_deadline_ns,
+                .securing, .requesting, .reading_body => lifecycle.opening.deadline_ns,
+                .closing => lifecycle.closing.deadline_ns,
+                .idle, .open, .closed => null,
+            };
+        }
+
+        // ---- Before it is open. ----------------------------------------------------------------
+
+        /// One step on the way to `open`; null when it is to be asked for the next.
+        fn open(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            parser: *ws.Parser,
+        ) NextError!?Event {
+            const machine = &lifecycle.machine;
+            const step = lifecycle.opening.next(machine, transport, options) catch |err|
+                switch (err) {
+                    error.OutOfMemory => return error.OutOfMemory,
+                    error.RingFull, error.StreamEnded, error.TlsFailed => |cause| {
+                        _ = try lifecycle.recover(transport, options, parser, cause);
+                        return null;
+                    },
+                };
+            switch (step) {
+                .advanced => return null,
+                .blocked => {
+                    const why = lifecycle.opening.whyOver(machine, transport, options) orelse
+                        return .blocked;
+                    return try lifecycle.afterStep(transport, options, parser, why);
+                },
+                else => return try lifecycle.afterStep(transport, options, parser, step),
+            }
+        }
+
+        fn afterStep(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            parser: *ws.Parser,
+            step: Step,
+        ) NextError!Event {
+            switch (step) {
+                .advanced, .blocked => unreachable,
+                .opened => |opened| {
+                    if (opened.agreement.compression) |agreement| {
+                        try transport.beginCompression(options, agreement);
+                        parser.* = .init(options.parserOptions(true));
+                    }
+                    transport.lent_size = opened.head.size;
+                    lifecycle.machine.move(.open);
+                    return .{ .opened = opened.head };
+                },
+                .response => |head| {
+                    transport.lent_size = head.size;
+                    return .{ .response = head };
+                },
+                .body => |body| {
+                    transport.lent_size = body.lent_size;
+                    return .{ .body = body.bytes };
+                },
+                .response_over => |over| {
+                    return lifecycle.finishResponse(transport, options, over.complete);
+                },
+                .failed => |failure| return lifecycle.fail(transport, failure),
+            }
+        }
+
+        /// The plain response is over: what a GET wants, and the refusal of an upgrade.
+        pub fn finishResponse(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            complete: bool,
+        ) Event {
+            switch (options.purpose) {
+                .get => lifecycle.finish(transport, .{ .code = 1000, .clean = true }),
+                .websocket => {
+                    lifecycle.closing.failure = .refused;
+                    lifecycle.finish(transport, .{ .code = code_lost, .clean = false });
+                },
+            }
+            return .{ .finished = .{ .complete = complete } };
+        }
+
+        // ---- Closing (RFC 6455, section 7). ----------------------------------------------------
+
+        /// By the owner's wish. Before the connection is open there is no peer to send CLOSE to.
+        pub fn close(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            code: u16,
+            reason: []const u8,
+        ) void {
+            switch (lifecycle.machine.state) {
+                .idle, .closing, .closed => {},
+                .connecting, .securing, .requesting, .reading_body => {
+                    lifecycle.abandon(transport, "closed before it was open");
+                },
+                .open => lifecycle.beginClosing(transport, options, code, reason),
+            }
+        }
+
+        /// By the owner's wish, and without a closing handshake.
+        pub fn abandon(lifecycle: *Lifecycle, transport: *Transport, reason: []const u8) void {
+            lifecycle.finish(transport, .{
+                .code = code_lost, // RFC 6455, section 7.1.5: no CLOSE was received.
+                .reason = reason,
+                .clean = false,
+                .local = true,
+            });
+        }
+
+        fn beginClosing(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            code: ?u16,
+            reason: []const u8,
+        ) void {
+            const timeout_ns = options.close_timeout_ns;
+            lifecycle.closing.begin(&lifecycle.machine, transport, timeout_ns, code, reason);
+        }
+
+        /// The peer's CLOSE, while the connection is open, is answered with the same code.
+        pub fn answerClose(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            close_frame: ws.Parser.Close,
+        ) void {
+            lifecycle.closing.noteClose(transport, close_frame);
+            lifecycle.beginClosing(transport, options, close_frame.code, "");
+        }
+
+        /// Fails the WebSocket connection (RFC 6455, section 7.1.7): CLOSE with the code that
+        /// fits, then the failure is reported once the peer has hung up or the time is over.
+        pub fn failProtocol(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            cause: ws.ParseError,
+        ) void {
+            const code = ws.closeCode(cause);
+            lifecycle.closing.failure = .{ .protocol = .{ .cause = cause, .code = code } };
+            lifecycle.beginClosing(transport, options, code, "");
+        }
+
+        fn awaitClose(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+            parser: *ws.Parser,
+        ) NextError!?Event {
+            const closing = &lifecycle.closing;
+            const is_over = closing.next(transport, parser) catch |err| {
+                _ = try lifecycle.recover(transport, options, parser, err);
+                return null;
+            };
+            if (!is_over and !closing.isLate()) return .blocked;
+            if (closing.failure) |failure| return lifecycle.fail(transport, failure);
+            const closed = closing.outcome(is_over);
+            lifecycle.finish(transport, closed);
+            return .{ .closed = closed };
+        }
+
+        // ---- Endings. --------------------------------------------------------------------------
+
+        /// The stream ends here. What that means depends on how far the connection has come.
+        fn endOfStream(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+        ) NextError!bool {
+            const cause = transport.end.?;
+            switch (cause) {
+                .close_notify => lifecycle.closing.answerCloseNotify(transport),
+                .eof, .receive, .send => {},
+            }
+            switch (lifecycle.machine.state) {
+                .closing => return false,
+                .reading_body => {
+                    const is_secure = transport.link.isSecure();
+                    lifecycle.opening.endBody(cause, is_secure) catch |err| {
+                        switch (options.purpose) {
+                            .get => return lifecycle.fail(transport, .{ .body = err }),
+                            .websocket => {}, // Still a refusal; `readBody` reports it.
+                        }
+                    };
+                    return true;
+                },
+                .open => {
+                    const reason = cause.describe();
+                    const closed: Closed = .{ .code = code_lost, .reason = reason, .clean = false };
+                    lifecycle.finish(transport, closed);
+                    return lifecycle.fail(transport, .{ .closed = closed });
+                },
+                .connecting, .securing, .requesting => {
+                    const stage = lifecycle.machine.state.stage();
+                    const ended: Failure = .{ .ended = .{ .stage = stage, .cause = cause } };
+                    return lifecycle.fail(transport, ended);
+                },
+                .idle, .closed => unreachable, // There is no stream.
+            }
+        }
+
+        /// TLS has failed. Nobody asks why once the peer has sent CLOSE, or has failed before: then
+        /// the connection only waits for its end.
+        fn endOfRecords(lifecycle: *Lifecycle, transport: *Transport) NextError!bool {
+            if (lifecycle.closing.isSettled()) {
+                transport.end = .eof;
+                return false;
+            }
+            const link = &transport.link;
+            const tls = &link.tls.?;
+            // An alert tells the peer why.
+            transport.outbox.?.sendSealed(link, tls.alertSize());
+            transport.outbox.?.sendPending(link);
+            const in_handshake = lifecycle.machine.state == .securing;
+            const cause = tls.failure();
+            const failure: Failure = .{ .tls = .{ .cause = cause, .in_handshake = in_handshake } };
+            return lifecycle.fail(transport, failure);
+        }
+
+        fn fail(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            failure: Failure,
+        ) error{Failed} {
+            lifecycle.closing.failure = failure;
+            if (lifecycle.machine.state != .closed) {
+                lifecycle.finish(transport, .{ .code = code_lost, .clean = false });
+            }
+            return error.Failed;
+        }
+
+        /// The connection is over.
+        fn finish(lifecycle: *Lifecycle, transport: *Transport, closed: Closed) void {
+            lifecycle.closing.closed = closed;
+            lifecycle.machine.move(.closed);
+            lifecycle.drop(transport);
+        }
+
+        /// Gives up everything but the rings and what is known of the end.
+        pub fn drop(lifecycle: *Lifecycle, transport: *Transport) void {
+            lifecycle.opening.dialer.deinit(&transport.link.watch);
+            transport.drop();
+        }
+    };
+}

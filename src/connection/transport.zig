@@ -1,0 +1,506 @@
+//! The bytes of a connection, from the socket to the receive ring: read and open. The way back,
+//! seal and write, is the outbox's.
+//!
+//!     socket ─▶ receive ─▶ ciphertext ring ─▶ openRecord ─▶ receive ring      (user space)
+//!     socket ─▶ receive ─▶ receive ring                         (ws://, or kernel TLS)
+//!
+//! `fill` brings the next piece of plaintext. One record is opened at a time, so that the first
+//! message of a burst does not wait for the last. Here is what both directions share: the socket,
+//! the TLS session and the rings.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const constants = @import("../constants.zig");
+const os = @import("../os.zig");
+const ssl = @import("../ssl.zig");
+const types = @import("types.zig");
+const ws = @import("../ws.zig");
+const Compression = @import("compression.zig").Compression;
+const Line = @import("../delivery.zig").Line;
+const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
+const LinkType = @import("link.zig").LinkType;
+const Opener = @import("link.zig").Opener;
+const OutboxType = @import("outbox.zig").OutboxType;
+const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
+
+pub const FillError = error{
+    /// The peer will send nothing more: `Transport.end` says how that is known.
+    StreamEnded,
+    /// TLS has failed: the session knows why.
+    TlsFailed,
+    /// The receive ring has less than `Transport.room_needed` bytes of room.
+    RingFull,
+};
+
+pub fn TransportType(comptime Os: type) type {
+    return struct {
+        const Transport = @This();
+        const KernelTls = KernelTlsType(Os);
+        const Link = LinkType(Os);
+        const Outbox = OutboxType(Os);
+
+        link: Link = .{},
+        /// Plaintext from the peer: HTTP head, frames. Null before the first `renew`.
+        receive_ring: ?*RingBuffer = null,
+        /// Ciphertext that is not opened yet. Null for `ws://`.
+        ciphertext_ring: ?*RingBuffer = null,
+        /// The sending half. Null before the first `renew`.
+        outbox: ?Outbox = null,
+        /// permessage-deflate, if the server agreed to it.
+        compression: ?Compression = null,
+        /// What compressed messages become. Null unless the owner asked for compression.
+        inflated_ring: ?*RingBuffer = null,
+        /// Bytes at the front of the receive ring that the last event borrowed, besides those of a
+        /// message.
+        lent_size: usize = 0,
+
+        /// The last read took all there was: no further system call before the kernel says so.
+        socket_drained: bool = false,
+        /// Reads left until the owner gets its turn.
+        read_budget: u32 = 0,
+        /// The peer will send nothing more, for this reason.
+        end: ?types.StreamEnd = null,
+        /// Nothing that arrives is used any more, but for the end.
+        discards: bool = false,
+        /// What `RingFull` was about.
+        room_needed: usize = 0,
+        /// Where a busy wait may read to, and the read that it did.
+        spin_target: []u8 = &.{},
+        early_read: ?types.Read = null,
+
+        line: Line,
+        kernel_stamp: os.KernelStamp = .{},
+        /// Of this connection and of those before it.
+        counters: types.Counters = .{},
+
+        /// Rings and fresh state for the next connection. A ring with pinned bytes is left to those
+        /// who hold them, once there is another.
+        pub fn renew(transport: *Transport, options: *const types.Options) os.MapError!void {
+            assert(transport.link.socket == null);
+            assert(transport.compression == null);
+            const secure = options.url.scheme.isSecure();
+            const capacity = constants.ciphertext_ring_capacity;
+            var send_ring = if (transport.outbox) |*outbox| outbox.ring else null;
+            const sealed_ring = if (transport.outbox) |*outbox| outbox.ciphertext else null;
+            // Each belongs to the transport at once, because the next one may not be had.
+            const receive_capacity = options.receive_ring_capacity;
+            try renewRing(Os, &transport.receive_ring, receive_capacity, options);
+            if (options.compression != null) {
+                try renewRing(Os, &transport.inflated_ring, receive_capacity, options);
+            }
+            if (secure) try renewRing(Os, &transport.ciphertext_ring, capacity, options);
+            try renewRing(Os, &send_ring, options.send_ring_capacity, options);
+            transport.outbox = .{
+                .ring = send_ring.?,
+                .ciphertext = sealed_ring,
+                .mask = options.mask,
+            };
+            if (secure) try renewRing(Os, &transport.outbox.?.ciphertext, capacity, options);
+            transport.* = .{
+                .receive_ring = transport.receive_ring,
+                .ciphertext_ring = transport.ciphertext_ring,
+                .outbox = transport.outbox,
+                .inflated_ring = transport.inflated_ring,
+                .line = .{
+                    .stamped = options.timestamps != .none,
+                    .rate = transport.line.rate,
+                    .hasMoreFn = transport.line.hasMoreFn,
+                },
+                .counters = transport.counters,
+            };
+        }
+
+        /// Gives the rings up. Pinned bytes stay with those who hold them.
+        pub fn retireRings(transport: *Transport) void {
+            if (transport.receive_ring) |ring| ring.retire();
+            if (transport.ciphertext_ring) |ring| ring.retire();
+            if (transport.inflated_ring) |ring| ring.retire();
+            if (transport.outbox) |*outbox| {
+                outbox.ring.retire();
+                if (outbox.ciphertext) |ring| ring.retire();
+            }
+            transport.receive_ring = null;
+            transport.ciphertext_ring = null;
+            transport.inflated_ring = null;
+            transport.outbox = null;
+        }
+
+        /// Leaves the rings with pinned bytes to those who hold them.
+        pub fn leavePinnedRings(transport: *Transport) void {
+            inline for (.{ &transport.receive_ring, &transport.inflated_ring }) |place| {
+                if (place.*) |ring| if (ring.pinned()) {
+                    ring.retire();
+                    place.* = null;
+                };
+            }
+        }
+
+        /// What was agreed on when the connection opened.
+        pub fn beginCompression(
+            transport: *Transport,
+            options: *const types.Options,
+            agreement: ws.permessage_deflate.Agreement,
+        ) error{OutOfMemory}!void {
+            transport.compression = @as(Compression, undefined);
+            const ring = transport.inflated_ring.?;
+            transport.compression.?.init(&options.compression.?, agreement, ring) catch |err| {
+                transport.compression = null;
+                return err;
+            };
+        }
+
+        /// Gives up all but the rings: closes the socket without a word to the peer.
+        pub fn drop(transport: *Transport) void {
+            if (transport.compression) |*compression| compression.deinit();
+            transport.compression = null;
+            if (transport.link.tls) |*tls| tls.deinit();
+            transport.link.tls = null;
+            if (transport.link.socket) |*socket| {
+                transport.link.watch.cancel();
+                socket.close();
+            }
+            transport.link.socket = null;
+            transport.lent_size = 0;
+        }
+
+        /// What has to hold between two calls.
+        pub inline fn invariants(transport: *const Transport) void {
+            if (transport.link.tls != null) {
+                assert(transport.link.socket != null);
+                assert(transport.ciphertext_ring != null);
+            }
+            if (transport.link.socket != null) {
+                assert(transport.receive_ring != null);
+                transport.outbox.?.invariants(&transport.link);
+            }
+            // The kernel opens what lies behind the last record that was read for user space.
+            if (transport.link.inKernel()) {
+                assert(transport.ciphertext_ring.?.readable().len == 0);
+                assert(!transport.link.kernel_tls.handover_waits);
+            }
+            if (transport.compression != null) assert(transport.inflated_ring != null);
+            if (transport.lent_size > 0) {
+                assert(transport.lent_size <= transport.receive_ring.?.readable().len);
+            }
+            assert(transport.read_budget <= constants.reads_per_turn_max);
+        }
+
+        // ---- Receiving: read this from top to bottom. ------------------------------------------
+
+        /// More plaintext into the receive ring: the next record, or else the next read. False when
+        /// there is nothing more now.
+        pub inline fn fill(transport: *Transport) FillError!bool {
+            switch (transport.link.opener()) {
+                .none => return transport.receive(.none),
+                .kernel => return transport.receive(.kernel),
+                .user_space => while (true) {
+                    if (try transport.openRecord()) return true;
+                    if (!try transport.receive(.user_space)) return false;
+                },
+            }
+        }
+
+        /// Reads the socket once. False when there is nothing to read now. Compiled for each
+        /// opener, so that none pays for the others.
+        pub fn receive(transport: *Transport, comptime opener: Opener) FillError!bool {
+            if (transport.early_read) |read| {
+                transport.early_read = null;
+                return transport.acceptRead(opener, read);
+            }
+            if (opener == .kernel and transport.link.tls.?.kernelFailed()) return error.TlsFailed;
+            if (transport.socket_drained or transport.read_budget == 0) return false;
+            if (transport.end != null) return false;
+            const target = transport.readTarget(opener);
+            if (target.len == 0) return switch (opener) {
+                .none => transport.lacksRoom(1),
+                .user_space => false, // What cannot be opened until our answer has gone out.
+                .kernel => transport.lacksRoom(transport.kernelRoomMin()),
+            };
+            return transport.acceptRead(opener, transport.readSocket(opener, target));
+        }
+
+        /// What the socket is read into.
+        inline fn socketRing(transport: *const Transport, comptime opener: Opener) *RingBuffer {
+            return switch (opener) {
+                .none, .kernel => transport.receive_ring.?,
+                .user_space => transport.ciphertext_ring.?,
+            };
+        }
+
+        /// The free bytes that the next read goes to; none when there are too few.
+        inline fn readTarget(transport: *Transport, comptime opener: Opener) []u8 {
+            const room = transport.socketRing(opener).writable();
+            const size = @min(room.len, constants.read_size_max);
+            return switch (opener) {
+                .none => room[0..size],
+                .user_space => if (transport.link.tls.?.wantsKernel())
+                    room[0..transport.sizeToRecordEnd(size)]
+                else
+                    room[0..size],
+                .kernel => if (size < transport.kernelRoomMin()) room[0..0] else room[0..size],
+            };
+        }
+
+        /// Before the kernel has the keys, the end of a record is not read over: what lies behind
+        /// is the kernel's.
+        fn sizeToRecordEnd(transport: *const Transport, size: usize) usize {
+            return @min(size, ssl.sizeToRecordEnd(transport.ciphertext_ring.?.readable()));
+        }
+
+        /// A record that is not data has to fit whole, so that its reader sees where it ends.
+        fn kernelRoomMin(transport: *const Transport) usize {
+            return if (transport.discards) 1 else constants.record_plaintext_size_max;
+        }
+
+        /// Finds room for a busy wait to read into.
+        pub fn findSpinTarget(transport: *Transport) void {
+            transport.spin_target = &.{};
+            if (transport.link.socket == null or !transport.wantsRead()) return;
+            transport.spin_target = switch (transport.link.opener()) {
+                inline else => |opener| transport.readTarget(opener),
+            };
+        }
+
+        /// Whether a busy wait has something to do. If not, `next` has to make room, or to say why
+        /// there is none.
+        pub fn canSpin(transport: *Transport) bool {
+            if (transport.spin_target.len > 0 and transport.end == null) return true;
+            transport.flushIfWaiting();
+            transport.socket_drained = false;
+            return false;
+        }
+
+        /// Reads the socket once for a busy wait; what it finds, `receive` accepts. False when
+        /// there is nothing.
+        pub inline fn look(transport: *Transport) bool {
+            const target = transport.spin_target;
+            const read = switch (transport.link.opener()) {
+                inline else => |opener| transport.readSocket(opener, target),
+            };
+            if (read.foundNothing()) return false;
+            transport.early_read = read;
+            transport.spin_target = &.{}; // Another wait must not read over it.
+            return true;
+        }
+
+        inline fn readSocket(
+            transport: *Transport,
+            comptime opener: Opener,
+            target: []u8,
+        ) types.Read {
+            if (opener == .kernel) return transport.readKernel(target);
+            const stamp = if (transport.line.stamped) &transport.kernel_stamp else null;
+            const size = transport.link.socket.?.receive(target, stamp) catch |err| {
+                return .{ .target = target, .result = err };
+            };
+            if (transport.line.stamped and size > 0) transport.stampRead();
+            return .{ .target = target, .result = size };
+        }
+
+        /// The kernel has opened the records, and gives no stamps.
+        fn readKernel(transport: *Transport, target: []u8) types.Read {
+            const read = KernelTls.read(&transport.link.socket.?, target);
+            if (read.result) |_| {
+                if (transport.line.stamped) transport.stampRead();
+            } else |_| {}
+            return read;
+        }
+
+        inline fn acceptRead(
+            transport: *Transport,
+            comptime opener: Opener,
+            read: types.Read,
+        ) FillError!bool {
+            if (opener == .kernel) return transport.acceptKernelRead(read);
+            const size = read.result catch |err| switch (err) {
+                error.WouldBlock => {
+                    transport.socket_drained = true;
+                    return false;
+                },
+                error.BadRecord,
+                error.RecordTooLong,
+                error.WrongVersion,
+                error.KeysExpired,
+                => unreachable, // Of the kernel's records.
+                else => |cause| return transport.endStream(.{ .receive = cause }),
+            };
+            if (size == 0) return transport.endStream(transport.endFound());
+
+            transport.socketRing(opener).produce(size);
+            transport.counters.reads += 1;
+            transport.read_budget -= 1;
+            transport.socket_drained = size < read.target.len; // A short read took all there was.
+            return true;
+        }
+
+        fn acceptKernelRead(transport: *Transport, read: types.Read) FillError!bool {
+            const link = &transport.link;
+            if (read.content_type != null) {
+                transport.counters.reads += 1;
+                transport.read_budget -= 1;
+            }
+            switch (try KernelTls.accept(&link.socket.?, &link.tls.?, read)) {
+                .nothing => {
+                    transport.socket_drained = true;
+                    return false;
+                },
+                .eof => return transport.endStream(transport.endFound()),
+                .failed => |cause| return transport.endStream(.{ .receive = cause }),
+                // A short read says nothing here: a record of another type may be next, and when
+                // that is a KeyUpdate, polls keep quiet about it. So it is read until there is
+                // nothing.
+                .data => |size| {
+                    transport.receive_ring.?.produce(size);
+                    transport.counters.records += 1;
+                    return true;
+                },
+                .control => {
+                    if (link.tls.?.hasPending()) transport.outbox.?.sendPending(link);
+                    return true;
+                },
+                .close_notify => return transport.endStream(.close_notify),
+            }
+        }
+
+        /// Opens one record into the receive ring. False when no whole one has arrived.
+        inline fn openRecord(transport: *Transport) FillError!bool {
+            const link = &transport.link;
+            const tls = &link.tls.?;
+            const received = transport.ciphertext_ring.?;
+            const bytes = received.readable();
+            const needed = tls.roomToOpen(bytes) orelse return false;
+            const room = transport.receive_ring.?.writable();
+            if (room.len < needed) return transport.lacksRoom(needed);
+
+            const outbox = &transport.outbox.?;
+            const to_send = outbox.openTarget(link);
+            const step = tls.open(bytes, room, to_send) catch return error.TlsFailed;
+            received.consume(step.received_used);
+            if (step.to_send_size > 0) outbox.sendSealed(link, step.to_send_size);
+            if (tls.hasPending()) outbox.sendPending(link);
+            switch (step.status) {
+                .done => {
+                    transport.receive_ring.?.produce(step.plaintext_size);
+                    transport.counters.records += @intFromBool(step.plaintext_size > 0);
+                    if (transport.line.stamped) {
+                        transport.line.stamps.decrypted_cycles = Os.cycles();
+                    }
+                    return true;
+                },
+                .needs_received => {
+                    if (outbox.awaits_peer) outbox.flush(link); // It may have come.
+                    return step.received_used > 0;
+                },
+                .needs_room => return false, // Goes on when the socket has taken some.
+                .closed => return transport.endStream(.close_notify),
+            }
+        }
+
+        /// The handshakes are over: hands the records to the kernel, if it is to have them. False
+        /// while the kernel still has to take what we have sealed.
+        pub fn handOverToKernel(transport: *Transport) error{TlsFailed}!bool {
+            const link = &transport.link;
+            const tls = if (link.tls) |*session| session else return true;
+            if (!tls.wantsKernel() or tls.inKernel()) return true;
+            const outbox = &transport.outbox.?;
+            outbox.sendPending(link);
+            link.kernel_tls.handover_waits = outbox.hasUnsent(link);
+            if (link.kernel_tls.handover_waits) return false;
+            assert(transport.ciphertext_ring.?.readable().len == 0); // See `sizeToRecordEnd`.
+            try KernelTls.handOver(&link.socket.?, tls);
+            transport.kernel_stamp = .{};
+            transport.socket_drained = false;
+            return true;
+        }
+
+        fn lacksRoom(transport: *Transport, needed: usize) FillError {
+            @branchHint(.cold);
+            transport.room_needed = needed;
+            return error.RingFull;
+        }
+
+        /// Notes why the peer will send nothing more.
+        pub fn endStream(transport: *Transport, cause: types.StreamEnd) FillError {
+            @branchHint(.cold);
+            transport.end = cause;
+            return error.StreamEnded;
+        }
+
+        /// What a read of 0 bytes means: the end, unless a send was told before that the connection
+        /// is broken. The kernel tells that only once.
+        fn endFound(transport: *const Transport) types.StreamEnd {
+            return switch (transport.outbox.?.failure orelse return .eof) {
+                error.ConnectionReset,
+                error.TimedOut,
+                error.NetworkUnreachable,
+                error.HostUnreachable,
+                => |cause| .{ .receive = cause },
+                error.WouldBlock => unreachable, // Is no failure.
+                error.BrokenPipe, error.AccessDenied, error.OutOfMemory, error.Unexpected => .eof,
+            };
+        }
+
+        inline fn stampRead(transport: *Transport) void {
+            // The wall clock and the counter are read side by side: the kernel's stamp is on the
+            // wall clock, so no drift between the two can come between it and this one.
+            const stamps = &transport.line.stamps;
+            stamps.received_ns = Os.realtimeNs();
+            stamps.received_cycles = Os.cycles();
+            stamps.decrypted_cycles = stamps.received_cycles;
+            stamps.kernel_ns = switch (transport.kernel_stamp.source) {
+                .none => 0,
+                .software, .hardware => transport.kernel_stamp.realtime_ns,
+            };
+        }
+
+        /// Gives the bytes of the last event back to the receive ring: those of a message that the
+        /// parser is done with, and those that were lent besides.
+        pub inline fn takeBack(transport: *Transport, parsed_size: usize) void {
+            const size = parsed_size + transport.lent_size;
+            transport.lent_size = 0;
+            if (size > 0) transport.receive_ring.?.consume(size);
+        }
+
+        /// Whether a record can be opened from what has been read already.
+        pub inline fn hasRecord(transport: *const Transport) bool {
+            const tls = if (transport.link.tls) |*session| session else return false;
+            return tls.recordWaiting(transport.ciphertext_ring.?.readable());
+        }
+
+        /// Whether what arrives is to be read now.
+        pub fn wantsRead(transport: *const Transport) bool {
+            return transport.end == null and !transport.link.kernel_tls.handover_waits;
+        }
+
+        /// Whether something waits for the socket to be writable.
+        pub fn wantsWrite(transport: *const Transport) bool {
+            if (transport.link.socket == null) return false;
+            return transport.outbox.?.isWaiting(&transport.link);
+        }
+
+        pub fn flushIfWaiting(transport: *Transport) void {
+            if (transport.wantsWrite()) transport.outbox.?.flush(&transport.link);
+        }
+
+        /// Lets the socket be read again, up to so many times.
+        pub fn beginTurn(transport: *Transport) void {
+            transport.read_budget = constants.reads_per_turn_max;
+            transport.socket_drained = false;
+            transport.flushIfWaiting();
+        }
+    };
+}
+
+/// A ring for a new connection. One with pinned bytes is left to those who hold them, once there is
+/// another.
+pub fn renewRing(
+    comptime Os: type,
+    place: *?*RingBuffer,
+    capacity: usize,
+    options: *const types.Options,
+) os.MapError!void {
+    if (place.*) |ring| if (!ring.pinned()) return ring.reset();
+    const fresh = try RingBuffer.createOn(Os, capacity, .{ .huge_pages = options.huge_pages });
+    if (place.*) |ring| ring.retire();
+    place.* = fresh;
+}
