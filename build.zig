@@ -212,8 +212,8 @@ fn coreModule(
 ) *std.Build.Module {
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
-    options.addOption(bool, "kqueue_shim", core_options.kqueue_shim);
     options.addOption(bool, "openssl_linked", core_options.openssl == .link);
+    options.addOption(bool, "platform_override", core_options.kqueue_shim);
     const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
@@ -226,7 +226,21 @@ fn coreModule(
     if (core_options.openssl == .link) {
         for ([_][]const u8{ "ssl", "crypto" }) |name| module.linkSystemLibrary(name, .{});
     }
+    if (core_options.kqueue_shim) module.addImport("platform_override", darwinOnLinux(b, module));
     return module;
+}
+
+/// macOS's platform on stand-ins for its kernel, for tests on Linux: see the file. It is a module of
+/// its own, so that the core need not know where it is.
+fn darwinOnLinux(b: *std.Build, core: *std.Build.Module) *std.Build.Module {
+    return b.createModule(.{
+        .root_source_file = b.path("src/testing/darwin_on_linux.zig"),
+        .target = core.resolved_target,
+        .optimize = core.optimize,
+        .link_libc = true,
+        .valgrind = core.valgrind,
+        .imports = &.{.{ .name = "core", .module = core }},
+    });
 }
 
 /// The core with its tests.
@@ -242,6 +256,7 @@ fn testModule(
     options.addOption(u32, "fault_seeds", test_options.fault_seeds);
     options.addOption(bool, "emulated", test_options.emulated);
     module.addOptions("test_options", options);
+    module.addImport("darwin_on_linux", darwinOnLinux(b, module));
     if (target.result.os.tag == .macos) {
         // Zig brings Apple's headers along: what the core declares by itself is held against them.
         const darwin_h = b.addTranslateC(.{
@@ -291,8 +306,8 @@ fn fuzzModule(
 ) *std.Build.Module {
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", false);
-    options.addOption(bool, "kqueue_shim", false);
     options.addOption(bool, "openssl_linked", false);
+    options.addOption(bool, "platform_override", false);
     return b.createModule(.{
         .root_source_file = b.path("src/fuzz.zig"),
         .target = target,

@@ -18,6 +18,7 @@ pub const ws = @import("ws.zig");
 pub const Connection = connection.ConnectionType(os.Os);
 
 test {
+    if (@import("builtin").os.tag == .linux) _ = @import("testing/kqueue_shim_test.zig");
     // Every function of it is type checked here for every target, by `zig build check`.
     @import("std").testing.refAllDecls(Connection);
     _ = connection;

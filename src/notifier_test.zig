@@ -4,6 +4,7 @@ const std = @import("std");
 const constants = @import("constants.zig");
 const notifier_module = @import("notifier.zig");
 const os = @import("os.zig");
+const TestListener = @import("testing/listener.zig").TestListener;
 
 const testing = std.testing;
 const c = std.c;
@@ -22,7 +23,7 @@ const TestBed = struct {
     watch: Watch = .{},
 
     fn open() !TestBed {
-        const listener: os.TestListener = .open(true);
+        const listener: TestListener = .open(true);
         defer listener.deinit();
         var notifier: RealNotifier = try .init();
         errdefer notifier.deinit();
@@ -151,7 +152,7 @@ test "notifier: a watch takes another descriptor, and lets go of the first" {
     // The same for a descriptor that was closed, and whose number came again.
     bed.watch.cancel();
     RealOs.close(other.client);
-    const listener: os.TestListener = .open(true);
+    const listener: TestListener = .open(true);
     defer listener.deinit();
     const again = try RealOs.openSocket(&listener.address);
     try testing.expectEqual(other.client, again);
@@ -174,7 +175,7 @@ test "notifier: the end of the stream and a reset make it readable" {
 
     var other = try TestBed.open();
     try other.watchFor(.{ .readable = true });
-    os.TestListener.reset(other.server);
+    TestListener.reset(other.server);
     try other.expectReadable();
     other.watch.cancel();
     other.notifier.deinit();
@@ -270,7 +271,7 @@ test "notifier: more ready at once than one wait tells, and everyone has its tur
 }
 
 test "notifier: a connect that fails makes it writable" {
-    const listener: os.TestListener = .open(false);
+    const listener: TestListener = .open(false);
     defer listener.deinit();
     const client = try RealOs.openSocket(&listener.address);
     defer RealOs.close(client);

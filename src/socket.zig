@@ -189,6 +189,7 @@ pub fn SocketType(comptime Os: type) type {
 }
 
 const testing = std.testing;
+const TestListener = @import("testing/listener.zig").TestListener;
 const RealOs = os.Os;
 const RealSocket = SocketType(RealOs);
 
@@ -203,7 +204,7 @@ const TestPair = struct {
     address: Address,
 
     fn open(options: Options) !TestPair {
-        const listener: os.TestListener = .open(true);
+        const listener: TestListener = .open(true);
         defer listener.deinit();
         var socket: RealSocket = try .open(&listener.address, options);
         errdefer socket.close();

@@ -5,6 +5,7 @@ const builtin = @import("builtin");
 
 const constants = @import("../constants.zig");
 const os = @import("../os.zig");
+const TestListener = @import("../testing/listener.zig").TestListener;
 const kqueue_module = @import("kqueue.zig");
 
 const testing = std.testing;
@@ -13,7 +14,7 @@ const Interest = os.Interest;
 const Ready = os.Ready;
 const Watch = TestNotifier.Watch;
 const TestOs = switch (builtin.os.tag) {
-    .linux => @import("../testing/darwin_on_linux.zig"),
+    .linux => @import("darwin_on_linux"),
     else => os.Os,
 };
 const TestNotifier = kqueue_module.NotifierType(CountingOs);
@@ -68,7 +69,7 @@ const TestBed = struct {
     watch: Watch = .{},
 
     fn open() !TestBed {
-        const listener: os.TestListener = .open(true);
+        const listener: TestListener = .open(true);
         defer listener.deinit();
         var notifier: TestNotifier = try .init();
         errdefer notifier.deinit();
@@ -173,7 +174,7 @@ test "kqueue: the end of the stream is for the reader only, a reset for the read
 
     var other = try TestBed.open();
     try other.watchFor(.{ .readable = true });
-    os.TestListener.reset(other.server);
+    TestListener.reset(other.server);
     try testing.expectEqual(.ready, try other.notifier.wait(test_timeout_ns));
     try testing.expect(other.watch.take().readable);
     var buffer: [1]u8 = undefined;
@@ -185,7 +186,7 @@ test "kqueue: the end of the stream is for the reader only, a reset for the read
 }
 
 test "kqueue: a connect that fails is for the writer and the reader" {
-    const listener: os.TestListener = .open(false);
+    const listener: TestListener = .open(false);
     defer listener.deinit();
     const client = try TestOs.openSocket(&listener.address);
     defer TestOs.close(client);
@@ -209,7 +210,7 @@ test "kqueue: a descriptor that was closed first is unwatched all the same" {
     bed.watch.cancel();
     try bed.expectNothing();
     // Its number comes again, for a socket that is watched for one thing only.
-    const listener: os.TestListener = .open(true);
+    const listener: TestListener = .open(true);
     defer listener.deinit();
     const again = try TestOs.openSocket(&listener.address);
     try testing.expectEqual(client, again);

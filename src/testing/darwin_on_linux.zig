@@ -4,13 +4,17 @@
 //! `zig build -Dkqueue-shim` makes it the platform of the whole extension, so that the client's
 //! tests run on kqueue where there is no Mac.
 
-const darwin = @import("../os/darwin.zig");
-const linux = @import("../os/linux.zig");
+const os = @import("core").os;
+const darwin = os.darwin;
+const linux = os.linux;
+
+pub const kqueue_shim = @import("kqueue_shim.zig");
+pub const mach_shim = @import("mach_shim.zig");
 
 comptime {
     // Their exports are what `darwin` calls.
-    _ = @import("kqueue_shim.zig");
-    _ = @import("mach_shim.zig");
+    _ = kqueue_shim;
+    _ = mach_shim;
 }
 
 pub const Descriptor = linux.Descriptor;
