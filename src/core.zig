@@ -36,6 +36,7 @@ test {
     _ = @import("connection/busy_poll_test.zig");
     _ = @import("connection/closing_test.zig");
     _ = @import("connection/compression.zig");
+    _ = @import("connection/compression_test.zig");
     _ = @import("connection/deadlines_test.zig");
     _ = @import("connection/dialer.zig");
     _ = @import("connection/endings_test.zig");
@@ -59,7 +60,10 @@ test {
     _ = @import("connection/types.zig");
     _ = @import("cpu.zig");
     _ = @import("dynamic_library.zig");
+    _ = @import("histogram_test.zig");
     _ = @import("once.zig");
+    _ = @import("ringbuffer_test.zig");
+    _ = @import("socket_test.zig");
     _ = @import("ssl/aead.zig");
     _ = @import("ssl/aead/evp.zig");
     _ = @import("ssl/aead/ipsec_mb.zig");

@@ -40,4 +40,8 @@ test {
     _ = request;
     _ = response;
     _ = body;
+    _ = @import("http/body_test.zig");
+    _ = @import("http/request_test.zig");
+    _ = @import("http/response_test.zig");
+    _ = @import("http/url_test.zig");
 }

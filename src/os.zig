@@ -192,6 +192,7 @@ test {
     _ = darwin;
     _ = posix;
     _ = @import("os/clock.zig");
+    _ = @import("os/clock_test.zig");
     _ = @import("os/darwin_test.zig");
     _ = @import("os/libsystem_test.zig");
     _ = @import("os/posix_test.zig");

@@ -25,7 +25,11 @@ test {
     _ = handshake;
     _ = mask;
     _ = parser;
-    _ = @import("ws/parser_fuzz.zig");
     _ = permessage_deflate;
     _ = utf8;
+    _ = @import("ws/handshake_test.zig");
+    _ = @import("ws/parser_fuzz.zig");
+    _ = @import("ws/parser_test.zig");
+    _ = @import("ws/permessage_deflate_test.zig");
+    _ = @import("ws/utf8_test.zig");
 }
