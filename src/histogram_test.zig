@@ -1,5 +1,5 @@
-//! Tests of `histogram.zig`: against sorted arrays of random values, the definition of nearest rank;
-//! and the edges.
+//! Tests of `histogram.zig`: against sorted arrays of random values, which is the definition of
+//! nearest rank; and the edges.
 
 const std = @import("std");
 const histogram_module = @import("histogram.zig");

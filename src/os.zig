@@ -55,20 +55,6 @@ pub const PollError = posix.PollError;
 pub const unexpectedErrno = posix.unexpectedErrno;
 pub const ClockType = @import("os/clock.zig").ClockType;
 
-/// The types that a platform declares: these ones, under these names.
-pub const interface_types = .{
-    .Descriptor = Descriptor,
-    .Address = Address,
-    .AddressList = AddressList,
-    .KernelStamp = KernelStamp,
-    .TimestampMode = TimestampMode,
-    .SocketOptions = SocketOptions,
-    .TlsDirection = TlsDirection,
-    .ReceivedRecord = ReceivedRecord,
-    .Mapping = Mapping,
-    .MapOptions = MapOptions,
-};
-
 /// The functions that a platform declares: a field each, of the function's type. A platform may
 /// declare more; `Notifier`, where it is declared, takes the place of epoll and kqueue.
 pub const Interface = struct {
@@ -144,9 +130,21 @@ pub const Interface = struct {
 pub fn assertPlatform(comptime Platform: type) void {
     comptime {
         @setEvalBranchQuota(10_000);
-        for (@typeInfo(@TypeOf(interface_types)).@"struct".field_names) |name| {
+        const types = .{
+            .Descriptor = Descriptor,
+            .Address = Address,
+            .AddressList = AddressList,
+            .KernelStamp = KernelStamp,
+            .TimestampMode = TimestampMode,
+            .SocketOptions = SocketOptions,
+            .TlsDirection = TlsDirection,
+            .ReceivedRecord = ReceivedRecord,
+            .Mapping = Mapping,
+            .MapOptions = MapOptions,
+        };
+        for (@typeInfo(@TypeOf(types)).@"struct".field_names) |name| {
             assertDeclared(Platform, name);
-            if (@field(Platform, name) != @field(interface_types, name)) {
+            if (@field(Platform, name) != @field(types, name)) {
                 @compileError(@typeName(Platform) ++ "." ++ name ++ " is not os." ++ name);
             }
         }

@@ -447,25 +447,6 @@ fn testClock(comptime Platform: type) !void {
     try testing.expect(converted <= 1.01 * outer);
 }
 
-test "os: a reading of the counter and a time convert into each other" {
-    var clock: ClockType(Os) = .init();
-    clock.calibrate();
-    const slack_ns = 100 * std.time.ns_per_us;
-    const slack_cycles: u64 = @round(clock.cyclesPerNs() * slack_ns);
-
-    const before_ns = Os.monotonicNs();
-    const between_ns = clock.monotonicAt(Os.cycles());
-    const after_ns = Os.monotonicNs();
-    try testing.expect(before_ns <= between_ns + slack_ns);
-    try testing.expect(between_ns <= after_ns + slack_ns);
-
-    const before = Os.cycles();
-    const between = clock.cyclesAtRealtime(Os.realtimeNs());
-    const after = Os.cycles();
-    try testing.expect(before <= between + slack_cycles);
-    try testing.expect(between <= after + slack_cycles);
-}
-
 test "os: random bytes differ, and every byte is filled" {
     var left: [300]u8 = @splat(0);
     var right: [300]u8 = @splat(0);

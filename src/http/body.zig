@@ -170,15 +170,6 @@ pub const Decoder = struct {
         return decoder.state == .done;
     }
 
-    /// How many bytes of the body are still to come, where the head said so.
-    pub fn remainingSize(decoder: *const Decoder) ?u64 {
-        return switch (decoder.framing) {
-            .none => 0,
-            .content_length => decoder.remaining,
-            .chunked, .until_close => null,
-        };
-    }
-
     /// The data of chunks in bulk, everything around them byte by byte.
     fn nextChunked(decoder: *Decoder, bytes: []u8) DecodeError!Step {
         if (decoder.failure) |failure| return failure;

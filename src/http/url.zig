@@ -104,12 +104,6 @@ pub const Url = struct {
         };
     }
 
-    /// True when the host is an IPv4 or IPv6 address: TLS then sends no server name (RFC 6066,
-    /// section 3) and the certificate has to carry the address.
-    pub fn hostIsAddress(url: *const Url) bool {
-        return url.host_is_ipv6 or isIpv4(url.host);
-    }
-
     /// Writes the value of the Host header: the host, an IPv6 address in brackets, and the port
     /// unless it is the default of the scheme (RFC 9110, section 7.2; RFC 6455, section 4.1).
     pub fn writeHost(url: *const Url, writer: *Writer) Writer.Error!void {

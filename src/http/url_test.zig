@@ -207,9 +207,9 @@ test "url: a host is a name, or an address in one spelling only" {
             return err;
         };
     }
-    try std.testing.expect((try Url.parse("ws://1.2.3.4")).hostIsAddress());
-    try std.testing.expect((try Url.parse("ws://[::1]")).hostIsAddress());
-    try std.testing.expect(!(try Url.parse("ws://1.2.3.4.example")).hostIsAddress());
+    try std.testing.expect(isIpv4((try Url.parse("ws://1.2.3.4")).host));
+    try std.testing.expect(isIpv6((try Url.parse("ws://[::1]")).host));
+    try std.testing.expect(!isIpv4((try Url.parse("ws://1.2.3.4.example")).host));
 }
 
 test "url: an IPv6 address is judged as RFC 3986 does" {

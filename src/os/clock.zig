@@ -35,15 +35,13 @@ pub const Rate = struct {
     }
 };
 
-/// `Os` needs `cycles`, `counterFrequency`, `monotonicNs` and `realtimeNs`.
+/// `Os` needs `cycles`, `counterFrequency` and `monotonicNs`.
 pub fn ClockType(comptime Os: type) type {
     return struct {
         /// The earlier end of the base line, on the monotonic clock.
         first: Anchor,
         /// The later end.
         last: Anchor,
-        /// The same moment as `last`, or nearly, on the clock of the kernel's receive stamps.
-        realtime: Anchor,
         /// Nanoseconds a cycle, in units of 2^-multiplier_shift; 0 before the first fit.
         multiplier: u64,
         /// Whether `multiplier` can judge the next one.
@@ -58,11 +56,10 @@ pub fn ClockType(comptime Os: type) type {
 
         /// Takes the first anchor. Nothing can be converted before `calibrate`.
         pub fn init() Clock {
-            const anchor = take(monotonic);
+            const anchor = takeAnchor();
             return .{
                 .first = anchor,
                 .last = anchor,
-                .realtime = take(Os.realtimeNs),
                 .multiplier = 0,
                 .settled = false,
                 .source = .measured,
@@ -95,11 +92,10 @@ pub fn ClockType(comptime Os: type) type {
         }
 
         fn refit(clock: *Clock) void {
-            const now = take(monotonic);
-            const realtime = take(Os.realtimeNs);
+            const now = takeAnchor();
             if (now.cycles < clock.last.cycles) {
                 // The counter went back: nothing measured with the old one holds any more.
-                clock.restart(now, realtime);
+                clock.restart(now);
                 return;
             }
             const base_line_ns = now.ns - clock.first.ns;
@@ -108,11 +104,10 @@ pub fn ClockType(comptime Os: type) type {
             const measured = ratio(@intCast(base_line_ns), base_line_cycles);
             const refuted = if (clock.settled) clock.strayed(now) else isRefuted(measured, now);
             if (refuted) {
-                clock.restart(now, realtime);
+                clock.restart(now);
                 return;
             }
             clock.last = now;
-            clock.realtime = realtime;
             clock.multiplier, clock.source = choose(measured, Os.counterFrequency());
             clock.settled = true;
             clock.invariants();
@@ -131,7 +126,7 @@ pub fn ClockType(comptime Os: type) type {
         /// has slept since the first anchor, when there is no ratio yet that can be trusted.
         fn isRefuted(measured: u64, now: Anchor) bool {
             spinUntil(now.ns + proof_ns);
-            const later = take(monotonic);
+            const later = takeAnchor();
             if (later.cycles < now.cycles) return true;
             if (later.ns - now.ns < proof_ns or later.cycles == now.cycles) return false;
             return jumped(measured, ratio(@intCast(later.ns - now.ns), later.cycles - now.cycles));
@@ -149,10 +144,9 @@ pub fn ClockType(comptime Os: type) type {
         }
 
         /// Keeps the ratio until there is a better one, and trusts it no more.
-        fn restart(clock: *Clock, now: Anchor, realtime: Anchor) void {
+        fn restart(clock: *Clock, now: Anchor) void {
             clock.first = now;
             clock.last = now;
-            clock.realtime = realtime;
             clock.settled = false;
             clock.invariants();
         }
@@ -180,36 +174,17 @@ pub fn ClockType(comptime Os: type) type {
             return unit / @as(f64, @floatFromInt(clock.multiplier));
         }
 
-        /// The time on the monotonic clock (`Os.monotonicNs`) at a reading of the counter, before
-        /// or after the last anchor.
-        pub fn monotonicAt(clock: *const Clock, cycles: u64) u64 {
-            const anchor_ns: u64 = @intCast(clock.last.ns);
-            if (cycles >= clock.last.cycles) {
-                return anchor_ns + clock.nanoseconds(cycles - clock.last.cycles);
-            }
-            return anchor_ns -| clock.nanoseconds(clock.last.cycles - cycles);
-        }
-
-        /// The reading of the counter at a time on CLOCK_REALTIME, so that a kernel stamp can stand
-        /// beside the other stamps. As exact as the last `refine` is young: CLOCK_REALTIME is
-        /// steered and may jump. Not for a card's own clock.
-        pub fn cyclesAtRealtime(clock: *const Clock, realtime_ns: i64) u64 {
-            const distance_ns: f64 = @floatFromInt(realtime_ns -| clock.realtime.ns);
-            const distance: i64 = @round(distance_ns * clock.cyclesPerNs());
-            return clock.realtime.cycles +% @as(u64, @bitCast(distance));
-        }
-
         fn monotonic() i64 {
             return @intCast(Os.monotonicNs());
         }
 
         /// The tightest of a few brackets: an interrupt between the reads widens one, not all.
-        fn take(comptime read: anytype) Anchor {
+        fn takeAnchor() Anchor {
             var anchor: Anchor = undefined;
             var width_min: u64 = std.math.maxInt(u64);
             for (0..brackets) |_| {
                 const before = Os.cycles();
-                const ns = read();
+                const ns = monotonic();
                 const width = Os.cycles() -% before;
                 if (width <= width_min) {
                     width_min = width;
