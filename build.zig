@@ -1,12 +1,13 @@
-//! Build graph: options, modules, artifacts, and last the steps a user can ask for.
+//! The build graph. `build` reads every option, makes every artifact, and last adds the steps that
+//! a user can ask for; below it, in the same order, is how each is made.
 //!
 //! Facts about the Python interpreter come in as `-D` options (see `hatch_build.py`): Zig caches
-//! the configuration and keys it by the options, so a fact from the environment would go stale. A
-//! build by hand leaves them out, and then the `python3` on the path is asked at every run.
+//! the configuration by the options, so a fact from the environment would go stale. A build by hand
+//! leaves them out; then the `python3` on the path is asked at every run.
 
 const std = @import("std");
 
-/// Everything that has to be type checked, whatever the machine that builds it.
+/// What `zig build check` type checks, on whatever machine.
 const supported_targets = [_][]const u8{
     "x86_64-linux-gnu",
     "aarch64-linux-gnu",
@@ -17,151 +18,26 @@ const supported_targets = [_][]const u8{
 };
 
 pub fn build(b: *std.Build) void {
-    // Zig's own default is the CPU that compiles. Then the tests would be of other code on each
-    // machine, of none that a wheel has, and illegal where a hypervisor says half of what it has.
-    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
-    const optimize = b.option(
-        std.lang.Optimize,
-        "optimize",
-        "fast (default), safe (assertions on), small or debug",
-    ) orelse .fast;
-    const python = b.option(
-        []const u8,
-        "python",
-        "The interpreter to build for (default: python3 on the path)",
-    ) orelse "python3";
-    const python_include = b.option(
-        []const u8,
-        "python-include",
-        "Directory that holds Python.h (default: asks the interpreter)",
-    ) orelse askPython(b, python, "sysconfig.get_path('include')");
-    const module_file = b.option(
-        []const u8,
-        "module-file",
-        "File name of the extension module (default: asks the interpreter)",
-    ) orelse askPython(b, python, "'_core' + sysconfig.get_config_var('EXT_SUFFIX')");
-    const in_place = b.option(
-        bool,
-        "in-place",
-        "Also put the module into hftws/, so that the checkout can be imported (default: yes)",
-    ) orelse true;
-    const ipsec_mb = b.option(
-        []const u8,
-        "ipsec-mb",
-        "Archive to link in: libIPSec_MB.a, version 1.3 to 2.0 (default: looked for at run time)",
-    );
-    const openssl = b.option(
-        Openssl,
-        "openssl",
-        "lookup: libssl is found at run time (default); link: it is a dependency, as packages have",
-    ) orelse .lookup;
-    const fault_seeds = b.option(
-        u32,
-        "fault-seeds",
-        "How many seeds the tests of a failing kernel take; the default is what CI has time for",
-    ) orelse 5_000;
-    const valgrind = b.option(
-        bool,
-        "valgrind",
-        "Tell valgrind's memcheck which bytes of a ring hold something (default: no)",
-    ) orelse false;
-    const kqueue_shim = b.option(
-        bool,
-        "kqueue-shim",
-        "On Linux, for tests: macOS's notifier and memory, on stand-ins for a Mac (default: no)",
-    ) orelse false;
-    const emulated = b.option(
-        bool,
-        "emulated",
-        "For tests under qemu-user: leave out what it does not hand to the kernel (default: no)",
-    ) orelse false;
-    const test_filters = b.option(
-        []const []const u8,
-        "test-filter",
-        "Run only the Zig tests whose name contains this",
-    ) orelse &.{};
-    const libfuzzer = b.option(
-        []const []const u8,
-        "libfuzzer",
-        "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds them)",
-    ) orelse &.{};
-    const thread_sanitizer = b.option(
-        bool,
-        "thread-sanitizer",
-        "Run the tests of the core under ThreadSanitizer (default: no)",
-    ) orelse false;
+    const config: Config = .read(b);
 
-    const test_options: TestOptions = .{ .fault_seeds = fault_seeds, .emulated = emulated };
-    const core_options: CoreOptions = .{
-        .ipsec_mb = ipsec_mb,
-        .valgrind = valgrind,
-        .kqueue_shim = kqueue_shim,
-        .openssl = openssl,
-    };
+    const extension = addExtension(b, &config);
+    const core_test = addCoreTest(b, &config);
+    const replay = addReplay(b, &config);
+    const fuzzer = addFuzzer(b, &config);
 
-    const extension = b.addLibrary(.{
-        .name = "core",
-        .linkage = .dynamic,
-        .root_module = extensionModule(b, target, optimize, core_options, python_include),
-    });
-    extension.linker_allow_shlib_undefined = true; // CPython's own symbols come from the process.
-    if (ipsec_mb != null) {
-        // Else the archive's functions are exported, and another library's may take their place.
-        const files = b.addWriteFiles();
-        extension.version_script = files.add("exports.map", "{ global: PyInit__core; local: *; };");
-        extension.step.dependOn(&files.step); // Zig 0.17 does not see it in the script's path.
-    }
-
-    // The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough
-    // for tests over random input.
-    const core_test = b.addTest(.{
-        .root_module = testModule(b, target, .safe, core_options, test_options),
-        .filters = test_filters,
-        .use_llvm = if (thread_sanitizer) true else null,
-    });
-    core_test.root_module.sanitize_thread = thread_sanitizer;
-
-    // The targets of the fuzzer, over the corpus. Zig does not know that these files are its input,
-    // so this runs whether or not anything was compiled.
-    const fuzz_test = b.addTest(.{
-        .name = "fuzz",
-        .root_module = fuzzModule(b, target, .debug, false),
-        .filters = &.{ "fuzz corpus:", "fuzz input:", "fuzz guard:" },
-    });
-    const replay = b.addRunArtifact(fuzz_test);
-    replay.has_side_effects = true;
-
-    // The steps.
-    const install = b.addInstallArtifact(extension, .{
-        .dest_dir = .{ .override = .prefix },
-        .dest_sub_path = module_file,
-        .dylib_symlinks = false,
-    });
-    b.getInstallStep().dependOn(&install.step);
-    if (in_place) {
-        const update = b.addUpdateSourceFiles();
-        update.addCopyFileToSource(extension.getEmittedBin(), b.pathJoin(&.{ "hftws", module_file }));
-        b.getInstallStep().dependOn(&update.step);
-    }
+    addInstallSteps(b, &config, extension);
 
     const test_step = b.step("test", "Run the tests of the core");
     test_step.dependOn(&b.addRunArtifact(core_test).step);
-    if (test_filters.len == 0) test_step.dependOn(&replay.step);
+    if (config.tests.filters.len == 0) test_step.dependOn(&replay.step);
 
     const replay_step = b.step("replay", "Give every fuzz target its corpus; a part of `test`");
     replay_step.dependOn(&replay.step);
 
     const fuzz_step = b.step("fuzz", "Build the fuzz targets as one program, build/fuzz/targets");
-    const fuzzer = b.addExecutable(.{
-        .name = "targets",
-        .root_module = fuzzerModule(b, target, libfuzzer),
-        .use_llvm = true,
-        .use_lld = true,
-    });
-    const install_fuzzer = b.addInstallArtifact(fuzzer, .{
+    fuzz_step.dependOn(&b.addInstallArtifact(fuzzer, .{
         .dest_dir = .{ .override = .prefix },
-    });
-    fuzz_step.dependOn(&install_fuzzer.step);
+    }).step);
 
     // For tools that run a program themselves, such as valgrind.
     const install_test_step = b.step("install-test", "Put the tests of the core into the prefix");
@@ -170,27 +46,34 @@ pub fn build(b: *std.Build) void {
         .dest_sub_path = "core-test",
     }).step);
 
-    // A declaration that nothing on this system uses is not even type checked. This step analyses
-    // the core, its tests and the binding for every supported system, without generating code or
-    // linking. Python's headers are those of this machine: they differ in what is not used here.
-    const check_step = b.step("check", "Type check core and binding for every supported system");
-    for (supported_targets) |triple| {
-        const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
-        const other = b.resolveTargetQuery(query);
-        const check_core = b.addTest(.{
-            .root_module = testModule(b, other, .debug, .{}, test_options),
-        });
-        check_step.dependOn(&check_core.step);
-        const check_extension = b.addLibrary(.{
-            .name = "core",
-            .linkage = .dynamic,
-            .root_module = extensionModule(b, other, .debug, .{}, python_include),
-        });
-        check_step.dependOn(&check_extension.step);
-    }
+    addCheckStep(b, &config);
 }
 
-const TestOptions = struct { fault_seeds: u32, emulated: bool };
+/// Every `-D` option.
+const Config = struct {
+    target: std.Build.ResolvedTarget,
+    optimize: std.lang.Optimize,
+    core: CoreOptions,
+    python: PythonOptions,
+    tests: TestOptions,
+
+    fn read(b: *std.Build) Config {
+        return .{
+            // Zig's own default is the CPU that compiles. Then the tests would be of other code on
+            // each machine and of none that a wheel has, and would not run where a hypervisor
+            // announces features that it does not have.
+            .target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } }),
+            .optimize = b.option(
+                std.lang.Optimize,
+                "optimize",
+                "fast (default), safe (assertions on), small or debug",
+            ) orelse .fast,
+            .core = .read(b),
+            .python = .read(b),
+            .tests = .read(b),
+        };
+    }
+};
 
 /// How libssl and libcrypto are found.
 const Openssl = enum { lookup, link };
@@ -200,7 +83,213 @@ const CoreOptions = struct {
     openssl: Openssl = .lookup,
     valgrind: bool = false,
     kqueue_shim: bool = false,
+
+    fn read(b: *std.Build) CoreOptions {
+        return .{
+            .ipsec_mb = b.option(
+                []const u8,
+                "ipsec-mb",
+                "Archive to link in: libIPSec_MB.a, version 1.3 to 2.0 (default: looked for at " ++
+                    "run time)",
+            ),
+            .openssl = b.option(
+                Openssl,
+                "openssl",
+                "lookup: libssl is found at run time (default); link: it is a dependency, as " ++
+                    "packages have",
+            ) orelse .lookup,
+            .valgrind = b.option(
+                bool,
+                "valgrind",
+                "Tell valgrind's memcheck which bytes of a ring hold something (default: no)",
+            ) orelse false,
+            .kqueue_shim = b.option(
+                bool,
+                "kqueue-shim",
+                "On Linux, for tests: macOS's notifier and memory, on stand-ins for a Mac " ++
+                    "(default: no)",
+            ) orelse false,
+        };
+    }
 };
+
+const PythonOptions = struct {
+    /// The folder of its Python.h.
+    include: []const u8,
+    module_file: []const u8,
+    in_place: bool,
+
+    fn read(b: *std.Build) PythonOptions {
+        const python = b.option(
+            []const u8,
+            "python",
+            "The interpreter to build for (default: python3 on the path)",
+        ) orelse "python3";
+        return .{
+            .include = b.option(
+                []const u8,
+                "python-include",
+                "Directory that holds Python.h (default: asks the interpreter)",
+            ) orelse askPython(b, python, "sysconfig.get_path('include')"),
+            .module_file = b.option(
+                []const u8,
+                "module-file",
+                "File name of the extension module (default: asks the interpreter)",
+            ) orelse askPython(b, python, "'_core' + sysconfig.get_config_var('EXT_SUFFIX')"),
+            .in_place = b.option(
+                bool,
+                "in-place",
+                "Also put the module into hftws/, so that the checkout can be imported " ++
+                    "(default: yes)",
+            ) orelse true,
+        };
+    }
+};
+
+const TestOptions = struct {
+    fault_seeds: u32,
+    emulated: bool,
+    filters: []const []const u8,
+    thread_sanitizer: bool,
+    libfuzzer: []const []const u8,
+
+    fn read(b: *std.Build) TestOptions {
+        return .{
+            .fault_seeds = b.option(
+                u32,
+                "fault-seeds",
+                "How many seeds the tests of a failing kernel take; the default is what CI has " ++
+                    "time for",
+            ) orelse 5_000,
+            .emulated = b.option(
+                bool,
+                "emulated",
+                "For tests under qemu-user: leave out what it does not hand to the kernel " ++
+                    "(default: no)",
+            ) orelse false,
+            .filters = b.option(
+                []const []const u8,
+                "test-filter",
+                "Run only the Zig tests whose name contains this",
+            ) orelse &.{},
+            .thread_sanitizer = b.option(
+                bool,
+                "thread-sanitizer",
+                "Run the tests of the core under ThreadSanitizer (default: no)",
+            ) orelse false,
+            .libfuzzer = b.option(
+                []const []const u8,
+                "libfuzzer",
+                "For `fuzz`: libFuzzer.a and the C++ library that it needs (`make fuzz` finds " ++
+                    "them)",
+            ) orelse &.{},
+        };
+    }
+};
+
+fn askPython(b: *std.Build, python: []const u8, expression: []const u8) []const u8 {
+    b.graph.poisonCache(); // Else the answer of the first run would stick.
+    const code = b.fmt("import sysconfig; print({s})", .{expression});
+    return std.mem.trimEnd(u8, b.run(&.{ python, "-c", code }), "\r\n");
+}
+
+fn addExtension(b: *std.Build, config: *const Config) *std.Build.Step.Compile {
+    const extension = b.addLibrary(.{
+        .name = "core",
+        .linkage = .dynamic,
+        .root_module = extensionModule(
+            b,
+            config.target,
+            config.optimize,
+            config.core,
+            config.python.include,
+        ),
+    });
+    extension.linker_allow_shlib_undefined = true; // The process has CPython's own symbols.
+    if (config.core.ipsec_mb != null) {
+        // Else the archive's functions are exported, and another library's may take their place.
+        const files = b.addWriteFiles();
+        extension.version_script = files.add("exports.map", "{ global: PyInit__core; local: *; };");
+        extension.step.dependOn(&files.step); // Zig 0.17 does not see it in the script's path.
+    }
+    return extension;
+}
+
+/// The tests of the core need no interpreter. `safe` keeps the assertions and is quick enough for
+/// tests over random input.
+fn addCoreTest(b: *std.Build, config: *const Config) *std.Build.Step.Compile {
+    const core_test = b.addTest(.{
+        .root_module = testModule(b, config.target, .safe, config.core, config.tests),
+        .filters = config.tests.filters,
+        .use_llvm = if (config.tests.thread_sanitizer) true else null,
+    });
+    core_test.root_module.sanitize_thread = config.tests.thread_sanitizer;
+    return core_test;
+}
+
+/// The targets of the fuzzer, over the corpus. Zig does not know that its files are input, so this
+/// runs whether or not anything was compiled.
+fn addReplay(b: *std.Build, config: *const Config) *std.Build.Step.Run {
+    const fuzz_test = b.addTest(.{
+        .name = "fuzz",
+        .root_module = fuzzModule(b, config.target, .debug, false),
+        .filters = &.{ "fuzz corpus:", "fuzz input:", "fuzz guard:" },
+    });
+    const replay = b.addRunArtifact(fuzz_test);
+    replay.has_side_effects = true;
+    return replay;
+}
+
+fn addFuzzer(b: *std.Build, config: *const Config) *std.Build.Step.Compile {
+    return b.addExecutable(.{
+        .name = "targets",
+        .root_module = fuzzerModule(b, config.target, config.tests.libfuzzer),
+        .use_llvm = true,
+        .use_lld = true,
+    });
+}
+
+/// The extension into the prefix, and into the checkout.
+fn addInstallSteps(
+    b: *std.Build,
+    config: *const Config,
+    extension: *std.Build.Step.Compile,
+) void {
+    const module_file = config.python.module_file;
+    const install = b.addInstallArtifact(extension, .{
+        .dest_dir = .{ .override = .prefix },
+        .dest_sub_path = module_file,
+        .dylib_symlinks = false,
+    });
+    b.getInstallStep().dependOn(&install.step);
+    if (config.python.in_place) {
+        const update = b.addUpdateSourceFiles();
+        const path = b.pathJoin(&.{ "hftws", module_file });
+        update.addCopyFileToSource(extension.getEmittedBin(), path);
+        b.getInstallStep().dependOn(&update.step);
+    }
+}
+
+/// A declaration that nothing on this system uses is not even type checked. This step analyses the
+/// core, its tests and the binding for every supported system, without generating code or linking.
+/// Python's headers are those of this machine: they differ in what is not used here.
+fn addCheckStep(b: *std.Build, config: *const Config) void {
+    const check_step = b.step("check", "Type check core and binding for every supported system");
+    for (supported_targets) |triple| {
+        const query = std.Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
+        const other = b.resolveTargetQuery(query);
+        const check_core = b.addTest(.{
+            .root_module = testModule(b, other, .debug, .{}, config.tests),
+        });
+        check_step.dependOn(&check_core.step);
+        const check_extension = b.addLibrary(.{
+            .name = "core",
+            .linkage = .dynamic,
+            .root_module = extensionModule(b, other, .debug, .{}, config.python.include),
+        });
+        check_step.dependOn(&check_extension.step);
+    }
+}
 
 /// The core: Zig and libc. It knows nothing of Python, and finds OpenSSL when it runs, unless that
 /// is to be linked; and libipsec-mb too, unless its archive is given.
@@ -210,17 +299,13 @@ fn coreModule(
     optimize: std.lang.Optimize,
     core_options: CoreOptions,
 ) *std.Build.Module {
-    const options = b.addOptions();
-    options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
-    options.addOption(bool, "openssl_linked", core_options.openssl == .link);
-    options.addOption(bool, "platform_override", core_options.kqueue_shim);
     const module = b.createModule(.{
         .root_source_file = b.path("src/core.zig"),
         .target = target,
         .optimize = optimize,
         .link_libc = true,
         .valgrind = core_options.valgrind,
-        .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
+        .imports = &.{.{ .name = "build_options", .module = buildOptions(b, core_options) }},
     });
     if (core_options.ipsec_mb) |archive| module.addObjectFile(.{ .cwd_relative = archive });
     if (core_options.openssl == .link) {
@@ -230,8 +315,17 @@ fn coreModule(
     return module;
 }
 
-/// macOS's platform on stand-ins for its kernel, for tests on Linux: see the file. It is a module of
-/// its own, so that the core need not know where it is.
+/// What the core is told of the options.
+fn buildOptions(b: *std.Build, core_options: CoreOptions) *std.Build.Module {
+    const options = b.addOptions();
+    options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);
+    options.addOption(bool, "openssl_linked", core_options.openssl == .link);
+    options.addOption(bool, "platform_override", core_options.kqueue_shim);
+    return options.createModule();
+}
+
+/// macOS's platform on stand-ins for its kernel, for tests on Linux: see the file. A module of its
+/// own, so that the core's product files need not import anything of src/testing/.
 fn darwinOnLinux(b: *std.Build, core: *std.Build.Module) *std.Build.Module {
     return b.createModule(.{
         .root_source_file = b.path("src/testing/darwin_on_linux.zig"),
@@ -256,7 +350,8 @@ fn testModule(
     options.addOption(u32, "fault_seeds", test_options.fault_seeds);
     options.addOption(bool, "emulated", test_options.emulated);
     module.addOptions("test_options", options);
-    module.addImport("darwin_on_linux", darwinOnLinux(b, module));
+    const override = module.import_table.get("platform_override");
+    module.addImport("darwin_on_linux", override orelse darwinOnLinux(b, module));
     if (target.result.os.tag == .macos) {
         // Zig brings Apple's headers along: what the core declares by itself is held against them.
         const darwin_h = b.addTranslateC(.{
@@ -304,17 +399,13 @@ fn fuzzModule(
     optimize: std.lang.Optimize,
     counts_edges: bool,
 ) *std.Build.Module {
-    const options = b.addOptions();
-    options.addOption(bool, "ipsec_mb_linked", false);
-    options.addOption(bool, "openssl_linked", false);
-    options.addOption(bool, "platform_override", false);
     return b.createModule(.{
         .root_source_file = b.path("src/fuzz.zig"),
         .target = target,
         .optimize = optimize,
         .link_libc = true,
         .fuzz = counts_edges,
-        .imports = &.{.{ .name = "build_options", .module = options.createModule() }},
+        .imports = &.{.{ .name = "build_options", .module = buildOptions(b, .{}) }},
     });
 }
 
@@ -339,10 +430,4 @@ fn fuzzerModule(
     module.addObject(targets);
     for (libfuzzer) |file| module.addObjectFile(.{ .cwd_relative = file });
     return module;
-}
-
-fn askPython(b: *std.Build, python: []const u8, expression: []const u8) []const u8 {
-    b.graph.poisonCache(); // Else the answer of the first run would stick.
-    const code = b.fmt("import sysconfig; print({s})", .{expression});
-    return std.mem.trimEnd(u8, b.run(&.{ python, "-c", code }), "\r\n");
 }
