@@ -1,10 +1,11 @@
-//! The kernel, typed: sockets, clocks, memory and tuning, one file a platform behind one interface.
+//! The kernel, typed: sockets, clocks, memory and tuning. One file for each platform, all behind
+//! one interface.
 //!
 //! Design: `Os` is the platform of this build, a struct of free functions. Everything above takes
 //! it as a type (`SocketType(Os)`), so that a test can hand in a scripted one. `Interface` says
-//! what a platform has to declare and `assertPlatform` holds a platform to it, the real ones too.
-//! Errors are named by cause, a set an operation; what nobody can act on is `error.Unexpected`.
-//! Nothing here keeps state, but for the number behind the last unexpected error.
+//! what a platform has to declare, and `assertPlatform` checks every platform, the real ones too.
+//! Errors are named by cause, with a set for each operation; an error that no caller can act on is
+//! `error.Unexpected`. Nothing here keeps state, except the errno of the last unexpected error.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -55,12 +56,12 @@ pub const PollError = posix.PollError;
 pub const unexpectedErrno = posix.unexpectedErrno;
 pub const ClockType = @import("os/clock.zig").ClockType;
 
-/// The functions that a platform declares: a field each, of the function's type. A platform may
-/// declare more; `Notifier`, where it is declared, takes the place of epoll and kqueue.
+/// The functions that a platform declares: for each a field, of the function's type. A platform may
+/// declare more: a `Notifier` of its own is used instead of epoll and kqueue.
 pub const Interface = struct {
     // Sockets. A descriptor of `openSocket` never blocks, and never raises SIGPIPE.
 
-    /// Blocks. Fills the list, at least one address, in the order to try.
+    /// Blocks. Fills the list with at least one address, in the order to try.
     resolve: fn (host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void,
     /// The caller closes it.
     openSocket: fn (address: *const Address) OpenError!Descriptor,
@@ -69,14 +70,14 @@ pub const Interface = struct {
     connectResult: fn (descriptor: Descriptor) ConnectError!void,
     bind: fn (descriptor: Descriptor, address: *const Address) BindError!void,
     bindToInterface: fn (descriptor: Descriptor, name: []const u8) BindError!void,
-    /// 0: the peer closed its direction. Fills the stamp that is asked for, if only with `none`.
+    /// 0: the peer closed its direction. Always fills a stamp that is passed, perhaps with `none`.
     receive: fn (Descriptor, buffer: []u8, stamp: ?*KernelStamp) ReceiveError!usize,
     /// How many bytes the kernel took, at least one.
     send: fn (descriptor: Descriptor, bytes: []const u8) SendError!usize,
     shutdownSend: fn (descriptor: Descriptor) void,
     close: fn (descriptor: Descriptor) void,
     setNoDelay: fn (descriptor: Descriptor) OptionError!void,
-    /// From now on, a peer that answers nothing for so long has the connection fail: `TimedOut`.
+    /// From now on, the connection fails with `TimedOut` when the peer answers nothing for so long.
     setPeerTimeout: fn (descriptor: Descriptor, timeout_s: u32) OptionError!void,
     setQuickAck: fn (descriptor: Descriptor) OptionError!void,
     setBusyPoll: fn (descriptor: Descriptor, microseconds: u32) OptionError!void,
@@ -89,21 +90,21 @@ pub const Interface = struct {
 
     // Kernel TLS: the kernel opens and seals the records of a connected socket.
 
-    /// To be called before the peer can have said anything; changes nothing by itself.
+    /// Call it before the peer can have sent anything. Changes nothing until there are keys.
     attachTls: fn (descriptor: Descriptor) TlsError!void,
-    /// `info`: struct tls12_crypto_info_* of <linux/tls.h>. From now on this direction is the
-    /// kernel's. Once more for new keys (Linux 6.14).
+    /// `info`: struct tls12_crypto_info_* of <linux/tls.h>. From now on the kernel does the
+    /// records of this direction. Call it again to change the keys (Linux 6.14).
     setTlsKeys: fn (Descriptor, direction: TlsDirection, info: []const u8) TlsError!void,
-    /// Bytes of one record or of several of the same type, opened.
+    /// Decrypted bytes of one record, or of several of the same type.
     receiveRecord: fn (descriptor: Descriptor, buffer: []u8) ReceiveRecordError!ReceivedRecord,
-    /// One record that is no data, whole or not at all.
+    /// Sends one record that is not application data: all of it, or nothing and an error.
     sendRecord: fn (descriptor: Descriptor, content_type: u8, content: []const u8) SendError!void,
 
     // Clocks.
 
-    /// The CPU's counter; constant rate, not in nanoseconds (`ClockType` converts).
+    /// The CPU's counter: of constant rate, but not in nanoseconds (`ClockType` converts).
     cycles: fn () u64,
-    /// Ticks a second of that counter, where the CPU says so; null elsewhere, as on x86-64.
+    /// Ticks of that counter in a second; null where the CPU does not tell, as on x86-64.
     counterFrequency: fn () ?u64,
     /// The clock of deadlines.
     monotonicNs: fn () u64,
@@ -112,7 +113,7 @@ pub const Interface = struct {
 
     // Random bytes, memory, tuning.
 
-    /// Fit for keys and masks; panics rather than fail.
+    /// Good enough for keys and masks. Panics if the kernel has none.
     random: fn (buffer: []u8) void,
     /// The size is a multiple of the page size. The caller unmaps.
     mapMirrored: fn (size: usize, options: MapOptions) MapError!Mapping,
@@ -125,8 +126,8 @@ pub const Interface = struct {
     lockMemory: fn () TuneError!void,
 };
 
-/// Does not compile unless `Platform` declares every type and function of the interface with that
-/// very type; says which one is missing or different. For scripted platforms in tests as well.
+/// Compiles only if `Platform` declares every type and function of the interface, each with exactly
+/// that type; else the error names what is missing or different. For scripted platforms, too.
 pub fn assertPlatform(comptime Platform: type) void {
     comptime {
         @setEvalBranchQuota(10_000);
@@ -179,7 +180,7 @@ fn sameFunction(comptime Left: type, comptime Right: type) bool {
 
 comptime {
     assertPlatform(Os);
-    // The types of the other platform are checked where it is built for; its names already here.
+    // The other platform's types are checked when it is the target; its names are checked here.
     for (@typeInfo(Interface).@"struct".field_names) |name| {
         assertDeclared(linux, name);
         assertDeclared(darwin, name);

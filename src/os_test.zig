@@ -25,8 +25,8 @@ test {
 
 /// This platform; and on Linux also macOS's memory and clock, over stand-ins for its kernel.
 const test_platforms = switch (builtin.os.tag) {
-    // What the stand-ins map over memory in use gives valgrind page faults of its own to take, and
-    // qemu-user shows other bytes there.
+    // The stand-ins map over memory in use: under valgrind that causes additional page faults, and
+    // under qemu-user other bytes show there.
     .linux => if (builtin.valgrind_support or @import("test_options").emulated)
         .{linux}
     else
@@ -62,7 +62,7 @@ const TestPair = struct {
         Os.close(pair.server);
     }
 
-    /// All of them, to the client.
+    /// Sends all of them to the client.
     fn give(pair: *const TestPair, bytes: []const u8) !void {
         try testing.expectEqual(bytes.len, try Os.send(pair.server, bytes));
         try waitFor(pair.client, std.c.POLL.IN);
@@ -136,7 +136,7 @@ test "os: the end of the stream is a read of no bytes, after all bytes" {
     try testing.expectEqual(@as(usize, 0), try Os.receive(pair.client, &buffer, null));
     try testing.expectEqual(@as(usize, 0), try Os.receive(pair.client, &buffer, &stamp));
     try testing.expectEqual(KernelStamp.Source.none, stamp.source);
-    // The other direction is open still.
+    // The other direction is still open.
     try testing.expectEqual(@as(usize, 3), try Os.send(pair.client, "bye"));
     try testing.expectEqual(@as(usize, 3), try Os.receive(pair.server, &buffer, null));
 }
@@ -264,7 +264,7 @@ test "os: a socket binds to an address and an interface of this machine only" {
     defer listener.deinit();
     const client = try Os.openSocket(&listener.address);
     defer Os.close(client);
-    // TEST-NET-1 (RFC 5737) is no machine's.
+    // No machine has an address of TEST-NET-1 (RFC 5737).
     const foreign = Address.parse("192.0.2.1", 0).?;
     try testing.expectError(error.AddressNotAvailable, Os.bind(client, &foreign));
     const ipv6 = Address.parse("::1", 0).?;
@@ -431,8 +431,8 @@ fn testClock(comptime Platform: type) !void {
     try testing.expect(clock.cyclesPerNs() > 0.01);
     try testing.expect(clock.cyclesPerNs() < 10);
 
-    // Each reading of the counter stands between two of the system's clock: that holds also when
-    // this process is put aside between them.
+    // Each reading of the counter is between two readings of the system's clock, so the comparison
+    // holds even if the process is suspended between them.
     const outer_start_ns = Platform.monotonicNs();
     const start = Platform.cycles();
     const inner_start_ns = Platform.monotonicNs();
@@ -457,7 +457,7 @@ test "os: random bytes differ, and every byte is filled" {
     Os.random(left[0..0]);
 }
 
-/// What became of each tuning call, as the exit status of a process of its own: the other tests
+/// The result of each tuning call, as the exit status of a child process, so that the other tests
 /// keep their CPUs, priority and memory.
 const Tuned = packed struct(u8) {
     pinned: bool = false,

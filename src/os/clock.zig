@@ -4,11 +4,12 @@
 //! and kept where the reads lie closest together. Two anchors give the ratio; the further apart,
 //! the better, so that `refine` moves only the later one. The counters run at a constant rate
 //! (invariant TSC, CNTVCT); when the ratio jumps nevertheless (a moved virtual machine, a suspended
-//! laptop), the earlier anchor is dropped and the measurement starts anew. On macOS the counter is
-//! read as such: mach_absolute_time(3) comes from it, behind a call, less what was slept. Where the
-//! CPU tells the frequency (CNTFRQ on Arm), that is the ratio, exact from the start, as long as the
-//! anchors bear it out: firmware has been seen to set it wrongly, and then the measured one counts.
-//! Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the vDSO's clock.
+//! laptop), the earlier anchor is dropped and the measurement starts again. On macOS the CPU's
+//! counter is read directly; mach_absolute_time(3) would be a call, and leaves out the time asleep.
+//! Where the CPU tells the frequency (CNTFRQ on Arm), the ratio comes from that, exact from the
+//! start, as long as the anchors confirm it: some firmware sets it wrongly, and then the measured
+//! ratio is used. Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the
+//! vDSO's clock.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -17,7 +18,7 @@ const assert = std.debug.assert;
 pub const RateSource = enum {
     /// From two anchors: the CPU does not tell.
     measured,
-    /// The CPU's register, which the anchors bear out.
+    /// The CPU's register, which the anchors confirm.
     register,
     /// From two anchors, because the CPU's register says something else.
     measured_register_wrong,
@@ -44,9 +45,9 @@ pub fn ClockType(comptime Os: type) type {
         last: Anchor,
         /// Nanoseconds a cycle, in units of 2^-multiplier_shift; 0 before the first fit.
         multiplier: u64,
-        /// Whether `multiplier` can judge the next one.
+        /// Whether `multiplier` is good enough to check the next measurement against.
         settled: bool,
-        /// What `multiplier` comes from, once it is not 0.
+        /// Where `multiplier` comes from, once it is not 0.
         source: RateSource,
 
         const Clock = @This();
@@ -71,7 +72,7 @@ pub fn ClockType(comptime Os: type) type {
         /// Off the hot path.
         pub fn calibrate(clock: *Clock) void {
             if (clock.multiplier != 0) return clock.refine();
-            for (0..2) |_| { // The first anchor may be of no use: a sleep came in between.
+            for (0..2) |_| { // Twice: a sleep since the first anchor makes the first try fail.
                 spinUntil(clock.first.ns + base_line_ns_min);
                 clock.refit();
                 if (clock.multiplier != 0) return;
@@ -80,9 +81,9 @@ pub fn ClockType(comptime Os: type) type {
             clock.multiplier = 1 << multiplier_shift;
         }
 
-        /// Moves the later anchor to now. Nothing but a look at the counter when that has been done
-        /// within the last 100 ms; a millisecond of proof once the ratio has jumped. Call it where
-        /// time does not matter: before waiting.
+        /// Moves the later anchor to now. Only reads the counter if that was done within the last
+        /// 100 ms; spins for a millisecond to confirm a new ratio after a jump. Call it where time
+        /// does not matter: before waiting.
         pub fn refine(clock: *Clock) void {
             const now = Os.cycles();
             if (clock.multiplier != 0 and now >= clock.last.cycles) {
@@ -113,8 +114,8 @@ pub fn ClockType(comptime Os: type) type {
             clock.invariants();
         }
 
-        /// Whether the counter and the clock have gone apart since the last anchor. The whole base
-        /// line would not show it: of ten hours, five minutes of sleep are less than 1 %.
+        /// Whether the counter and the clock have drifted apart since the last anchor. The whole
+        /// base line would not show it: five minutes of sleep are less than 1 % of ten hours.
         fn strayed(clock: *const Clock, now: Anchor) bool {
             const recent_ns = now.ns - clock.last.ns;
             const recent_cycles = now.cycles - clock.last.cycles;
@@ -132,7 +133,7 @@ pub fn ClockType(comptime Os: type) type {
             return jumped(measured, ratio(@intCast(later.ns - now.ns), later.cycles - now.cycles));
         }
 
-        /// Or until the clock is seen to stand still, as a scripted one may.
+        /// Ends early if the clock stands still, as a scripted one may.
         fn spinUntil(deadline: i64) void {
             var before = monotonic();
             var still_reads: u32 = 0;
@@ -143,7 +144,7 @@ pub fn ClockType(comptime Os: type) type {
             }
         }
 
-        /// Keeps the ratio until there is a better one, and trusts it no more.
+        /// Keeps the ratio until there is a better one, but no longer checks others against it.
         fn restart(clock: *Clock, now: Anchor) void {
             clock.first = now;
             clock.last = now;
@@ -213,7 +214,7 @@ fn choose(measured: u64, frequency_told: ?u64) struct { u64, RateSource } {
     return .{ told, .register };
 }
 
-/// Off by more than 1 %: no steering of a clock does that (500 parts in a million at most).
+/// Off by more than 1 %. Adjustments of a clock are smaller: at most 500 parts in a million.
 fn jumped(before: u64, after: u64) bool {
     const difference = @max(before, after) - @min(before, after);
     return difference > before / 100;
@@ -225,12 +226,14 @@ const multiplier_shift = 48;
 /// Anchors that are 100 ns wide give the ratio to 1e-5.
 const base_line_ns_min = 10 * std.time.ns_per_ms;
 
-/// What a new ratio is held against: to 1e-4, with a counter of 24 MHz, too.
+/// How long a new ratio is checked: gives it to 1e-4, even with a counter of 24 MHz.
 const proof_ns = std.time.ns_per_ms;
 
+/// How often `refine` does more than read the counter.
 const refit_interval_ns = 100 * std.time.ns_per_ms;
 
+/// How often an anchor is read.
 pub const brackets = 8;
 
-/// No clock has the same time for so many reads: half a millisecond of them.
+/// A clock that moves changes within so many reads: they take half a millisecond.
 const still_reads_max = 20_000;

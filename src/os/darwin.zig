@@ -1,9 +1,9 @@
-//! macOS: what os.zig promises, by kqueue, Mach and BSD socket options.
+//! macOS: the functions of os.zig by kqueue, Mach and BSD socket options.
 //!
 //! Holds only what differs from Linux; the rest is os/posix.zig under the same names. What macOS
-//! does not have is told, not pretended: TCP receive stamps, quick acknowledgements, busy polling
+//! does not have is reported, not faked: TCP receive stamps, quick acknowledgements, busy polling
 //! and locking all memory are `error.Unsupported`; binding a thread to a CPU is a hint at most.
-//! What is called and how it is laid out is spelled out in os/libsystem.zig.
+//! The declarations beyond POSIX are in os/libsystem.zig.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -164,7 +164,7 @@ pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!
     try posix.setOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME, @intCast(timeout_s));
 }
 
-/// The options as the kernel has them now.
+/// The options' current values in the kernel.
 pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const no_delay = posix.getOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY) orelse 0;
     return .{
@@ -207,7 +207,7 @@ pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
     errdefer posix.unmapGuarded(memory, 2 * size);
     const shared: c.MAP = .{ .TYPE = .SHARED, .ANONYMOUS = true, .FIXED = true };
     try posix.mapOver(memory, size, -1, shared);
-    // Before there is a second copy: what was never touched has no object yet to be shared.
+    // Touched before there is a second copy: untouched pages have no object that could be shared.
     touch(memory[0..size]);
     try remap(memory, @alignCast(memory + size), size);
     touch(memory[size .. 2 * size]);
@@ -249,7 +249,7 @@ fn touch(memory: []u8) void {
     }
 }
 
-/// What a `kern_return_t` is as an errno, in the way of xnu's own mmap(2).
+/// The errno for a `kern_return_t`, as xnu's own mmap(2) has it.
 fn errnoOf(status: c_int) c.E {
     return switch (status) {
         libsystem.kern_success => .SUCCESS,
@@ -263,7 +263,7 @@ fn errnoOf(status: c_int) c.E {
     };
 }
 
-/// munmap(2) of both copies and the guard pages: nothing may point there any more.
+/// munmap(2) of both copies and the guard pages. Nothing may point there afterwards.
 pub fn unmapMirrored(mapping: Mapping) void {
     posix.unmapGuarded(mapping.memory, 2 * mapping.size);
 }
@@ -274,15 +274,15 @@ pub fn unmapMirrored(mapping: Mapping) void {
 pub fn pinThread(cpu: u32) posix.TuneError!void {
     const count = std.Thread.getCpuCount() catch return error.Unexpected;
     if (cpu >= count) return error.InvalidCpu;
-    const tag: c_int = @intCast(cpu + 1); // 0 would take the hint away.
+    const tag: c_int = @intCast(cpu + 1); // 0 would remove the hint.
     const policy: libsystem.ThreadAffinity = .{ .affinity_tag = tag };
     return setThreadPolicy(libsystem.thread_affinity_policy, policy);
 }
 
 /// THREAD_TIME_CONSTRAINT_POLICY: the calling thread runs ahead of all ordinary ones, at once when
 /// it wakes. There is one such class; `priority` has to be one of SCHED_FIFO's on Linux, 1 to 99,
-/// and makes no difference. The kernel takes the thread out of it for about two seconds when it has
-/// run for a second without any sleep: nothing for a thread that polls busily.
+/// and makes no difference. The kernel takes a thread out of the class for about two seconds when
+/// it has run for a second without any sleep, so it is no help to a thread that polls busily.
 pub fn setRealtimePriority(priority: u8) posix.TuneError!void {
     if (priority < realtime_priority_min) return error.InvalidPriority;
     if (priority > realtime_priority_max) return error.InvalidPriority;
@@ -345,8 +345,8 @@ pub fn kqueueCreate() posix.NotifierError!Descriptor {
     return kqueue;
 }
 
-/// One change by kevent(2). To delete what is gone is no error: closing a descriptor deletes it as
-/// well.
+/// One change by kevent(2). Deleting what is not there is no error, because closing a descriptor
+/// has deleted it, too.
 pub fn kqueueChange(kqueue: Descriptor, change: *const KernelEvent) posix.WatchError!void {
     const status = libsystem.kevent(kqueue, @ptrCast(change), 1, null, 0, null);
     switch (c.errno(status)) {
@@ -359,7 +359,7 @@ pub fn kqueueChange(kqueue: Descriptor, change: *const KernelEvent) posix.WatchE
     }
 }
 
-/// kevent(2): the events that are ready, none when the time passed; null waits without end.
+/// kevent(2): the number of ready events; 0 when the time has passed. Null waits without limit.
 pub fn kqueueWait(
     kqueue: Descriptor,
     events: []KernelEvent,
@@ -380,15 +380,16 @@ pub fn kqueueWait(
 /// 50 ms. A burst of a thousand messages is through by then.
 const realtime_computation_ns = 500 * std.time.ns_per_us;
 
-/// By when that much has to be done. Among threads of the class the earliest goes first, and those
-/// of audio have several milliseconds. No more than twice the above: the kernel would raise that.
+/// By when that much has to be done. Among threads of the class the earliest deadline goes first;
+/// audio threads have several milliseconds. At most twice the above, or the kernel would raise
+/// that.
 const realtime_constraint_ns = std.time.ns_per_ms;
 
-/// As Linux has them, so that a program need not know where it runs.
+/// The limits of SCHED_FIFO on Linux, so that a program need not know where it runs.
 const realtime_priority_min = 1;
 const realtime_priority_max = 99;
 
-/// Those of `posix.setKeepAlive` until the timeout.
+/// How many keep-alive probes fit into the timeout: see `posix.setKeepAlive`.
 const probes_max = 4;
 
 comptime {

@@ -1,8 +1,8 @@
-//! Linux: what os.zig promises, by epoll, memfd, TCP options and SO_TIMESTAMPING.
+//! Linux: the functions of os.zig by epoll, memfd, TCP options and SO_TIMESTAMPING.
 //!
 //! Holds only what differs from macOS; the rest is os/posix.zig under the same names. Needs a
-//! kernel of 4.14 or newer (receive stamps on TCP). Newer calls are used where they exist and have
-//! an older one behind them.
+//! kernel of 4.14 or newer (receive stamps on TCP). Newer calls are used where they exist, with an
+//! older call to fall back to.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -43,7 +43,7 @@ pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {
 
 /// SO_BINDTODEVICE (socket(7)). Needs CAP_NET_RAW before Linux 5.7.
 pub fn bindToInterface(descriptor: Descriptor, name: []const u8) posix.BindError!void {
-    // The kernel would cut a longer name, and take an empty one for "any interface".
+    // The kernel would cut off a longer name, and an empty one would mean any interface.
     if (name.len == 0 or name.len >= interface_name_size_max) return error.InterfaceNotFound;
     const option = linux.SO.BINDTODEVICE;
     const status = c.setsockopt(descriptor, c.SOL.SOCKET, option, name.ptr, @intCast(name.len));
@@ -147,9 +147,9 @@ pub fn attachTls(descriptor: Descriptor) posix.TlsError!void {
     };
 }
 
-/// TLS_RX and TLS_TX. Records that have arrived already are the kernel's as well: nothing of them
-/// may have been read. TLS_RX_EXPECT_NO_PAD would save the kernel a copy, but Linux 6.1 with it
-/// puts what follows an empty, padded record at the wrong place.
+/// TLS_RX and TLS_TX. The kernel then opens the records that have already arrived, too: no part of
+/// them may have been read. TLS_RX_EXPECT_NO_PAD would save the kernel a copy, but with it Linux
+/// 6.1 writes the data after an empty, padded record to the wrong place.
 pub fn setTlsKeys(
     descriptor: Descriptor,
     direction: TlsDirection,
@@ -169,7 +169,7 @@ pub fn setTlsKeys(
 
 fn tlsError(cause: c.E) posix.TlsError {
     return switch (cause) {
-        // No module `tls`; no such cipher among the kernel's; no such version or cipher in `tls`.
+        // No module `tls`; the kernel lacks the cipher; the module lacks the version or cipher.
         .NOENT, .NOPROTOOPT, .OPNOTSUPP, .INVAL, .PERM => error.Unsupported,
         .BUSY, .EXIST => error.KeysFixed,
         .NOTCONN => error.NotConnected,
@@ -192,7 +192,7 @@ pub fn receiveRecord(
         if (size >= 0) {
             const told = message.controllen >= TlsControl.used_size and
                 control.header.level == sol_tls and control.header.type == tls_get_record_type;
-            // Bytes without a type are data: kernels say it of every record since there is TLS_RX.
+            // Bytes without a type are data. Every kernel with TLS_RX reports the type of a record.
             const data_type: ?u8 = if (size > 0) content_type_data else null;
             return .{
                 .size = @intCast(size),
@@ -209,7 +209,7 @@ pub fn receiveRecord(
                 continue;
             },
         };
-        // The kernel would tell it to the next call as well, and that is the one with our alert.
+        // The kernel would fail the next call for the same reason: the one that sends our alert.
         _ = posix.getOption(descriptor, c.SOL.SOCKET, c.SO.ERROR);
         return failure;
     }
@@ -252,7 +252,7 @@ pub fn sendRecord(
 
 /// A control message (cmsg(3)) with the type of a record.
 const TlsControl = extern struct {
-    /// musl has it of smaller numbers, with less of an alignment.
+    /// musl's cmsghdr is less aligned.
     header: c.cmsghdr align(c.cmsg_align),
     content_type: u8,
 
@@ -295,7 +295,7 @@ pub fn enableReceiveStamps(descriptor: Descriptor, mode: TimestampMode) posix.Op
     try posix.setOption(descriptor, c.SOL.SOCKET, linux.SO.TIMESTAMPNS_OLD, software);
 }
 
-/// The options as the kernel has them now.
+/// The options' current values in the kernel.
 pub fn socketOptions(descriptor: Descriptor) SocketOptions {
     const tcp = c.IPPROTO.TCP;
     const no_delay = posix.getOption(descriptor, tcp, linux.TCP.NODELAY) orelse 0;
@@ -336,8 +336,8 @@ pub fn random(buffer: []u8) void {
 }
 
 /// memfd_create(2), mapped twice. Every page is there when it returns, so that neither a page fault
-/// nor a lack of memory waits on the data path. Huge pages where asked for and to be had, which
-/// takes a size of whole huge pages and a pool of them (hugetlbfs, vm.nr_hugepages).
+/// nor a lack of memory waits on the data path. On huge pages if they are asked for, the size is a
+/// multiple of theirs, and the system has reserved some (hugetlbfs, vm.nr_hugepages).
 /// Asserts that the size is a multiple of the page size.
 pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
     assert(size > 0);
@@ -346,7 +346,7 @@ pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
         if (mapObject(size, .{ .huge_pages = true })) |mapping| {
             return mapping;
         } else |failure| switch (failure) {
-            // Not a reason to fail: `Mapping.huge_pages` tells what was had.
+            // No reason to fail: `Mapping.huge_pages` tells which pages these are.
             error.OutOfMemory,
             error.TooManyOpenFiles,
             error.TooManyOpenFilesInSystem,
@@ -370,10 +370,10 @@ fn mapObject(size: usize, options: MapOptions) posix.MapError!Mapping {
         };
     };
     defer posix.close(object);
-    // Takes the pages now: when there are not enough, this is an error, and not a SIGBUS later.
+    // Allocates the pages now: too few are an error here, and not a SIGBUS later.
     try setObjectSize(object, size);
 
-    // Huge pages can be mapped nowhere else than at a multiple of their size.
+    // Huge pages can be mapped only at a multiple of their size.
     const alignment: usize = if (options.huge_pages) huge_page_size else std.heap.pageSize();
     const memory = try posix.reserveGuarded(2 * size, alignment);
     errdefer posix.unmapGuarded(memory, 2 * size);
@@ -396,7 +396,7 @@ fn setObjectSize(object: Descriptor, size: usize) posix.MapError!void {
     };
 }
 
-/// munmap(2) of both copies and the guard pages: nothing may point there any more.
+/// munmap(2) of both copies and the guard pages. Nothing may point there afterwards.
 pub fn unmapMirrored(mapping: Mapping) void {
     posix.unmapGuarded(mapping.memory, 2 * mapping.size);
 }
@@ -461,7 +461,7 @@ pub fn epollCreate() posix.NotifierError!Descriptor {
     };
 }
 
-/// epoll_ctl(2). To remove what is gone is no error: closing a descriptor removes it as well.
+/// epoll_ctl(2). Removing what is not there is no error: closing a descriptor has removed it, too.
 pub fn epollControl(
     epoll: Descriptor,
     operation: EpollOperation,
@@ -519,7 +519,7 @@ const EpollPwait2 = *const fn (
 /// IFNAMSIZ, with the terminating zero.
 const interface_name_size_max = 16;
 
-/// MFD_HUGE_2MB, and never the system's default, which may be 1 GiB.
+/// MFD_HUGE_2MB rather than the system's default size, which may be 1 GiB.
 const huge_page_size = 2 * 1024 * 1024;
 
 /// Room for SCM_TIMESTAMPING (64 bytes) and for another small message beside it.

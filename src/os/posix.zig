@@ -1,11 +1,11 @@
 //! What both kernels share: the types of the kernel's interface, its errors by cause, and every
 //! call that POSIX gives to Linux and macOS alike.
 //!
-//! Design: one function a system call, free of state, and one `switch` an error set, so that each
-//! errno is named once. What no caller can act on is `error.Unexpected`, whose number is kept for
-//! the message (`unexpectedErrno`). The calls go through libc, never around it, so that libraries
-//! which replace libc's socket calls (kernel bypass) see them. Does not know which kernel it is:
-//! what differs is a parameter, given by os/linux.zig and os/darwin.zig.
+//! Design: one function for each system call, without state, and one `switch` for each error set,
+//! so that each errno is named once. An error that no caller can act on is `error.Unexpected`; its
+//! errno is kept for the message (`unexpectedErrno`). All calls go through libc, so that libraries
+//! which replace libc's socket calls (kernel bypass) see them. This file does not know which kernel
+//! it runs on: os/linux.zig and os/darwin.zig pass what differs as parameters.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -49,7 +49,7 @@ pub const Address = struct {
         return null;
     }
 
-    /// Copies the kernel's form; null when it is neither IPv4 nor IPv6 or too short for that.
+    /// Copies the kernel's form; null when it is neither IPv4 nor IPv6, or too short.
     fn fromKernel(source: *const c.sockaddr, size: c.socklen_t) ?Address {
         const size_needed: c.socklen_t = switch (source.family) {
             c.AF.INET => @sizeOf(c.sockaddr.in),
@@ -119,7 +119,7 @@ pub const Address = struct {
             .ipv6 => &address.viewConst(c.sockaddr.in6).addr,
         };
         const text = inet_ntop(address.storage.family, source, &buffer, buffer.len);
-        // The family is known and the buffer is large enough: it has no other reason to fail.
+        // Cannot fail: the family is known and the buffer is large enough.
         const ip_text = std.mem.span(text.?);
         switch (address.family()) {
             .ipv4 => try writer.print("{s}", .{ip_text}),
@@ -156,7 +156,7 @@ pub const AddressList = struct {
         return list.items[0..list.count];
     }
 
-    /// False when the list is full: what comes after the bound is not tried.
+    /// False when the list is full: further addresses are not tried.
     pub fn append(list: *AddressList, address: Address) bool {
         assert(list.count <= list.items.len);
         if (list.count == list.items.len) return false;
@@ -179,20 +179,22 @@ pub const KernelStamp = struct {
 /// Which half of a connection kernel TLS is given keys for.
 pub const TlsDirection = enum { receive, send };
 
-/// What one read brought of a socket whose records the kernel opens.
+/// The result of one read from a socket whose records the kernel opens.
 pub const ReceivedRecord = struct {
     /// May be 0, for a record without content.
     size: usize,
-    /// Of all of these bytes (RFC 8446, section 5.1). Null: the peer closed its direction.
+    /// The content type of all of these bytes (RFC 8446, section 5.1). Null: the peer closed its
+    /// direction.
     content_type: ?u8,
 };
 
-/// Which receive stamps to ask the kernel for. `hardware` also asks for the kernel's, for what the
-/// card does not stamp; the card itself has to be told by its administrator (SIOCSHWTSTAMP).
+/// Which receive stamps to ask the kernel for. `hardware` includes the kernel's own stamps, for
+/// segments that the card does not stamp. An administrator has to switch on the card's stamps
+/// (SIOCSHWTSTAMP).
 pub const TimestampMode = enum { none, software, hardware };
 
-/// The options as the kernel has them, which need not be what was asked for. Null: this system does
-/// not have the option.
+/// The options' values in the kernel, which may differ from what was asked for. Null: this system
+/// does not have the option.
 pub const SocketOptions = struct {
     no_delay: bool,
     peer_timeout_s: ?u32,
@@ -202,11 +204,11 @@ pub const SocketOptions = struct {
     send_buffer_size: u32,
 };
 
-/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). A page that nothing
-/// may touch lies on either side: to run over the edge is a SIGSEGV, and no read of foreign memory.
+/// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). On either side lies a
+/// guard page: an access beyond the edge is a SIGSEGV and does not reach other memory.
 pub const Mapping = struct {
     memory: [*]align(std.heap.page_size_min) u8,
-    /// Of one copy.
+    /// The size of one copy.
     size: usize,
     /// Whether it really lies on huge pages.
     huge_pages: bool,
@@ -224,7 +226,7 @@ pub const Interest = packed struct {
 };
 
 /// What a descriptor is ready for. An error or a hang-up makes it `readable`, and also `writable`
-/// where that is watched: the next call on the descriptor tells what it is.
+/// where that is watched: the next call on the descriptor returns the error.
 pub const Ready = packed struct {
     readable: bool = false,
     writable: bool = false,
@@ -236,7 +238,7 @@ pub const Wake = enum {
     ready,
     /// The whole time has passed and nothing happened.
     timed_out,
-    /// A signal came (EINTR): give its handler a chance, then wait again for the rest of the time.
+    /// A signal came (EINTR): let its handler run, then wait again for the rest of the time.
     interrupted,
 };
 
@@ -245,7 +247,7 @@ pub const ResolveError = error{
     NameNotFound,
     /// No name server answered in time.
     TemporaryFailure,
-    /// The name server refused or answered nonsense: trying again does not help.
+    /// The name server refused, or its answer made no sense: trying again does not help.
     ResolverFailure,
     OutOfMemory,
     Unexpected,
@@ -302,7 +304,7 @@ pub const ReceiveError = error{
     Unexpected,
 };
 
-/// Of a socket whose records the kernel opens.
+/// Errors of reading from a socket whose records the kernel opens.
 pub const ReceiveRecordError = ReceiveError || error{
     /// The tag of a record was wrong.
     BadRecord,
@@ -313,11 +315,11 @@ pub const ReceiveRecordError = ReceiveError || error{
     KeysExpired,
 };
 
-/// Of kernel TLS.
+/// Errors of giving keys to the kernel.
 pub const TlsError = error{
     /// This system has no kernel TLS, or none for this version and cipher.
     Unsupported,
-    /// There are keys already, and this kernel cannot change them.
+    /// The kernel has keys already and cannot change them.
     KeysFixed,
     NotConnected,
     OutOfMemory,
@@ -326,7 +328,7 @@ pub const TlsError = error{
 
 pub const SendError = error{
     WouldBlock,
-    /// The connection is shut down for sending, by the peer's RST or by ourselves.
+    /// The connection is shut down for sending, by the peer's RST or by this client.
     BrokenPipe,
     ConnectionReset,
     TimedOut,
@@ -386,7 +388,7 @@ pub const WatchError = error{
 
 pub const WaitError = error{ OutOfMemory, Unexpected };
 
-/// The bare call below a notifier's wait, which turns the first two into something else.
+/// Errors of the system call in a notifier's wait, which does not pass on the first two.
 pub const PollError = error{
     Interrupted,
     /// This kernel does not have the call.
@@ -400,7 +402,7 @@ pub fn unexpectedErrno() u16 {
     return unexpected_errno;
 }
 
-/// Keeps the number for `unexpectedErrno`.
+/// Keeps the errno for `unexpectedErrno`.
 pub fn unexpected(cause: c.E) error{Unexpected} {
     @branchHint(.cold);
     assert(cause != .SUCCESS);
@@ -408,7 +410,7 @@ pub fn unexpected(cause: c.E) error{Unexpected} {
     return error.Unexpected;
 }
 
-/// getaddrinfo(3) for TCP. Blocks; an address in text form asks nobody.
+/// getaddrinfo(3) for TCP. Blocks, unless the host is an address in text form.
 pub fn resolve(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void {
     list.count = 0;
     if (Address.parse(host, port)) |address| {
@@ -416,8 +418,8 @@ pub fn resolve(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!v
         assert(appended);
         return;
     }
-    // First only the families that this machine has an address of. That rules out too much on a
-    // machine whose only interface is the loopback one, hence the second try.
+    // First only the families of which this machine has an address (AI_ADDRCONFIG). On a machine
+    // that has only the loopback interface that finds nothing, hence the second try.
     resolveWith(host, port, list, .{ .ADDRCONFIG = true }) catch |failure| switch (failure) {
         error.NameNotFound => {},
         error.TemporaryFailure,
@@ -487,7 +489,7 @@ pub fn openSocket(address: *const Address, flags: c_uint) OpenError!Descriptor {
 pub fn connect(descriptor: Descriptor, address: *const Address) ConnectError!ConnectState {
     return switch (c.errno(c.connect(descriptor, address.kernelForm(), address.size))) {
         .SUCCESS => .connected,
-        // Interrupted, the connection goes on being set up: connecting again would be an error.
+        // An interrupted connect goes on in the background; calling it again would be an error.
         .INPROGRESS, .INTR => .in_progress,
         else => |cause| connectError(cause),
     };
@@ -538,7 +540,7 @@ pub fn bindError(cause: c.E) BindError {
     return switch (cause) {
         .ADDRINUSE => error.AddressInUse,
         .ADDRNOTAVAIL => error.AddressNotAvailable,
-        // The socket is fresh, so that EINVAL can only mean the address.
+        // The socket is new, so EINVAL can only be about the address.
         .AFNOSUPPORT, .INVAL => error.AddressFamilyNotSupported,
         .ACCES, .PERM => error.AccessDenied,
         .NODEV, .NXIO => error.InterfaceNotFound,
@@ -553,7 +555,7 @@ pub inline fn receive(descriptor: Descriptor, buffer: []u8) ReceiveError!usize {
     while (true) {
         const size = c.recv(descriptor, buffer.ptr, buffer.len, 0);
         if (size >= 0) {
-            // Memcheck takes all of the buffer for written.
+            // Memcheck assumes that all of the buffer was written.
             memcheck.makeMemUndefined(buffer[@intCast(size)..]);
             return @intCast(size);
         }
@@ -561,7 +563,7 @@ pub inline fn receive(descriptor: Descriptor, buffer: []u8) ReceiveError!usize {
     }
 }
 
-/// What went wrong with the last recv(2) or recvmsg(2); nothing when a signal came: try again.
+/// The error of the last recv(2) or recvmsg(2). No error after a signal (EINTR): try again.
 pub noinline fn receiveFailed() ReceiveError!void {
     return switch (c.errno(-1)) {
         .INTR => {},
@@ -586,7 +588,7 @@ pub inline fn send(descriptor: Descriptor, bytes: []const u8, flags: u32) SendEr
     }
 }
 
-/// What went wrong with the last send(2) or sendmsg(2); nothing when a signal came: try again.
+/// The error of the last send(2) or sendmsg(2). No error after a signal (EINTR): try again.
 pub noinline fn sendFailed() SendError!void {
     return switch (c.errno(-1)) {
         .INTR => {},
@@ -602,8 +604,8 @@ pub noinline fn sendFailed() SendError!void {
     };
 }
 
-/// shutdown(2) of our direction: the peer sees the end of the stream. An error would mean that the
-/// connection is gone already, which the next read tells.
+/// shutdown(2) of the sending direction: the peer sees the end of the stream. An error would mean
+/// that the connection is already gone; the next read reports that.
 pub fn shutdownSend(descriptor: Descriptor) void {
     _ = c.shutdown(descriptor, c.SHUT.WR);
 }
@@ -640,8 +642,8 @@ pub fn setNoDelay(descriptor: Descriptor) OptionError!void {
     return setOption(descriptor, c.IPPROTO.TCP, c.TCP.NODELAY, 1);
 }
 
-/// SO_KEEPALIVE: a peer that says nothing for a third of the timeout is asked whether it is there,
-/// four times until the timeout. `idle_option`: this system's name for that third.
+/// SO_KEEPALIVE: after a third of the timeout without anything from the peer, the kernel sends it a
+/// probe, and four of them until the timeout. `idle_option`: this system's name for that third.
 pub fn setKeepAlive(descriptor: Descriptor, idle_option: u32, timeout_s: u32) OptionError!void {
     const interval_s: c_int = @intCast(@max(timeout_s / 6, 1));
     try setOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE, 1);
@@ -649,19 +651,19 @@ pub fn setKeepAlive(descriptor: Descriptor, idle_option: u32, timeout_s: u32) Op
     try setOption(descriptor, c.IPPROTO.TCP, c.TCP.KEEPINTVL, interval_s);
 }
 
-/// The timeout of a socket that keeps its connection alive, read from an option in such units.
+/// The timeout of a socket that has SO_KEEPALIVE, read from an option that counts in such units.
 pub fn peerTimeout(descriptor: Descriptor, option: u32, units_per_s: c_int) ?u32 {
     const keeps_alive = getOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE) orelse 0;
     const time = getOption(descriptor, c.IPPROTO.TCP, option) orelse 0;
     return if (keeps_alive != 0 and time > 0) @intCast(@divTrunc(time, units_per_s)) else null;
 }
 
-/// SO_RCVBUF. The kernel may give more or less: `socketOptions` tells.
+/// SO_RCVBUF. The kernel may choose more or less: see `socketOptions`.
 pub fn setReceiveBufferSize(descriptor: Descriptor, size: u32) OptionError!void {
     return setOption(descriptor, c.SOL.SOCKET, c.SO.RCVBUF, sizeOption(size));
 }
 
-/// SO_SNDBUF. The kernel may give more or less: `socketOptions` tells.
+/// SO_SNDBUF. The kernel may choose more or less: see `socketOptions`.
 pub fn setSendBufferSize(descriptor: Descriptor, size: u32) OptionError!void {
     return setOption(descriptor, c.SOL.SOCKET, c.SO.SNDBUF, sizeOption(size));
 }
@@ -670,7 +672,7 @@ fn sizeOption(size: u32) c_int {
     return @intCast(@min(size, std.math.maxInt(c_int)));
 }
 
-/// A size that is read back; 0 when there is none, as with a descriptor that is no socket.
+/// An option's value that is a size; 0 without one, as for a descriptor that is no socket.
 pub fn getSizeOption(descriptor: Descriptor, name: u32) u32 {
     const size = getOption(descriptor, c.SOL.SOCKET, name) orelse return 0;
     return @intCast(@max(size, 0));
@@ -714,10 +716,9 @@ pub fn timespecOf(nanoseconds: u64) c.timespec {
     };
 }
 
-/// The counter of this CPU, without a system call and without ordering against other instructions:
-/// a fence (LFENCE, ISB) empties the pipeline, which costs more than the reading may be early, and
-/// what lies between two stamps is a system call, a record or a callback. TSC, or CNTVCT, which
-/// counts at 24 MHz to 1 GHz: on such a machine a stamp is no finer than a tick.
+/// The counter of this CPU: TSC, or CNTVCT, which counts at 24 MHz to 1 GHz, so that a stamp is no
+/// finer than a tick. No system call, and no fence (LFENCE, ISB): the reading may be early by less
+/// than a fence would cost, since between two stamps lies a system call, a record or a callback.
 pub inline fn cycles() u64 {
     switch (@import("builtin").cpu.arch) {
         .x86_64 => {
@@ -736,8 +737,8 @@ pub inline fn cycles() u64 {
     }
 }
 
-/// Ticks a second of `cycles`: CNTFRQ, which firmware sets for CNTVCT, and not always rightly. The
-/// frequency of the TSC is in no register that a program may read.
+/// Ticks of `cycles` in a second: CNTFRQ, which firmware sets for CNTVCT, sometimes wrongly. No
+/// register that a program may read has the frequency of the TSC.
 pub fn counterFrequency() ?u64 {
     return switch (@import("builtin").cpu.arch) {
         .aarch64 => asm volatile ("mrs %[frequency], cntfrq_el0"
@@ -747,7 +748,7 @@ pub fn counterFrequency() ?u64 {
     };
 }
 
-/// mmap(2) of address space that nothing may touch yet, for the mappings that are put into it.
+/// mmap(2) of address space that cannot be accessed, to be replaced by other mappings.
 fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
     const flags: c.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .NORESERVE = true };
     const address = c.mmap(null, size, .{}, flags, -1, 0);
@@ -755,8 +756,8 @@ fn reserveMemory(size: usize) MapError![*]align(std.heap.page_size_min) u8 {
     return @ptrCast(@alignCast(address));
 }
 
-/// Address space for a mirrored mapping, which is to start at a multiple of `alignment`, and for
-/// its guard pages. Gives where the mapping starts; `unmapGuarded` undoes it.
+/// Reserves address space for a mirrored mapping and its guard pages, and returns the place of the
+/// mapping, a multiple of `alignment`. `unmapGuarded` undoes it.
 pub fn reserveGuarded(size: usize, alignment: usize) MapError![*]align(std.heap.page_size_min) u8 {
     const page = std.heap.pageSize();
     assert(alignment % page == 0);
@@ -771,13 +772,13 @@ pub fn reserveGuarded(size: usize, alignment: usize) MapError![*]align(std.heap.
     return memory;
 }
 
-/// munmap(2) of what `reserveGuarded` gave and of what was mapped there since.
+/// munmap(2) of what `reserveGuarded` reserved, with everything that was mapped there since.
 pub fn unmapGuarded(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
     const page = std.heap.pageSize();
     unmap(@alignCast(memory - page), size + 2 * page);
 }
 
-/// mmap(2) of an object, or of anonymous memory, over a part of what `reserveGuarded` gave.
+/// mmap(2) of an object, or of anonymous memory, over a part of what `reserveGuarded` reserved.
 pub fn mapOver(
     reserved: [*]align(std.heap.page_size_min) u8,
     size: usize,
@@ -792,7 +793,7 @@ pub fn mapOver(
     assert(@intFromPtr(address) == @intFromPtr(reserved));
 }
 
-/// munmap(2) of memory that this module mapped; it has no reason to fail.
+/// munmap(2) of memory that this module mapped, which cannot fail.
 fn unmap(memory: [*]align(std.heap.page_size_min) u8, size: usize) void {
     const status = c.munmap(@ptrCast(memory), size);
     assert(status == 0);
@@ -829,8 +830,8 @@ pub fn watchError(cause: c.E) WatchError {
     };
 }
 
-/// For waiting on an epoll or kqueue descriptor. `Unsupported` also when a sandbox forbids the
-/// call: nothing else of a wait is a matter of permission.
+/// For waiting on an epoll or kqueue descriptor. EPERM is `Unsupported`, because a wait needs no
+/// permission: only a sandbox that forbids the system call answers so.
 pub fn pollError(cause: c.E) PollError {
     return switch (cause) {
         .INTR => error.Interrupted,
