@@ -1,14 +1,14 @@
 //! The body of a response: where it ends, and its bytes without the chunks around them (RFC 9112,
 //! sections 6 and 7).
 //!
-//! The framing is decided once, from the head, and whatever two recipients could decide differently
-//! is an error: that difference is what smuggles responses. Then the decoder is a state machine
-//! over bytes as they come: however they are cut, the body is the same. It decodes in place: the
+//! The framing is decided once, from the head. A head that two recipients could read differently is
+//! an error: that difference makes response smuggling possible. Then the decoder is a state machine
+//! over bytes as they arrive: however they are cut, the body is the same. It decodes in place: the
 //! bytes of a chunk move down over the chunk line before them, each at most once. Chunk extensions
 //! and trailers are skipped, and bounded.
 //!
-//! Invariant: an error comes behind all bytes of the body in front of it, wherever the pieces were
-//! cut, and stays; a body that is done takes no further byte.
+//! Invariant: an error is returned after all valid bytes of the body before it, wherever the pieces
+//! were cut, and by every later call; a complete body takes no further byte.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -18,17 +18,17 @@ const response_module = @import("response.zig");
 const assert = std.debug.assert;
 const Head = response_module.Head;
 
-/// Trailers are headers that come late: the same bound.
+/// Trailers are headers after the body, with the same bound.
 pub const trailers_size_max = constants.response_head_size_max;
 
-/// How many bytes of chunk extensions a body may have beyond as many as it has bytes. Without a
-/// bound a peer keeps us busy forever with a body that does not grow.
+/// How many more bytes of chunk extensions than bytes of data a body may have. Without a bound a
+/// peer could keep the client busy forever with a body that does not grow.
 pub const chunk_extensions_size_max = constants.response_head_size_max;
 
 /// Hexadecimal digits of a chunk size: what 64 bits hold, leading zeros included.
 const chunk_size_digits_max = 16;
 
-/// Why the head does not say, or says in two ways, where the body ends.
+/// Why the head does not tell, or not clearly, where the body ends.
 pub const InitError = error{
     InvalidContentLength,
     ConflictingContentLength,
@@ -61,7 +61,7 @@ pub const Framing = enum {
     none,
     content_length,
     chunked,
-    /// The end of the connection does.
+    /// The end of the connection ends the body.
     until_close,
 };
 
@@ -69,8 +69,8 @@ pub const Framing = enum {
 pub const Step = struct {
     /// Decoded bytes, possibly none: a slice of the bytes passed, within the first `used`.
     body: []u8,
-    /// How many of the bytes passed are done with: all, unless the body ends before them, or goes
-    /// wrong, which the next call tells.
+    /// How many of the bytes passed were used: all, unless the body ends before the last, or an
+    /// error comes before it, which the next call returns.
     used: usize,
     /// True when the body is complete. Bytes after `used` are not part of this response.
     done: bool,
@@ -93,7 +93,7 @@ pub const Decoder = struct {
     /// Set in the state `failed` only.
     failure: ?DecodeError = null,
 
-    /// For a response whose body is of no interest.
+    /// For a response whose body is not read.
     pub const none: Decoder = .{ .framing = .none, .state = .done, .remaining = 0 };
 
     const State = enum {
@@ -115,8 +115,8 @@ pub const Decoder = struct {
     };
 
     /// Decides from the head how the body is framed. `method_is_head`: the request was HEAD, whose
-    /// answer has the headers of a body but none. Follows RFC 9112, section 6.3, and refuses where
-    /// that leaves a choice.
+    /// response has the headers of a body but no body. Follows RFC 9112, section 6.3, and refuses
+    /// what that leaves open.
     pub fn init(head: *const Head, method_is_head: bool) InitError!Decoder {
         const status_without_body = head.status < 200 or head.status == 204 or head.status == 304;
         if (method_is_head or status_without_body) return start(.none, .done, 0);
@@ -138,8 +138,8 @@ pub const Decoder = struct {
         return decoder;
     }
 
-    /// Decodes as much as is in `bytes`, which follow those used before, and may overwrite them.
-    /// An error has no bytes in front of it; every further call gives the same error.
+    /// Decodes what it can of `bytes`, which begin after the bytes used so far, and may overwrite
+    /// them. All bytes before an error have been returned; every later call returns the same error.
     pub fn next(decoder: *Decoder, bytes: []u8) DecodeError!Step {
         defer decoder.invariants();
         if (decoder.framing == .chunked) return decoder.nextChunked(bytes);
@@ -174,7 +174,7 @@ pub const Decoder = struct {
     fn nextChunked(decoder: *Decoder, bytes: []u8) DecodeError!Step {
         if (decoder.failure) |failure| return failure;
 
-        // Decoded bytes lie in bytes[body_start..body_end], which is never past `used`.
+        // Decoded bytes are bytes[body_start..body_end], which never ends after `used`.
         var body_start: usize = 0;
         var body_end: usize = 0;
         var used: usize = 0;
@@ -213,8 +213,8 @@ pub const Decoder = struct {
             .body, .chunk_data, .done, .failed => unreachable,
             .chunk_size => return decoder.stepChunkSize(byte),
             .chunk_extension_space => {
-                // Only ";" may follow the space (BWS): a size padded with spaces is read as another
-                // size by some.
+                // Only ";" may follow the space (BWS): some recipients read another number where a
+                // size is padded with spaces.
                 try decoder.countExtension();
                 return switch (byte) {
                     ' ', '\t' => .chunk_extension_space,
@@ -289,7 +289,7 @@ pub const Decoder = struct {
     }
 
     fn countExtension(decoder: *Decoder) DecodeError!void {
-        // Not counted against the bound of a body that has already been paid for by its bytes.
+        // The bound grows with the body: see `chunk_extensions_size_max`.
         if (decoder.extensions_size == decoder.body_size + chunk_extensions_size_max) {
             return error.ChunkExtensionsTooLarge;
         }
@@ -339,13 +339,13 @@ pub fn describe(err: Error) [:0]const u8 {
     };
 }
 
-/// RFC 9112, section 6.3: a list of values is one value if all are the same. The same in writing:
-/// whoever reads "010" as octal must not read something else than we do.
+/// RFC 9112, section 6.3: a list of values is one value if all are the same. They have to be the
+/// same text, because another recipient may read "010" as octal.
 fn parseContentLength(head: *const Head) InitError!?u64 {
     var first: ?[]const u8 = null;
     var lines = head.headersNamed("Content-Length");
     while (lines.next()) |line| {
-        // Not the list iterator, which leaves out empty elements: here they are an error.
+        // Not `ListIterator`, which leaves out empty elements: here they are an error.
         var elements = std.mem.splitScalar(u8, line, ',');
         while (elements.next()) |element| {
             const value = header_module.trim(element);
@@ -368,8 +368,8 @@ fn parseContentLength(head: *const Head) InitError!?u64 {
     return size;
 }
 
-/// One header that says "chunked" and nothing else. No other coding was asked for (there is no TE
-/// header in our requests), and a list is where recipients disagree.
+/// Accepts one header that says "chunked" and nothing else. No other coding was asked for (requests
+/// have no TE header), and recipients read lists of codings differently.
 fn checkTransferEncoding(head: *const Head) InitError!void {
     if (head.headerCount("Transfer-Encoding") != 1) return error.UnsupportedTransferEncoding;
     const value = head.header("Transfer-Encoding").?;

@@ -437,7 +437,7 @@ const TestRun = struct {
         @memcpy(run.body_buffer[run.body_size..][0..step.body.len], step.body);
         run.body_size += step.body.len;
         run.used += step.used;
-        if (!complete) return run.feed(text[step.used..]); // Now the error comes.
+        if (!complete) return run.feed(text[step.used..]); // Returns the error.
     }
 
     fn body(run: *const TestRun) []const u8 {
@@ -445,8 +445,8 @@ const TestRun = struct {
     }
 };
 
-/// The grammar of RFC 9112, section 7.1, read line by line over bytes that are all there: slow, in
-/// another shape than the decoder, and without its bounds.
+/// The grammar of RFC 9112, section 7.1, read line by line over all bytes at once: slow, written
+/// differently from the decoder, and without its bounds.
 const TestModel = struct {
     rest: []const u8,
     body_buffer: [128]u8 = undefined,
@@ -510,7 +510,7 @@ const TestModel = struct {
         complete: bool,
     };
 
-    /// The next line, whole or as far as it is there; null when it holds what no line may hold.
+    /// The next line, or its beginning; null when it holds a byte that no line may hold.
     fn takeLine(model: *TestModel) ?Line {
         const end = for (model.rest, 0..) |byte, index| {
             if (!header_module.isFieldByte(byte)) break index;

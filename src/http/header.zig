@@ -1,8 +1,8 @@
 //! Header fields as both directions share them: what a name and a value may hold, and how the
 //! comma-separated lists in a value are read (RFC 9110, section 5).
 //!
-//! One table of bytes judges what we send and what we receive, so that no byte that could end a
-//! line early (CR, LF, NUL: request splitting) passes in either direction. Values stay raw bytes:
+//! One table of bytes checks both what is sent and what is received, so that no byte that could end
+//! a line early (CR, LF, NUL: request splitting) passes in either direction. Values stay raw bytes:
 //! bytes from 0x80 on are allowed (obs-text) and never interpreted.
 
 const std = @import("std");
@@ -13,7 +13,7 @@ pub const Header = struct {
     value: []const u8,
 };
 
-/// Why a header of the caller cannot be sent.
+/// Why a caller's header cannot be sent.
 pub const InvalidHeaderError = error{ InvalidHeaderName, InvalidHeaderValue };
 
 /// Checks a header that is about to be sent: the name is a token, the value holds no control
@@ -59,7 +59,8 @@ pub fn trim(text: []const u8) []const u8 {
 }
 
 /// The elements of a comma-separated list, trimmed; empty ones are left out, as RFC 9110, section
-/// 5.6.1.2 asks of a recipient. For lists of tokens: quoted strings are not looked into.
+/// 5.6.1.2 asks of a recipient. For lists of tokens: a comma in a quoted string is a separator,
+/// too.
 pub const ListIterator = struct {
     rest: ?[]const u8,
 
@@ -82,7 +83,7 @@ pub const ListIterator = struct {
 };
 
 test "header: every byte of a name and of a value is judged as RFC 9110 does" {
-    // The two sets spelled out once more, as the RFC spells them, against the tables above.
+    // The two sets as the RFC writes them, against the tables above.
     const token_specials = "!#$%&'*+-.^_`|~";
     for (0..256) |code| {
         const byte: u8 = @intCast(code);

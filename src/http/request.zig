@@ -20,7 +20,7 @@ pub const Method = enum {
     get,
     head,
 
-    /// As it stands on the request line.
+    /// The name on the request line.
     pub fn name(method: Method) []const u8 {
         return switch (method) {
             .get => "GET",
@@ -39,14 +39,14 @@ pub const WriteError = HeadersError || error{NoSpaceLeft};
 pub const Options = struct {
     method: Method = .get,
     url: *const Url,
-    /// Sent in this order after our own. Host, User-Agent, Accept, Accept-Encoding and Connection
-    /// take the place of ours.
+    /// Sent in this order, after the client's own headers. Host, User-Agent, Accept,
+    /// Accept-Encoding and Connection replace those.
     headers: []const Header = &.{},
 };
 
 /// Writes a whole request to the front of `target` and returns its size. After an error the content
-/// of `target` is undefined. Without other wishes of the caller the server is asked to close
-/// afterwards, so that a body without a length ends too.
+/// of `target` is undefined. Unless the caller's headers say otherwise, the server is asked to
+/// close the connection afterwards, so that a body without a length ends too.
 pub fn write(target: []u8, options: Options) WriteError!usize {
     try checkHeaders(options.headers, isReserved);
 
@@ -71,8 +71,8 @@ pub fn describe(err: WriteError) [:0]const u8 {
     };
 }
 
-/// Checks every header of the caller before anything is written. `reserved` says by name which ones
-/// are not the caller's to set.
+/// Checks every header of the caller before anything is written. `reserved` tells by name which the
+/// caller may not set.
 pub fn checkHeaders(
     headers: []const Header,
     reserved: *const fn (name: []const u8) bool,
@@ -83,12 +83,12 @@ pub fn checkHeaders(
         if (reserved(header.name)) return error.ReservedHeader;
         if (std.ascii.eqlIgnoreCase(header.name, "Host")) host_count += 1;
     }
-    // A server must refuse two (RFC 9112, section 3.2), and proxies would pick different ones.
+    // A server must refuse two Hosts (RFC 9112, section 3.2), and proxies may pick either.
     if (host_count > 1) return error.DuplicateHost;
 }
 
 /// Writes the request line, Host first among the headers (RFC 9110, section 7.2), and User-Agent;
-/// the latter two from `headers` if they are there. Called before `writeHeaders`.
+/// the latter two from `headers` if they are in it. Called before `writeHeaders`.
 pub fn writeStart(
     writer: *Writer,
     method: Method,
@@ -112,7 +112,7 @@ pub fn writeStart(
     }
 }
 
-/// Writes the caller's headers but Host, which `writeStart` has written, and the blank line.
+/// Writes the caller's headers except Host, which `writeStart` has written, and the blank line.
 /// `headers` have passed `checkHeaders`.
 pub fn writeHeaders(writer: *Writer, headers: []const Header) Writer.Error!void {
     for (headers) |header| {
@@ -137,7 +137,8 @@ fn writeAll(writer: *Writer, options: Options) Writer.Error!void {
         try writeHeader(writer, .{ .name = "Accept", .value = "*/*" });
     }
     if (find(options.headers, "Accept-Encoding") == null) {
-        // Without it, any coding would do (RFC 9110, section 12.5.3), and none is decoded here.
+        // Without it, the server may use any coding (RFC 9110, section 12.5.3), and none is
+        // decoded.
         try writeHeader(writer, .{ .name = "Accept-Encoding", .value = "identity" });
     }
     if (find(options.headers, "Connection") == null) {
@@ -147,7 +148,7 @@ fn writeAll(writer: *Writer, options: Options) Writer.Error!void {
 }
 
 /// Headers that announce a body, which these requests do not have (the server would wait for it, or
-/// take the next request for it), or another protocol, which we would not understand.
+/// read the next request as the body), or another protocol, which this client does not speak.
 fn isReserved(name: []const u8) bool {
     const names = [_][]const u8{ "Content-Length", "Transfer-Encoding", "Upgrade" };
     for (names) |reserved| {

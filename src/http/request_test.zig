@@ -135,7 +135,7 @@ test "request: random headers never change how many lines a request has" {
         written_count += 1;
 
         // Request line, Host, User-Agent, Accept, Accept-Encoding, Connection, and the blank line.
-        // A random name of four letters can be "Host", which takes the place of ours.
+        // A random name of four letters can be "Host", which replaces the client's own.
         const host_given = hasHost(options.headers);
         const expected = 7 + header_count - @intFromBool(host_given);
         try std.testing.expectEqual(expected, std.mem.count(u8, target[0..size], "\n"));

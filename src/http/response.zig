@@ -1,10 +1,10 @@
 //! The response head: status line and headers up to the blank line, read from a growing span of
 //! bytes (RFC 9112, sections 4 and 5).
 //!
-//! Two passes. The first looks for the blank line only, remembers how far it came, and so reads
-//! each byte once however slowly the peer sends; the second judges the whole head. Wherever the
-//! bytes are cut, the answer is the same. What recipients are known to read differently (a line end
-//! without CR, a folded line, a space before the colon) is refused, not repaired. No copies.
+//! Two passes. The first only looks for the blank line and remembers how far it came, so that it
+//! reads each byte once however slowly the peer sends; the second checks the whole head. Wherever
+//! the bytes are cut, the result is the same. What recipients are known to read differently (a line
+//! end without CR, a folded line, a space before the colon) is refused, not repaired. No copies.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -13,7 +13,7 @@ const header_module = @import("header.zig");
 const assert = std.debug.assert;
 const Header = header_module.Header;
 
-/// Why the bytes are not the head of a response. The connection is of no use afterwards.
+/// Why the bytes are not the head of a response. The connection cannot be used afterwards.
 pub const HeadError = error{
     NotHttp,
     UnsupportedHttpVersion,
@@ -30,13 +30,13 @@ pub const HeadError = error{
 pub const Head = struct {
     /// 100 to 999.
     status: u16,
-    /// The text after the status, often empty; for people only (RFC 9112, section 4).
+    /// The text after the status, often empty; only for people to read (RFC 9112, section 4).
     reason: []const u8,
     /// The x of HTTP/1.x.
     version_minor: u8,
     /// Bytes of the head with its blank line: the body, or the new protocol, starts there.
     size: usize,
-    /// The header lines, all well formed, each with its line end, without the blank line.
+    /// The header lines, all of them valid, each with its line end, without the blank line.
     fields: []const u8,
     /// Number of header lines, at most `constants.response_headers_max`.
     field_count: u16,
@@ -88,7 +88,7 @@ pub const HeaderIterator = struct {
     /// The next header, its value trimmed, or null after the last.
     pub fn next(iterator: *HeaderIterator) ?Header {
         if (iterator.rest.len == 0) return null;
-        // `parseHead` has seen a line end and a colon on every line.
+        // `parseHead` has checked that every line has a line end and a colon.
         const line, iterator.rest = std.mem.cut(u8, iterator.rest, "\r\n").?;
         const name, const value = std.mem.cutScalar(u8, line, ':').?;
         return .{ .name = name, .value = header_module.trim(value) };
@@ -110,11 +110,12 @@ pub const ValueIterator = struct {
 };
 
 /// Reads the response head at the front of `bytes`; null when it has not all arrived. `bytes` is
-/// everything received so far and may grow, not shrink, from call to call; `searched` starts at 0
-/// and is this function's to keep between the calls for one head.
+/// everything received so far and may grow, not shrink, from call to call. `searched` starts at 0
+/// and is kept, but not changed, by the caller between the calls for one head.
 ///
-/// Bytes that cannot be HTTP are told at once; every other defect when the head is complete, but a
-/// line end without CR (the blank line of such a head would never be found) and the size.
+/// Bytes that cannot be HTTP, a line end without CR (the blank line of such a head would never be
+/// found) and too long a head are errors at once; every other error comes when the head is
+/// complete.
 pub fn parseHead(bytes: []const u8, searched: *usize) HeadError!?Head {
     assert(searched.* <= bytes.len);
     try checkStart(bytes);
@@ -148,7 +149,7 @@ pub fn describe(err: HeadError) [:0]const u8 {
 const version_prefix = "HTTP/1.";
 
 /// Refuses what cannot become a status line, as early as the bytes allow: a TLS alert, a banner of
-/// another protocol or an HTTP/2 frame never ends in a blank line that we could wait for.
+/// another protocol or an HTTP/2 frame never ends in the blank line that the client waits for.
 fn checkStart(bytes: []const u8) HeadError!void {
     const protocol_size = comptime std.mem.findScalar(u8, version_prefix, '/').? + 1;
     const size = @min(bytes.len, version_prefix.len);
@@ -160,10 +161,10 @@ fn checkStart(bytes: []const u8) HeadError!void {
 }
 
 /// The size of the head with its blank line, or null when the blank line is not in `window`. Each
-/// line feed is looked at once: `searched` stays behind the last one seen.
+/// line feed is looked at once: `searched` is the place after the last one seen.
 fn findEnd(window: []const u8, searched: *usize) HeadError!?usize {
     while (std.mem.findScalarPos(u8, window, searched.*, '\n')) |line_feed| {
-        // Past the prefix that `checkStart` compared, so there are bytes to look back at.
+        // After the prefix that `checkStart` compared, so there are bytes before it to look at.
         assert(line_feed >= version_prefix.len);
         if (window[line_feed - 1] != '\r') return error.BareLineFeed;
         if (window[line_feed - 2] == '\n') return line_feed + 1;
@@ -173,7 +174,7 @@ fn findEnd(window: []const u8, searched: *usize) HeadError!?usize {
     return null;
 }
 
-/// Judges a complete head: `text` ends with the blank line, and every line feed follows a CR.
+/// Checks a complete head: `text` ends with the blank line, and every line feed follows a CR.
 fn parseComplete(text: []const u8) HeadError!Head {
     assert(std.mem.endsWith(u8, text, "\r\n\r\n"));
 
@@ -193,7 +194,7 @@ fn parseComplete(text: []const u8) HeadError!Head {
 }
 
 /// status-line = HTTP-version SP status-code SP [ reason-phrase ] (RFC 9112, section 4). The second
-/// space may be missing with the reason, as many servers leave it out.
+/// space may be missing together with the reason: many servers leave both out.
 fn parseStatusLine(line: []const u8) HeadError!Head {
     const status_start = version_prefix.len + "1 ".len;
     const status_end = status_start + "200".len;

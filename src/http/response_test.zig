@@ -222,7 +222,7 @@ test "response: the largest number of headers is taken, one more is refused" {
 }
 
 test "response: a slow peer costs one look at each byte" {
-    // A search that starts over at each call would take 2^31 looks in a head of this size.
+    // A search that starts again at each call would read 2^31 bytes for a head of this size.
     var text: [constants.response_head_size_max - 1]u8 = @splat('a');
     @memcpy(text[0..16], "HTTP/1.1 200 OK\r");
     var searched: usize = 0;
@@ -257,7 +257,7 @@ test "response: a mutated head gives one answer, whole or byte by byte" {
         parsed_count += 1;
         try std.testing.expectEqualDeep(head, (try testByteByByte(&text)).?);
 
-        // What the iterator gives, written again, is the head up to the white space around values.
+        // What the iterator returns is, written again, the head but for white space around values.
         var headers = head.headers();
         var count: usize = 0;
         while (headers.next()) |header| : (count += 1) {

@@ -1,10 +1,10 @@
 //! The URL of a client: `ws`, `wss`, `http` or `https`, cut into the parts that a connection needs
 //! (RFC 3986, as far as a client's URL goes; RFC 6455, section 3).
 //!
-//! Parse, don't validate: what cannot be used is refused by cause here, so that a parsed host can
-//! be resolved and a parsed target can be written on the request line as it stands (neither holds a
-//! space or a control character). Nothing is decoded, normalised or copied: percent signs in the
-//! target are the caller's, and every part is a slice of the text.
+//! What cannot be used is refused here, with the cause, so that a parsed host can be resolved and a
+//! parsed target can be written on the request line without a further check (neither holds a space
+//! or a control character). Nothing is decoded, normalised or copied: the caller does the percent
+//! encoding of the target, and every part is a slice of the text.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -65,19 +65,19 @@ pub const Url = struct {
     /// A name, an IPv4 address, or an IPv6 address without its brackets. Never empty.
     host: []const u8,
     host_is_ipv6: bool,
-    /// What the text says, else the default of the scheme. Never 0.
+    /// The port in the text, else the default of the scheme. Never 0.
     port: u16,
     /// True when the text names the port, even if it is the default.
     explicit_port: bool,
-    /// Path and query as they stand: "", "/path", "/path?query" or "?query", no fragment.
-    /// `writeTarget` puts the "/" before that the request line needs.
+    /// Path and query, unchanged: "", "/path", "/path?query" or "?query", no fragment.
+    /// `writeTarget` adds the "/" that the request line needs.
     target: []const u8,
 
     /// Cuts `text` into its parts. Linear in its length; allocates and resolves nothing.
     pub fn parse(text: []const u8) ParseError!Url {
         for (text) |byte| {
             // These would end the request line or the Host header early. RFC 3986 excludes more
-            // (such as `|`), which servers take and users paste: those are passed on as they are.
+            // (such as `|`), which servers accept and users paste: those are passed on unchanged.
             if (byte <= ' ' or byte >= 0x7f) return error.InvalidCharacter;
         }
         const scheme, const hierarchy = try parseScheme(text);
@@ -123,7 +123,7 @@ pub const Url = struct {
 };
 
 /// A URL as it may be shown to people: without the name and the password in its authority (RFC
-/// 3986, section 3.2.1). Takes any text, because it is the malformed ones that are shown.
+/// 3986, section 3.2.1). Takes any text, because mostly malformed ones are shown.
 pub const Shown = struct {
     before_user_info: []const u8,
     has_user_info: bool,
@@ -132,7 +132,7 @@ pub const Shown = struct {
     pub fn init(text: []const u8) Shown {
         const start = if (std.mem.find(u8, text, "//")) |slashes| slashes + 2 else 0;
         const size = std.mem.findAny(u8, text[start..], "/?#") orelse text.len - start;
-        // The last one: a password that should have been encoded may hold another.
+        // The last "@": a password that is not percent encoded may hold others.
         const at = std.mem.findScalarLast(u8, text[start..][0..size], '@') orelse {
             return .{ .before_user_info = "", .has_user_info = false, .rest = text };
         };
@@ -201,7 +201,7 @@ fn parseAuthority(text: []const u8) ParseError!Authority {
     if (text[0] == '[') {
         const end = std.mem.findScalar(u8, text, ']') orelse return error.InvalidHost;
         const host = text[1..end];
-        // A zone ("%eth0") has no meaning outside this machine, and no place in a Host header.
+        // A zone ("%eth0") means nothing outside this machine and may not be in a Host header.
         if (!isIpv6(host)) return error.InvalidHost;
 
         const port_text = text[end + 1 ..];
@@ -239,7 +239,7 @@ fn parsePort(text: []const u8) ParseError!u16 {
 
 /// A name to resolve: labels of letters, digits, hyphens and underscores (which DNS allows and some
 /// hosts have), with an optional dot at the end. A last label that looks like a number is refused:
-/// resolvers read "127.1", "0x7f.1" and "2130706433" as addresses, each by rules of its own.
+/// resolvers read "127.1", "0x7f.1" and "2130706433" as addresses, by different rules.
 pub fn isName(text: []const u8) bool {
     if (text.len > host_size_max) return false;
 

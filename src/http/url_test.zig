@@ -1,4 +1,4 @@
-//! Tests of `url.zig`: the parts of a URL, and what is none.
+//! Tests of `url.zig`: the parts of a URL, and texts that are refused.
 
 const std = @import("std");
 const url_module = @import("url.zig");
@@ -248,7 +248,7 @@ test "url: random addresses are judged as the system judges them" {
     for (0..200_000) |_| {
         var buffer: [48]u8 = undefined;
         var writer: Writer = .fixed(buffer[0 .. buffer.len - 1]);
-        // Pieces rather than bytes, or hardly any address would be valid.
+        // Of pieces, because hardly any text of random bytes is an address.
         for (0..random.uintAtMost(usize, 12)) |_| {
             const pieces = [_][]const u8{
                 ":", "::", "1:", "1:", "1:", "ab:", "f00d", "1.2.3.4", "0",

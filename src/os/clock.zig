@@ -8,8 +8,9 @@
 //! counter is read directly; mach_absolute_time(3) would be a call, and leaves out the time asleep.
 //! Where the CPU tells the frequency (CNTFRQ on Arm), the ratio comes from that, exact from the
 //! start, as long as the anchors confirm it: some firmware sets it wrongly, and then the measured
-//! ratio is used. Invariant: first.cycles <= last.cycles. No sleep, no system call beyond the
-//! vDSO's clock.
+//! ratio is used. No sleep, no system call beyond the vDSO's clock.
+//!
+//! Invariant: first.cycles <= last.cycles.
 
 const std = @import("std");
 const assert = std.debug.assert;

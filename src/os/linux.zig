@@ -209,7 +209,7 @@ pub fn receiveRecord(
                 continue;
             },
         };
-        // The kernel would fail the next call for the same reason: the one that sends our alert.
+        // Clears SO_ERROR, which would fail the next call: the one that sends the alert.
         _ = posix.getOption(descriptor, c.SOL.SOCKET, c.SO.ERROR);
         return failure;
     }

@@ -1,7 +1,7 @@
 //! Frames of a client, written at their final place: always masked, with the shortest length form.
 //!
-//! RFC 6455, sections 5.1 to 5.3. Stateless: which frame may follow which is the caller's rule to
-//! keep. Nothing is written beyond the size that is returned.
+//! RFC 6455, sections 5.1 to 5.3. Stateless: the caller keeps the rules of which frame may follow
+//! which. Nothing is written beyond the size that is returned.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -11,7 +11,7 @@ const mask = @import("mask.zig");
 
 const Opcode = frame.Opcode;
 
-/// What the header of a client's frame says.
+/// The content of a client's frame header.
 pub const HeaderInfo = struct {
     opcode: Opcode,
     fin: bool,
@@ -105,7 +105,7 @@ test "builder: the length has its shortest form on both sides of each border" {
         },
     };
     for (cases) |case| {
-        // Exactly enough room: a byte beyond would trip the bounds check.
+        // Exactly enough room: a byte more would fail the bounds check.
         var buffer: [constants.frame_header_size_max]u8 = undefined;
         const target = buffer[0..headerSize(case.payload_size)];
         const size = writeHeader(target, .{

@@ -1,6 +1,6 @@
 //! The vocabulary of RFC 6455, section 5.2: what the bits of a frame mean.
 //!
-//! Only names, and rules that need no state: `parser.zig` reads them, `builder.zig` writes them.
+//! Only names, and rules that need no state. `parser.zig` reads frames, `builder.zig` writes them.
 
 const std = @import("std");
 
@@ -14,7 +14,7 @@ pub const Opcode = enum(u4) {
     pong = 0xa,
     _,
 
-    /// Control frames may stand between the fragments of a message. RFC 6455, section 5.5.
+    /// Control frames may come between the fragments of a message. RFC 6455, section 5.5.
     /// True for the reserved control opcodes too.
     pub fn isControl(opcode: Opcode) bool {
         return @backingInt(opcode) & 0x8 != 0;
@@ -37,12 +37,12 @@ pub const Header = packed struct(u16) {
     length: Length,
     masked: bool,
 
-    /// Reads the two bytes as they stand on the wire.
+    /// Reads the two bytes in the order of the wire.
     pub fn decode(bytes: [2]u8) Header {
         return @bitCast(std.mem.readInt(u16, &bytes, .little));
     }
 
-    /// The two bytes as they stand on the wire.
+    /// The two bytes in the order of the wire.
     pub fn encode(header: Header) [2]u8 {
         var bytes: [2]u8 = undefined;
         std.mem.writeInt(u16, &bytes, @bitCast(header), .little);
@@ -76,7 +76,7 @@ pub const CloseCode = enum(u16) {
     tls_handshake = 1015,
     _,
 
-    /// Whether the code may stand in a close frame, from either side. RFC 6455, section 7.4:
+    /// Whether a close frame may have the code, from either side. RFC 6455, section 7.4:
     /// the registered ones, and 3000 to 4999 for libraries and applications.
     pub fn isAllowedInFrame(code: u16) bool {
         return switch (code) {

@@ -1,11 +1,10 @@
 //! The opening handshake of a WebSocket client: the upgrade request, and whether the server's
 //! answer to it opens a WebSocket connection (RFC 6455, section 4.1).
 //!
-//! The answer is checked to the letter. Its accept value proves that the server has read this key:
+//! The answer is checked strictly. Its accept value proves that the server has read this key:
 //! neither a cache nor a server of another protocol can have sent it. What was not offered (an
-//! extension, another subprotocol) must not be chosen. The random bytes of the key come from the
-//! caller, and the status is judged by the caller too: other answers than 101 have a body and a
-//! meaning of their own.
+//! extension, another subprotocol) must not be chosen. The caller provides the random bytes of the
+//! key, and checks the status: answers other than 101 have a body and mean something else.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -50,8 +49,8 @@ pub const Error = RequestError || ResponseError;
 pub const RequestOptions = struct {
     url: *const http.Url,
     key: *const Key,
-    /// Sent in this order after our own. Host and User-Agent take the place of ours; headers that
-    /// belong to the handshake, or announce a body, are refused.
+    /// Sent in this order, after the client's own headers. Host and User-Agent replace those;
+    /// headers that belong to the handshake, or announce a body, are refused.
     headers: []const http.Header = &.{},
     /// Offered in this order of preference: different tokens. None: the header is left out.
     subprotocols: []const []const u8 = &.{},
@@ -61,7 +60,7 @@ pub const RequestOptions = struct {
 
 /// What the two sides have agreed on, beyond the protocol itself.
 pub const Agreement = struct {
-    /// The slice of what was offered.
+    /// One of the slices that were offered.
     subprotocol: ?[]const u8,
     compression: ?permessage_deflate.Agreement,
 };
@@ -171,8 +170,8 @@ fn writeAll(writer: *Writer, options: RequestOptions) Writer.Error!void {
     try http.request.writeHeaders(writer, options.headers);
 }
 
-/// Headers of the handshake itself, which would contradict ours, and those that announce a body,
-/// which the server would take our first frames for.
+/// Headers of the handshake itself, which would contradict the client's, and those that announce a
+/// body: the server would read the client's first frames as that.
 fn isReserved(name: []const u8) bool {
     const prefix = "Sec-WebSocket-";
     if (std.ascii.startsWithIgnoreCase(name, prefix)) return true;
@@ -193,8 +192,8 @@ fn checkSubprotocols(subprotocols: []const []const u8) RequestError!void {
     }
 }
 
-/// "websocket", and nothing else: a second protocol in the list would be one more layer, that we do
-/// not speak (RFC 9110, section 7.8).
+/// "websocket", and nothing else: a second protocol in the list would be one more layer, which this
+/// client does not speak (RFC 9110, section 7.8).
 fn checkUpgrade(head: *const http.Head) ResponseError!void {
     var found = false;
     var values = head.headersNamed("Upgrade");
@@ -208,7 +207,7 @@ fn checkUpgrade(head: *const http.Head) ResponseError!void {
     if (!found) return error.MissingUpgrade;
 }
 
-/// One header, whose trimmed value is the accept value to the letter: base64 has capitals.
+/// Exactly one header, whose trimmed value is the accept value. Case matters in base64.
 fn checkAccept(head: *const http.Head, key: *const Key) ResponseError!void {
     const count = head.headerCount("Sec-WebSocket-Accept");
     if (count == 0) return error.MissingAccept;
@@ -228,7 +227,7 @@ fn agreedCompression(
     return null;
 }
 
-/// At most one header, whose trimmed value is one of those offered, to the letter.
+/// At most one header, whose trimmed value is exactly one of those offered.
 fn chosenSubprotocol(
     head: *const http.Head,
     offered: []const []const u8,

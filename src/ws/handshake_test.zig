@@ -1,4 +1,4 @@
-//! Tests of `handshake.zig`: the request, and what a response has to say.
+//! Tests of `handshake.zig`: the request, and which answers open a connection.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -161,7 +161,7 @@ test "handshake: an answer that opens the connection is taken in any lawful spel
         const chosen = try testCheck("1.1", case.fields, &offered);
         if (case.chosen) |expected| {
             try std.testing.expectEqualStrings(expected, chosen.?);
-            // The caller's own text: it outlives the received bytes.
+            // It is the caller's own slice, which outlives the received bytes.
             try std.testing.expectEqual(offered[1].ptr, chosen.?.ptr);
         } else try std.testing.expectEqual(null, chosen);
     }
@@ -291,7 +291,7 @@ test "handshake: a mutated answer is taken only with all that the RFC asks for" 
         const chosen = testCheck("1.1", &fields, &.{ "json", "j" }) catch continue;
         taken_count += 1;
 
-        // No mutation of a few bytes makes another spelling of what must be there.
+        // No change of a few bytes gives another valid form of the required headers.
         var lower: [seed.len]u8 = undefined;
         _ = std.ascii.lowerString(&lower, &fields);
         try std.testing.expect(std.mem.find(u8, &fields, test_accept) != null);
@@ -304,7 +304,7 @@ test "handshake: a mutated answer is taken only with all that the RFC asks for" 
     try std.testing.expect(taken_count > 1_000);
 }
 
-/// Checks the 101 answer that the parts make; `error.NotAHead` when they make no head at all.
+/// Checks the 101 answer made of the parts; `error.NotAHead` when it is no head at all.
 fn testCheck(
     version: []const u8,
     fields: []const u8,

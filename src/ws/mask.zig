@@ -1,15 +1,15 @@
 //! The masking of a client's payload, RFC 6455, section 5.3: byte `i` is XORed with `key[i % 4]`.
 //!
 //! A mask is its own inverse, and a key of zeros leaves the payload as it is. One pass over the
-//! bytes in vectors, so that masking while the payload is copied costs next to nothing. Where the
-//! keys come from is the caller's business.
+//! bytes in vectors, so that masking while the payload is copied costs next to nothing. The caller
+//! provides the keys.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
 const block_size = 32;
 
-/// Masks the payload where it stands.
+/// Masks the payload in place.
 pub fn apply(payload: []u8, key: [4]u8) void {
     xor(payload.ptr, payload.ptr, payload.len, key);
 }
@@ -22,13 +22,15 @@ pub fn copy(target: []u8, source: []const u8, key: [4]u8) void {
 }
 
 /// `target` and `source` are the same place or do not overlap. Every byte is read once, and
-/// before its place is written: no step may go back, since the second XOR would undo the first.
+/// before its place is written: no step may overlap another, since the second XOR would undo the
+/// first.
 inline fn xor(target: [*]u8, source: [*]const u8, size: usize, key: [4]u8) void {
     var offset: usize = 0;
     while (size - offset >= block_size) : (offset += block_size) {
         xorPart(block_size, target[offset..], source[offset..], key);
     }
-    // What is left halves. Each step begins at a multiple of four, where the key begins anew.
+    // Ever smaller vectors for the rest. Each step begins at a multiple of four bytes, where the
+    // key starts again.
     inline for (.{ 16, 8, 4 }) |part_size| {
         if (size - offset >= part_size) {
             xorPart(part_size, target[offset..], source[offset..], key);

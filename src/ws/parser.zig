@@ -10,13 +10,13 @@
 //!                                     ^ message_offset   ^ parsed_size
 //!                                     [message_size]
 //!
-//! While a message is being joined, `take()` gives up no more than what stands in front of it: h1.
-//! With its last fragment it becomes an event, and `take()` then gives up everything up to there.
-//! Each payload byte moves at most once, when its frame is complete. All places are offsets, so
-//! the bytes may be at another address in the next call.
+//! While a message is being joined, `take()` releases only the bytes in front of it: h1. Its last
+//! fragment makes it an event, and `take()` then releases everything up to its end. Each payload
+//! byte moves at most once, when its frame is complete. All places are offsets, so the bytes may be
+//! at another address in the next call.
 //!
-//! With permessage-deflate (RFC 7692), a compressed message is an event of its own: it is joined
-//! and measured here, and its owner inflates it, and judges the text then.
+//! With permessage-deflate (RFC 7692), a compressed message is an event of its own: the parser
+//! joins it and limits its size; the owner inflates it and then checks the text.
 //!
 //! Invariant: message_offset + message_size <= parsed_size <= bytes.len
 
@@ -30,7 +30,7 @@ const errors = @This();
 const Opcode = frame.Opcode;
 const CloseCode = frame.CloseCode;
 
-/// What a server may not send. Each has its `closeCode` and its sentence in `describe`.
+/// What a server may not send. `closeCode` and `describe` have a code and a sentence for each.
 pub const ParseError = error{
     ReservedBits,
     ReservedOpcode,
@@ -101,12 +101,12 @@ pub fn describe(parse_error: ParseError) [:0]const u8 {
     };
 }
 
-/// See the head of this file. Use: `next` until it returns null, and after each event has been
-/// handled `take`, and drop as many bytes at the front. More than one event may be handled before
-/// a `take`. Borrows nothing between calls.
+/// See the head of this file. Use: call `next` until it returns null; after handling an event, call
+/// `take` and drop that many bytes at the front. More than one event may be handled before a
+/// `take`. Borrows nothing between calls.
 pub const Parser = struct {
     message_size_max: u64,
-    /// The same for the payload of a compressed message. What becomes of it, its owner measures.
+    /// The same for the payload of a compressed message. The owner limits the inflated size.
     compressed_size_max: u64,
     validate_utf8: bool,
     allows_compression: bool,
@@ -114,11 +114,11 @@ pub const Parser = struct {
     stage: Stage = .between_messages,
     /// Bytes at the front that have been parsed: all whole frames up to here.
     parsed_size: usize = 0,
-    /// Of the payload of the data frame at `parsed_size`: bytes that `validator` has judged.
+    /// How many payload bytes of the data frame at `parsed_size` the `validator` has checked.
     checked_size: usize = 0,
-    /// Judges the text message that is incomplete, over all its fragments.
+    /// Checks the incomplete text message, over all its fragments.
     validator: utf8.Validator = .{},
-    /// The message that is being joined, in `Stage.within_message`, or is to be given again.
+    /// The message that is being joined, in `Stage.within_message`, or is to be returned again.
     message_opcode: Opcode = .continuation,
     message_compressed: bool = false,
     message_fragmented: bool = false,
@@ -135,9 +135,9 @@ pub const Parser = struct {
         /// Largest payload of a message, over all its fragments; of a compressed one, after it
         /// has been inflated.
         message_size_max: usize,
-        /// Whether text is judged. The reason in a close frame always is.
+        /// Whether text is checked. The reason in a close frame always is.
         validate_utf8: bool,
-        /// permessage-deflate was negotiated: RSV1 has a meaning.
+        /// permessage-deflate was negotiated: RSV1 marks a compressed message.
         allows_compression: bool = false,
     };
 
@@ -145,8 +145,8 @@ pub const Parser = struct {
     /// `take`; those of a control frame between fragments only until the next call of `next`.
     pub const Event = union(enum) {
         message: Message,
-        /// The payload is what permessage-deflate made of the message's, without its last four
-        /// bytes; `validate_utf8` did not apply to it.
+        /// The payload is compressed (permessage-deflate), without the last four bytes;
+        /// `validate_utf8` did not apply to it.
         compressed: Message,
         ping: []const u8,
         pong: []const u8,
@@ -162,7 +162,7 @@ pub const Parser = struct {
     };
 
     pub const Close = struct {
-        /// Null when the frame has no payload. Else one that may stand in a frame.
+        /// Null when the frame has no payload. Else one that is allowed in a frame.
         code: ?u16,
         reason: []const u8,
     };
@@ -171,9 +171,9 @@ pub const Parser = struct {
         between_messages,
         /// There was a first fragment, and there has to be another.
         within_message,
-        /// The owner has asked for the last message once more.
+        /// The owner has asked to get the last message again.
         repeating,
-        /// There was a close frame: RFC 6455, section 5.5.1, nothing may follow.
+        /// There was a close frame: nothing may follow (RFC 6455, section 5.5.1).
         closed,
         failed,
     };
@@ -188,15 +188,15 @@ pub const Parser = struct {
     }
 
     /// The next event, or null when it needs more bytes. `bytes` is everything that was received
-    /// and not taken; after null it is the same with more at its end. After a close event it is
-    /// null for ever; an error is returned for ever. Messages in front of a violation come first.
+    /// and not taken; after null it is the same with more at its end. After a close event every
+    /// call returns null, after an error that error. Events before a violation come first.
     pub fn next(parser: *Parser, bytes: []u8) ParseError!?Event {
         if (parser.nextWhole(bytes)) |message| return .{ .message = message };
         return parser.nextOfAnyKind(bytes);
     }
 
-    /// The next event, if it is what nearly all are: a valid message in one frame, all there, of
-    /// which nothing was looked at before. Else null, and `next` tells.
+    /// The next event, if it is of the usual kind: a valid message in one whole frame, no part of
+    /// which was looked at before. Else null: call `next`.
     pub inline fn nextWhole(parser: *Parser, bytes: []u8) ?Message {
         assert(parser.parsed_size <= bytes.len);
         if (parser.stage != .between_messages or parser.checked_size > 0) return null;
@@ -211,7 +211,7 @@ pub const Parser = struct {
     }
 
     /// How many bytes at the front no later event needs. The caller drops them after the events
-    /// were handled: the next `bytes` begins behind them.
+    /// were handled: the next `bytes` begins after them.
     pub fn take(parser: *Parser) usize {
         const size = switch (parser.stage) {
             .within_message, .repeating => parser.message_offset,
@@ -222,8 +222,9 @@ pub const Parser = struct {
         return size;
     }
 
-    /// For a caller who could not deal with the compressed message that `next` has just given: it
-    /// stays where it is through `take`, and `next` gives it again. `bytes` are those of `next`.
+    /// For a caller who could not handle the compressed message that `next` has just returned: it
+    /// stays where it is, `take` keeps it, and `next` returns it again. `bytes` are those of
+    /// `next`.
     pub fn repeat(parser: *Parser, bytes: []const u8, message: Message) void {
         assert(parser.stage == .between_messages);
         parser.message_opcode = message.opcode;
@@ -236,8 +237,8 @@ pub const Parser = struct {
     }
 
     /// For a caller who has no room for more bytes, while a message in fragments is incomplete:
-    /// moves what is joined up to the next frame, so that `take` gives up the headers and control
-    /// frames in between. Then nothing is left but the joined payload and one incomplete frame.
+    /// moves what is joined up to the next frame, so that `take` releases the headers and control
+    /// frames in between. Then only the joined payload and one incomplete frame are left.
     pub fn compact(parser: *Parser, bytes: []u8) void {
         parser.invariants(bytes);
         if (parser.stage != .within_message) return;
@@ -248,10 +249,10 @@ pub const Parser = struct {
         parser.invariants(bytes);
     }
 
-    /// Whether the frames in `bytes` that were not parsed yet end a further message, with nothing
-    /// in front of it that ends the connection by its header. Payload is not looked at: a message
-    /// with bad UTF-8 counts. For use after an event, with the bytes that `next` got, or after
-    /// `take` with what is left of them. Looks at one header, as a rule.
+    /// Whether the frames in `bytes` that were not parsed yet complete a further message, with no
+    /// header before it that ends the connection. Payload is not looked at: a message with invalid
+    /// UTF-8 counts. For use after an event, with the bytes that `next` got, or after `take` with
+    /// what is left of them. Usually looks at one header.
     pub fn completeFrameWaiting(parser: *const Parser, bytes: []const u8) bool {
         assert(parser.parsed_size <= bytes.len);
         var rest = bytes[parser.parsed_size..];
@@ -286,7 +287,7 @@ pub const Parser = struct {
         }
         parser.invariants(bytes);
         defer parser.invariants(bytes);
-        // Ends with the bytes: every turn but the last passes over a frame.
+        // Ends at the end of the bytes: every turn except the last skips a frame.
         while (true) {
             const progress = parser.parseFrame(bytes) catch |err| return parser.fail(err);
             switch (progress) {
@@ -327,7 +328,7 @@ pub const Parser = struct {
         return .{ .event = event };
     }
 
-    /// Judges what arrived of a data frame and was not judged before: RFC 6455, section 8.1.
+    /// Checks the bytes of a data frame that were not checked before: RFC 6455, section 8.1.
     fn checkText(parser: *Parser, header: Header, arrived: []const u8) ParseError!void {
         if (!parser.validate_utf8) return;
         const opcode, const compressed = switch (header.opcode) {
@@ -425,25 +426,24 @@ pub const Parser = struct {
 const Header = struct {
     opcode: Opcode,
     fin: bool,
-    /// RFC 7692, section 6: said by the first frame of a message.
+    /// Set in the first frame of a message: RFC 7692, section 6.
     compressed: bool,
-    /// Of the header itself.
+    /// The size of the header itself.
     size: usize,
     payload_size: u64,
 
-    /// What earlier frames mean for this one.
+    /// What this frame's rules need to know of earlier frames.
     const Predecessors = struct {
         within_message: bool,
         allows_compression: bool,
-        /// What the payload of the message may still grow by.
+        /// How many bytes the payload of the message may still grow by.
         size_left: u64,
-        /// The same for a message that this frame begins, and says to be compressed.
+        /// The same for a compressed message that begins with this frame.
         compressed_size_max: u64,
     };
 
-    /// Null when bytes are missing. Every rule is checked with the first byte that can break it,
-    /// or together with its neighbours, but always in wire order: how the bytes were cut into
-    /// pieces makes no difference.
+    /// Null when bytes are missing. The rules are checked in wire order, each as soon as its bytes
+    /// are there, so that it makes no difference how the bytes were cut into pieces.
     fn decode(bytes: []const u8, before: Predecessors) ParseError!?Header {
         if (bytes.len == 0) return null;
         const second = if (bytes.len > 1) bytes[1] else 0;
@@ -475,7 +475,7 @@ const Header = struct {
             _ => .{ 2, @backingInt(head.length) },
         };
         if (!head.opcode.isControl()) {
-            // Only the first frame of a message says that it is compressed.
+            // Only the first frame of a message has the bit that says it is compressed.
             const compressed = head.reserved != 0;
             const size_left = if (compressed) before.compressed_size_max else before.size_left;
             if (payload_size > size_left) return error.MessageTooBig;
@@ -508,10 +508,10 @@ const Header = struct {
 
 const WholeMessage = struct { opcode: Opcode, header_size: usize, payload_size: usize };
 
-/// A message in one frame of less than 64 KiB, when it is all there. Null for everything else,
-/// which `Parser.nextOfAnyKind` judges: this is the short way, and it knows no errors.
+/// A message in one whole frame of less than 64 KiB. Null for everything else, errors included,
+/// which `Parser.nextOfAnyKind` handles: this is the short way.
 inline fn wholeMessage(bytes: []const u8) ?WholeMessage {
-    // The longer form of header is read before it is known to be one.
+    // Reads the longer form of header before checking that it is one.
     if (bytes.len < 4) return null;
     const head: frame.Header = .decode(bytes[0..2].*);
     if (!head.fin or head.reserved != 0) return null;

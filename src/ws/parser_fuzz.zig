@@ -1,9 +1,9 @@
 //! What the tests of `parser.zig` share, and its tests with random input.
 //!
-//! What happened is kept as a log, a line an event, so that the parser, the reference and the
-//! expectation of a test compare as text. `reference` is RFC 6455 in its most obvious form: all
-//! bytes at once, copies, no cleverness. `Feeder` is a caller of the parser that is as unkind as
-//! the contract allows: the bytes are somewhere else in memory whenever more of them arrive.
+//! Events are logged as text, a line for each, so that the parser, the reference and a test's
+//! expectation can be compared. `reference` is RFC 6455 in its simplest form: all bytes at once,
+//! with copies. `Feeder` is the most difficult caller that the contract allows: the bytes are at
+//! another address whenever more of them arrive.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -64,14 +64,15 @@ pub const Feeder = struct {
     gpa: Gpa,
     parser: Parser,
     /// Makes the caller irregular: events without `take`, `take` without events, `compact`, and
-    /// compressed messages taken at the second time.
+    /// compressed messages that are put off once.
     random: ?std.Random,
     log: Bytes = .empty,
     /// The bytes not taken, at the front of one side. With every piece they change sides.
     sides: [2]Bytes = .{ .empty, .empty },
     side: u1 = 0,
     failed: bool = false,
-    /// The compressed message was put off: by choices that repeat, it could be for ever.
+    /// The compressed message was put off, which must not be repeated: choices repeat, so that
+    /// could go on forever.
     postponed: bool = false,
 
     pub fn init(gpa: Gpa, options: Parser.Options, random: ?std.Random) Feeder {
@@ -294,8 +295,8 @@ fn referenceControl(gpa: Gpa, opcode: u8, payload: []const u8, log: *Bytes) !boo
     return true;
 }
 
-/// Whether some text begins so: whether it is valid as it is, or with the lowest or the highest
-/// continuation bytes added to it. Every unfinished sequence can be ended by one or the other.
+/// Whether a text can begin with this: whether it is valid, or valid with the lowest or the highest
+/// continuation bytes added. One or the other completes every unfinished sequence.
 fn textCanBeginWith(gpa: Gpa, message: *Bytes) !bool {
     const size = message.items.len;
     defer message.shrinkRetainingCapacity(size);
@@ -434,7 +435,7 @@ const Conversation = struct {
     }
 };
 
-/// Sizes on both sides of the borders of the length forms more often than others.
+/// Sizes around the limits of the length forms, more often than others.
 fn randomSize(random: std.Random) usize {
     return switch (random.uintLessThan(usize, 40)) {
         0...9 => random.uintLessThan(usize, 8),

@@ -38,8 +38,8 @@ fn expectLog(options: Parser.Options, wire: []const u8, expected: []const u8) !v
     try testing.expectEqualStrings(expected, feeder.log.items);
 }
 
-/// Expects the error with the last byte of `wire`, and not before. Whatever follows, and in
-/// whatever pieces it came, makes no difference.
+/// Expects the error with the last byte of `wire`, and not before, whatever follows and however the
+/// bytes were cut.
 fn expectFailure(options: Parser.Options, wire: []const u8, expected: ParseError) !void {
     const gpa = testing.allocator;
     var feeder: fuzz.Feeder = .init(gpa, options, null);
@@ -73,7 +73,7 @@ test "parser: a compressed message is an event of its own, whose text is not jud
         "\x41\x01\xff\x00\x00\x89\x01p\x80\x01\xfe\x81\x01b",
         "ping:p\ncompressed text+:\xff\xfe\ntext:b\n",
     );
-    try expectFailure(options, "\x41\x00\xc0", error.ReservedBits); // Said once, at the front.
+    try expectFailure(options, "\x41\x00\xc0", error.ReservedBits); // Only in the first frame.
     try expectFailure(options, "\xc9", error.ReservedBits);
     try expectFailure(options, "\xa1", error.ReservedBits);
     try expectFailure(options, "\xd1", error.ReservedBits);
@@ -227,7 +227,7 @@ test "parser: close payloads" {
     };
     for (cases) |case| {
         const wire, const expected = case;
-        // The reason is judged whatever the options say of text.
+        // The reason is checked, whatever the options say about text.
         for ([_]bool{ true, false }) |validate_utf8| {
             const options: Parser.Options = .{
                 .message_size_max = 0,
@@ -284,7 +284,7 @@ test "parser: only text is judged, and only when asked" {
 }
 
 test "parser: each byte of text is judged only once" {
-    // Bytes that were judged are broken afterwards: only a second look could find out.
+    // Bytes are made invalid after they were checked: only a second check would notice.
     var wire = "\x81\x09 whatever\x81\x01a".*;
     var parser: Parser = .init(test_options);
     try testing.expectEqual(null, try parser.next(wire[0..7]));
@@ -384,7 +384,7 @@ test "parser: compact leaves the joined payload and one incomplete frame" {
     parser.compact(&wire);
     const rest = wire[parser.take()..];
     try testing.expectEqualStrings("abc\x80\x03de", rest);
-    // A second time there is nothing to gain.
+    // A second time nothing is left to move.
     parser.compact(rest);
     try testing.expectEqual(0, parser.take());
 

@@ -1,8 +1,8 @@
 //! The negotiation of permessage-deflate, the compression of WebSocket messages: RFC 7692.
 //!
-//! The client offers it once, in the upgrade request, and the server takes it with parameters of
-//! its own, or leaves it. What it may answer depends on the offer: the answer is checked to the
-//! letter, because both sides have to agree on every bit of what follows.
+//! The client offers it once, in the upgrade request, and the server accepts it with parameters of
+//! its own, or ignores it. What it may answer depends on the offer. The answer is checked strictly,
+//! because both sides have to agree on every bit of what follows.
 
 const std = @import("std");
 const http = @import("../http.zig");
@@ -21,12 +21,12 @@ pub const window_bits_max = 15;
 pub const Offer = struct {
     /// The server has to forget its window after each message.
     server_no_context_takeover: bool = false,
-    /// The client is going to; a hint, so that the server need not keep one.
+    /// The client will forget its own; a hint, so that the server need not keep one.
     client_no_context_takeover: bool = false,
     /// The server may use a window no larger than this.
     server_max_window_bits: ?u8 = null,
-    /// The client is going to use a window no larger than this; a hint, so that the server need not
-    /// keep a larger one. Null: as the server likes it.
+    /// The client will use a window no larger than this; a hint, so that the server need not keep a
+    /// larger one. Null: the server decides.
     client_max_window_bits: ?u8 = null,
 
     pub fn invariants(offer: *const Offer) void {
@@ -36,7 +36,7 @@ pub const Offer = struct {
     }
 };
 
-/// What both sides are bound to.
+/// The parameters that both sides have agreed on.
 pub const Agreement = struct {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
@@ -44,7 +44,7 @@ pub const Agreement = struct {
     client_max_window_bits: u8,
 };
 
-/// Why the server's answer is none to the offer.
+/// Why the server's answer does not fit the offer.
 pub const ResponseError = error{
     MalformedExtension,
     UnexpectedExtension,
@@ -56,7 +56,7 @@ pub const ResponseError = error{
 pub fn writeOffer(writer: *Writer, offer: Offer) Writer.Error!void {
     offer.invariants();
     try writer.writeAll(name);
-    // Without it, the server may not limit our window (RFC 7692, section 7.1.2.2).
+    // Without it, the server may not limit the client's window (RFC 7692, section 7.1.2.2).
     try writer.writeAll("; client_max_window_bits");
     if (offer.client_max_window_bits) |bits| try writer.print("={d}", .{bits});
     if (offer.server_max_window_bits) |bits| {
@@ -66,7 +66,7 @@ pub fn writeOffer(writer: *Writer, offer: Offer) Writer.Error!void {
     if (offer.client_no_context_takeover) try writer.writeAll("; client_no_context_takeover");
 }
 
-/// What the head of the server's answer agrees to; null when the server leaves the offer.
+/// What the head of the server's answer agrees to; null when the server ignored the offer.
 pub fn parseResponse(head: *const http.Head, offer: Offer) ResponseError!?Agreement {
     offer.invariants();
     var agreement: ?Agreement = null;
@@ -82,7 +82,7 @@ pub fn parseResponse(head: *const http.Head, offer: Offer) ResponseError!?Agreem
     return agreement;
 }
 
-/// The parameters of a response, as they stand in it.
+/// The parameters of a response, before they are compared with the offer.
 const Parameters = struct {
     server_no_context_takeover: bool = false,
     client_no_context_takeover: bool = false,
@@ -126,7 +126,8 @@ const Parameters = struct {
     }
 
     fn agree(parameters: *const Parameters, offer: *const Offer) ResponseError!Agreement {
-        // What we asked of the server, it accepts by saying so (sections 7.1.1.1 and 7.1.2.1).
+        // A server that accepts a parameter for itself has to repeat it (sections 7.1.1.1 and
+        // 7.1.2.1).
         if (offer.server_no_context_takeover and !parameters.server_no_context_takeover) {
             return error.InvalidExtensionParameter;
         }
@@ -137,8 +138,8 @@ const Parameters = struct {
         const server_bits = parameters.server_max_window_bits orelse window_bits_max;
         if (server_bits > server_bits_max) return error.InvalidExtensionParameter;
 
-        // Of our own window the offer only gives a hint (section 7.1.2.2): a server that has room
-        // for a larger one may say so. We keep to the smaller of the two.
+        // For the client's window the offer is only a hint (section 7.1.2.2): a server may allow a
+        // larger one. The smaller of the two is used.
         const client_bits = @min(
             offer.client_max_window_bits orelse window_bits_max,
             parameters.client_max_window_bits orelse window_bits_max,

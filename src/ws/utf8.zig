@@ -1,25 +1,25 @@
-//! UTF-8 (RFC 3629) judged as it arrives, for RFC 6455, section 8.1.
+//! UTF-8 (RFC 3629) checked as it arrives, for RFC 6455, section 8.1.
 //!
 //! A state machine over bytes that rejects at the first byte which no valid text can have there,
 //! also in the middle of a sequence. Its whole state is one number, so that text may arrive in any
-//! pieces. A step is a load and a shift: `transitions[byte]` holds, for all states side by side,
-//! the state that follows, and a state is the place of its own bits in there. Stretches of ASCII,
-//! most of what markets send, are skipped a few vectors at a time.
+//! pieces. A step is a load and a shift: `transitions[byte]` holds the next state for every state,
+//! side by side, and a state is the position of its own bits in there. Runs of ASCII, which is most
+//! of what markets send, are skipped a few vectors at a time.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
-/// Judges text that arrives in pieces. Starts as `.{}`.
+/// Checks text that arrives in pieces. Starts as `.{}`.
 pub const Validator = struct {
     state: State = .accept,
 
-    /// Judges the next bytes. Once it fails, it always fails.
+    /// Checks the next bytes. Once it fails, it always fails.
     pub fn update(validator: *Validator, bytes: []const u8) error{InvalidUtf8}!void {
         validator.state = advance(validator.state, bytes);
         if (validator.state == .reject) return error.InvalidUtf8;
     }
 
-    /// The text ends here: fails in the middle of a sequence, and when `update` has failed.
+    /// The text ends here: fails in the middle of a sequence, or if `update` has failed.
     pub fn finish(validator: *const Validator) error{InvalidUtf8}!void {
         if (validator.state != .accept) return error.InvalidUtf8;
     }
@@ -30,12 +30,12 @@ pub fn validate(bytes: []const u8) bool {
     return advance(.accept, bytes) == .accept;
 }
 
-/// What may come next. The value is the bit at which an entry of `transitions` has the state that
-/// follows this one. `reject` is zero, so that whatever is not in the table is rejected.
+/// What may come next. The value is the bit at which an entry of `transitions` has the state after
+/// this one. `reject` is zero, so that whatever is not in the table is rejected.
 const State = enum(u6) {
     reject = 0 * state_bits,
     accept = 1 * state_bits,
-    /// So many continuation bytes of any value.
+    /// So many continuation bytes of any value have to follow.
     one_more = 2 * state_bits,
     two_more = 3 * state_bits,
     three_more = 4 * state_bits,
@@ -54,11 +54,11 @@ comptime {
     assert(@backingInt(State.after_f4) + state_bits <= 64);
 }
 
-/// What is judged byte by byte when it is not ASCII, and what is skipped at once in a long run.
+/// Blocks that are not all ASCII are checked byte by byte; a run of blocks is skipped at once.
 pub const block_size = 32;
 pub const run_size = 4 * block_size;
 
-/// The state after the bytes. Rejection is for ever, so it need not be looked for at every byte.
+/// The state after the bytes. `reject` never changes, so it need not be looked for at every byte.
 fn advance(state_before: State, bytes: []const u8) State {
     var state = state_before;
     var rest = bytes;
@@ -74,7 +74,7 @@ fn advance(state_before: State, bytes: []const u8) State {
         if (state == .reject) return .reject;
     }
     if (state == .accept and bytes.len >= block_size) {
-        // The last vector may overlap what has been judged: it costs less than single steps.
+        // The last vector may overlap what was checked already: that costs less than single steps.
         if (isAscii(block_size, bytes[bytes.len - block_size ..][0..block_size])) return .accept;
     } else if (state == .accept) {
         if (isAsciiShort(bytes)) return .accept;
@@ -87,8 +87,8 @@ inline fn step(state: State, byte: u8) State {
     return @fromBackingInt(@as(u6, @truncate(transitions[byte] >> @backingInt(state))));
 }
 
-/// Whether no byte has its highest bit set. Collects them in one vector of the machine's width
-/// first: a look at the bits of a vector costs more than the vector.
+/// Whether no byte has its highest bit set. ORs all into one vector of the machine's width first,
+/// because testing the bits of a vector costs more than an OR.
 inline fn isAscii(comptime size: usize, bytes: *const [size]u8) bool {
     const lanes = @min(size, std.simd.suggestVectorLength(u8) orelse 16);
     var collected: @Vector(lanes, u8) = bytes[0..lanes].*;
@@ -101,7 +101,7 @@ inline fn isAscii(comptime size: usize, bytes: *const [size]u8) bool {
     return negative == 0;
 }
 
-/// For less than a block: two halves that may overlap. May say no when there are very few.
+/// For less than a block: two halves that may overlap. May return false for very few bytes.
 inline fn isAsciiShort(bytes: []const u8) bool {
     assert(bytes.len < block_size);
     inline for (.{ 16, 8 }) |size| {

@@ -16,7 +16,7 @@ const border_bytes = [_]u8{
     0xff,
 };
 
-/// How many bytes a valid text can begin with: the definition, by trying every way to go on.
+/// How many of the bytes a valid text can begin with: by definition, trying every continuation.
 fn viableSize(bytes: []const u8) usize {
     var offset: usize = 0;
     while (offset < bytes.len) {
