@@ -1,7 +1,7 @@
 //! Every bound and default of the core, in one place, and how they relate to each other.
 //!
-//! A bound that a caller may change is a default here and an option there. A bound that nobody may
-//! change protects against a hostile or broken peer. Imports nothing.
+//! A bound that a caller may change is an option elsewhere, with its default here. The other bounds
+//! protect against a hostile or broken peer. Imports nothing.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -20,9 +20,9 @@ pub const ring_capacity_max = 1024 * 1024 * kib;
 /// Largest message taken from the peer, unless the caller says otherwise. Beyond: close code 1009.
 pub const message_size_max_default = 4096 * kib;
 
-/// Largest payload of a compressed message whose content is of at most `size` bytes, which is what
-/// the limit on messages is about: DEFLATE makes noise larger. zlib's `deflateBound`, whatever the
-/// settings of the peer: an eighth, and the empty block of a flush.
+/// Largest compressed payload of a message of at most `size` bytes. The limit on messages is on
+/// `size`; DEFLATE makes noise larger than it was. As zlib's `deflateBound` for any settings of the
+/// peer: an eighth more, and the empty block of a flush.
 pub fn compressedSizeMax(size: usize) usize {
     return size +| size / 8 +| size / 128 +| 16;
 }
@@ -51,15 +51,15 @@ pub const record_plaintext_size_max = 16 * kib;
 pub const record_header_size = 5;
 pub const record_expansion_max = 256;
 
-/// RFC 5246, section 6.2.3: TLS 1.2 lets a record grow by more, which padding before AEADs needed.
+/// RFC 5246, section 6.2.3: the largest expansion in TLS 1.2, for the padding of older ciphers.
 pub const record_size_max = record_header_size + record_plaintext_size_max + 2048;
 
-/// Header, explicit nonce of TLS 1.2, content type of TLS 1.3, tag: what the direct engine puts
-/// around the content of a record, at most.
+/// What the direct engine puts around the content of a record, at most: header, explicit nonce of
+/// TLS 1.2, content type of TLS 1.3, tag.
 pub const record_overhead_max = record_header_size + 8 + 1 + 16;
 
-/// Records in a row that bring nothing, and KeyUpdates in a row with no data in between: more of
-/// them only waste our time. OpenSSL's own limits.
+/// Empty records in a row, and KeyUpdates in a row without data in between: more of them only waste
+/// time. OpenSSL's own limits.
 pub const empty_records_max = 32;
 pub const key_updates_max = 32;
 
@@ -87,41 +87,41 @@ pub const control_payload_size_max = 125;
 pub const response_head_size_max = 64 * kib;
 pub const response_headers_max = 128;
 
-/// Room in the send ring that messages leave for control frames, whole and sealed: a CLOSE and a
-/// pong; and for a KeyUpdate and an alert, of which neither has more than 5 bytes of content.
+/// Room in the send ring that messages leave free: for a CLOSE and a PONG, sealed, and for a
+/// KeyUpdate and an alert, which have at most 5 bytes of content each.
 pub const control_frames_room = 2 * (control_payload_size_max + frame_header_size_max +
     record_overhead_max + 5 + record_overhead_max);
 
 /// Masking keys are drawn from the system's generator this many bytes at a time.
 pub const mask_pool_size = 4 * kib;
 
-/// Interim (1xx) responses in front of the real one.
+/// Interim (1xx) responses before the final one.
 pub const interim_responses_max = 8;
 
-/// RFC 6455, section 5.5.1: a control payload less the code.
+/// RFC 6455, section 5.5.1: a control payload without the code.
 pub const close_reason_size_max = control_payload_size_max - 2;
 
-/// How long a peer may leave keep-alive probes, or data, unanswered: longer than a route takes to
-/// come back, shorter than the pings of any exchange that sends some.
+/// How long a peer may leave keep-alive probes, or data, unanswered: longer than a change of routes
+/// takes, shorter than the ping interval of any exchange that sends pings.
 pub const peer_timeout_s = 30;
 
-/// Longest sleep of the binding between two looks for signals.
+/// Longest sleep of the binding between two checks for signals.
 pub const wait_max_ns = 250_000_000;
 
 /// How long the binding keeps Python's lock while there is always more to read: longer than the
-/// interpreter's switch interval, 5 ms, after which a waiting thread asks for it.
+/// interpreter's switch interval of 5 ms, after which a waiting thread asks for the lock.
 pub const lock_hold_max_ns = 10_000_000;
 
-/// How long a release of that lock has to last for a waiting thread to wake up and take it.
+/// For how long the lock has to be released so that a waiting thread wakes up and takes it.
 pub const lock_release_ns = 50_000;
 
-/// Body of a refused upgrade that is kept for the caller, who wants to know why.
+/// How much of a refused upgrade's body is kept, so that the caller can see the reason.
 pub const error_body_size_max = 64 * kib;
 
-/// The upgrade request, with everything that the caller added.
+/// The upgrade request, with the caller's headers.
 pub const request_size_max = 64 * kib;
 
-/// Addresses tried, of those that a name resolves to.
+/// How many of a name's addresses are tried.
 pub const addresses_max = 16;
 
 const kib = 1024;

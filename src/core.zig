@@ -1,4 +1,4 @@
-//! The core of hftws. It knows nothing of Python; `src/python/` is what makes it importable.
+//! The core of hftws. It knows nothing of Python; `src/python/` makes it importable.
 
 pub const connection = @import("connection.zig");
 pub const constants = @import("constants.zig");
@@ -19,7 +19,7 @@ pub const Connection = connection.ConnectionType(os.Os);
 
 test {
     if (@import("builtin").os.tag == .linux) _ = @import("testing/kqueue_shim_test.zig");
-    // Every function of it is type checked here for every target, by `zig build check`.
+    // So that `zig build check` type checks all of its functions, for every target.
     @import("std").testing.refAllDecls(Connection);
     _ = connection;
     _ = constants;

@@ -1,8 +1,9 @@
-//! What the CPU that runs the program can do, as far as hftws chooses code by it (x86-64 only).
+//! Which features the running CPU has, of those by which hftws chooses code (x86-64 only).
 //!
-//! A wheel is compiled for the oldest CPU and meets newer ones. A vector extension counts only if
-//! the kernel saves its registers when it switches threads: CPUID says what the silicon has, and
-//! XGETBV what the kernel turned on. Elsewhere than on x86-64 the set is empty.
+//! A wheel is compiled for the oldest CPU, but also runs on newer ones. A vector extension may be
+//! used only if the kernel saves its registers when it switches threads: CPUID tells what the CPU
+//! has, and XGETBV what the kernel switched on. On other architectures than x86-64 the set is
+//! empty.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -34,7 +35,7 @@ pub fn features() FeatureSet {
     const leaf_max = cpuid(0).eax;
     const basic = cpuid(1);
     const extended: Leaf = if (leaf_max >= 7) cpuid(7) else .{};
-    const os_saves_state = basic.ecx & (1 << 27) != 0; // OSXSAVE: else XGETBV is no instruction.
+    const os_saves_state = basic.ecx & (1 << 27) != 0; // OSXSAVE: else there is no XGETBV.
     return decode(.{
         .basic_ecx = basic.ecx,
         .extended_ebx = extended.ebx,
@@ -110,7 +111,7 @@ fn cpuid(leaf: u32) Leaf {
     return .{ .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx };
 }
 
-/// The lower half of XCR0; the upper one has nothing that is asked for here.
+/// The lower half of XCR0; the bits that matter here are all in it.
 fn xgetbv() u32 {
     return asm volatile ("xgetbv"
         : [eax] "={eax}" (-> u32),

@@ -1,11 +1,11 @@
 //! The compression of messages, RFC 7692, section 7.2: DEFLATE by zlib, a message at a time.
 //!
-//! A message on the wire lacks the last four bytes of an empty block, with which every sender ends
-//! it so that it ends at a byte. `Inflater` adds them, `Deflater` takes them off. Both write where
-//! they are told to, and allocate when they are made, not per message. Neither may move.
+//! A sender ends every message with an empty block, so that it ends at a byte, and leaves out the
+//! last four bytes of that. `Inflater` adds them, `Deflater` removes them. Both write into the
+//! caller's memory, and allocate when they are made, not for each message. Neither may be moved.
 //!
-//! No I/O. How much comes out of a message is not known before: an inflater goes on whenever it is
-//! given more room, and its owner draws the line.
+//! No I/O. The size of an inflated message is not known beforehand: an inflater continues whenever
+//! it gets more room, and its owner sets the limit.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -13,11 +13,11 @@ const constants = @import("constants.zig");
 
 pub const zlib = @import("deflate/zlib.zig");
 
-/// What ends a message and is not sent: an empty block without compression.
+/// The end of a message that is not sent: an empty block without compression.
 const tail = [_]u8{ 0x00, 0x00, 0xff, 0xff };
 
-/// The smallest window that zlib has. It reads what was written with a smaller one, and writes
-/// none: see `Deflater.Options`.
+/// The smallest window that zlib has. It can read what was written with a smaller one, but not
+/// write it: see `Deflater.Options`.
 const zlib_window_bits_min = 9;
 
 comptime {
@@ -26,13 +26,13 @@ comptime {
 
 pub const InitError = error{OutOfMemory};
 
-/// Makes messages of what `Deflater` or any other deflater made of them.
+/// Decompresses messages of `Deflater`, or of any other deflater.
 pub const Inflater = struct {
     api: *const zlib.Api,
     stream: zlib.Stream,
-    /// Each message begins with an empty window.
+    /// Whether each message begins with an empty window.
     no_context_takeover: bool,
-    /// Of `tail`, for the present message.
+    /// How many bytes of `tail` were used for the current message.
     tail_used: usize,
 
     pub const Options = struct {
@@ -42,7 +42,7 @@ pub const Inflater = struct {
     };
 
     pub const Error = error{
-        /// The peer sent what no deflater makes. The inflater is of no further use.
+        /// The peer sent what is not DEFLATE. The inflater cannot be used any further.
         InvalidCompression,
         OutOfMemory,
     };
@@ -54,7 +54,7 @@ pub const Inflater = struct {
         done: bool,
     };
 
-    /// In place: zlib keeps the address.
+    /// Initialises in place, because zlib keeps the address.
     pub fn init(inflater: *Inflater, api: *const zlib.Api, options: Options) InitError!void {
         inflater.* = .{
             .api = api,
@@ -79,9 +79,9 @@ pub const Inflater = struct {
         inflater.* = undefined;
     }
 
-    /// zlib allocates its window with the first byte that comes out. That is now.
+    /// zlib allocates its window with the first byte of output: this makes it do so now.
     fn allocateWindow(inflater: *Inflater) InitError!void {
-        const one_byte = [_]u8{ 0x00, 0x01, 0x00, 0xfe, 0xff, 'x' }; // A block as it is.
+        const one_byte = [_]u8{ 0x00, 0x01, 0x00, 0xfe, 0xff, 'x' }; // A stored block.
         var target: [1]u8 = undefined;
         const step = inflater.run(&one_byte, &target) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
@@ -92,8 +92,8 @@ pub const Inflater = struct {
         assert(inflater.api.inflateReset(&inflater.stream) == zlib.ok);
     }
 
-    /// Goes on with a message: `input` is what of its payload was not used yet, all of it. Writes
-    /// to the front of `room`, which must not overlap it.
+    /// Continues a message: `input` is all of its payload that was not used yet. Writes to the
+    /// front of `room`, which must not overlap it.
     pub fn next(inflater: *Inflater, input: []const u8, room: []u8) Error!Step {
         var step: Step = .{ .input_used = 0, .output_size = 0, .done = false };
         while (true) {
@@ -111,7 +111,7 @@ pub const Inflater = struct {
                 if (inflater.isBetweenBlocks()) break;
             }
             if (progress.input_used + progress.output_size > 0) continue;
-            // It stands still: for want of room, or within a block that should have ended.
+            // No progress: there is no room, or the message ends within a block.
             return if (step.output_size == room.len) step else error.InvalidCompression;
         }
         inflater.finishMessage();
@@ -132,8 +132,8 @@ pub const Inflater = struct {
         stream.avail_out = room_size;
         switch (inflater.api.inflate(stream, zlib.sync_flush)) {
             zlib.ok, zlib.buffer_error => {},
-            // A final block ends what zlib takes for the whole, but not the message, and the next
-            // block may refer to what was before it (RFC 7692, section 7.2.3.4).
+            // For zlib a final block ends the stream, but it does not end the message, and the next
+            // block may refer to data before it (RFC 7692, section 7.2.3.4).
             zlib.stream_end => assert(inflater.api.inflateResetKeep(stream) == zlib.ok),
             zlib.memory_error => return error.OutOfMemory,
             else => return error.InvalidCompression,
@@ -144,7 +144,7 @@ pub const Inflater = struct {
         };
     }
 
-    /// Whether everything has come out, and the last byte was used up to its last bit.
+    /// Whether all output was written, and the last byte of input was used to its last bit.
     fn isBetweenBlocks(inflater: *const Inflater) bool {
         const place = inflater.stream.data_type;
         return place & zlib.between_blocks != 0 and place & zlib.unused_bits_mask == 0;
@@ -164,8 +164,8 @@ pub const Deflater = struct {
     no_context_takeover: bool,
 
     pub const Options = struct {
-        /// Base-2 logarithm of the window. zlib has none of 8: then there is no deflater, and
-        /// messages go out as they are, which is always allowed (RFC 7692, section 6).
+        /// Base-2 logarithm of the window. zlib does not have 8: then there is no deflater, and
+        /// messages are sent uncompressed, which is always allowed (RFC 7692, section 6).
         window_bits: u8,
         no_context_takeover: bool,
         /// 0 (none) to 9 (best).
@@ -176,7 +176,7 @@ pub const Deflater = struct {
         return window_bits >= zlib_window_bits_min;
     }
 
-    /// In place: zlib keeps the address. Asserts that zlib has such a window.
+    /// Initialises in place, because zlib keeps the address. Asserts that zlib has such a window.
     pub fn init(deflater: *Deflater, api: *const zlib.Api, options: Options) InitError!void {
         assert(supports(options.window_bits));
         assert(options.level <= constants.deflate_level_max);
@@ -203,17 +203,17 @@ pub const Deflater = struct {
         deflater.* = undefined;
     }
 
-    /// The room that `message` needs for so many bytes.
+    /// How much room `message` needs for so many bytes.
     pub fn bound(deflater: *Deflater, size: usize) usize {
-        // zlib's bound is for a message that ends with a final block. A flush may add the empty
-        // block, once more for each full buffer of symbols.
+        // zlib's bound is for a stream that ends with a final block. A flush may add the empty
+        // block once more for each full buffer of symbols.
         const flushes_size = size / 1024 + 16;
         return deflater.api.deflateBound(&deflater.stream, size) + flushes_size;
     }
 
     /// Compresses a whole message, of at least one byte, to the front of `target`, which must not
-    /// overlap it, and returns the size. Null when it does not fit; then nothing of it counts, and
-    /// the next message begins with an empty window.
+    /// overlap it, and returns the size. Null when it does not fit; then the output must not be
+    /// sent, and the next message begins with an empty window.
     pub fn message(deflater: *Deflater, payload: []const u8, target: []u8) ?usize {
         assert(payload.len > 0);
         const stream = &deflater.stream;
@@ -223,7 +223,7 @@ pub const Deflater = struct {
         stream.next_out = target.ptr;
         stream.avail_out = target_size;
         const status = deflater.api.deflate(stream, zlib.sync_flush);
-        // Only room that is left over proves that the flush is complete.
+        // Only if room is left is the flush known to be complete.
         if (status != zlib.ok or stream.avail_out == 0) {
             deflater.forget();
             return null;

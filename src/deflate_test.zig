@@ -1,5 +1,5 @@
 //! The tests of `deflate.zig`: the examples of RFC 7692, section 7.2.3, round trips by seed, and
-//! what no deflater makes.
+//! invalid input.
 
 const std = @import("std");
 const deflate = @import("deflate.zig");
@@ -53,7 +53,7 @@ const Pair = struct {
     }
 };
 
-/// Inflates a message with room for exactly what has to come out.
+/// Inflates a message with exactly the room that it needs.
 fn expectInflated(inflater: *Inflater, expected: []const u8, wire: []const u8) !void {
     const target = try testing.allocator.alloc(u8, expected.len);
     defer testing.allocator.free(target);
@@ -75,7 +75,7 @@ test "deflate: the examples of the RFC, one after the other" {
     var inflater: Inflater = undefined;
     try inflater.init(try library(), .{ .window_bits = 15, .no_context_takeover = false });
     defer inflater.deinit();
-    // 7.2.3.1: one block. 7.2.3.2: with the window of the message before.
+    // 7.2.3.1: one block. 7.2.3.2: with the window of the previous message.
     try expectInflated(&inflater, "Hello", "\xf2\x48\xcd\xc9\xc9\x07\x00");
     try expectInflated(&inflater, "Hello", "\xf2\x00\x11\x00\x00");
     // 7.2.3.3: a block without compression. 7.2.3.4: a final block. 7.2.3.5: two blocks.
@@ -142,7 +142,7 @@ test "deflate: an inflater goes on however small the room is" {
             rest = rest[step.input_used..];
             size += step.output_size;
             if (step.done) break;
-            try testing.expectEqual(end, size); // It stops for nothing but room.
+            try testing.expectEqual(end, size); // It stops only when there is no room.
         }
         try testing.expectEqual(0, rest.len);
         try testing.expectEqualStrings(&payload, target[0..size]);
@@ -167,7 +167,7 @@ test "deflate: messages of all kinds come back as they were, by seed" {
         for (0..20) |_| {
             const size_max: usize = if (random.uintLessThan(u8, 5) == 0) payload.len else 2_000;
             const size = random.intRangeAtMost(usize, 1, size_max);
-            // From all alike to noise, for which the bound has to be enough, too.
+            // From bytes that are all the same to noise: the bound has to hold for both.
             const kinds = random.intRangeAtMost(u8, 1, 255);
             for (payload[0..size]) |*byte| byte.* = random.uintLessThan(u8, kinds);
             _ = try pair.expectRoundTrip(payload[0..size]);

@@ -1,7 +1,7 @@
-//! Libraries that are looked for when the program runs: a table of their functions, filled by name.
+//! Libraries that are looked up at run time: a table of their functions, filled by name.
 //!
 //! A table is a struct with a field for each function, named as in C. An optional field is null
-//! where the library lacks the function; a library that lacks another one is passed over.
+//! where the library lacks the function; a library that lacks any other function is skipped.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -9,30 +9,30 @@ const builtin = @import("builtin");
 pub const LoadError = error{
     /// No file of the list could be loaded.
     LibraryNotFound,
-    /// A library was found that cannot serve: it lacks a function, is too old, another product.
+    /// A library was found, but cannot be used: it lacks a function, is too old or another product.
     SymbolMissing,
 };
 
-/// A file that is loaded, with what it depends on: a handle also finds the symbols of that
-/// (dlsym(3)). So it may be a library, or anything that is linked against one, such as a module of
-/// Python's.
+/// A loaded file. A handle also finds the symbols of everything the file depends on (dlsym(3)), so
+/// it may be a library, or anything that is linked against one, such as an extension module of
+/// Python.
 pub const Library = struct {
     handle: *anyopaque,
 
     pub const Options = struct {
-        /// Its own functions come before those of the same name that the program or what was
-        /// preloaded exports. Only glibc needs that, and can do it; macOS always looks so.
+        /// Its own functions come before functions of the same name that the program or a preloaded
+        /// library exports (RTLD_DEEPBIND). Only glibc needs and has that; macOS always does so.
         own_functions_first: bool = false,
     };
 
-    /// Null: `lastError` says why.
+    /// Null when it cannot be loaded: `lastError` says why.
     pub fn open(file: [:0]const u8, options: Options) ?Library {
         var mode: std.c.RTLD = .{ .NOW = true };
         if (builtin.os.tag == .linux) mode.DEEPBIND = options.own_functions_first;
         return .{ .handle = std.c.dlopen(file.ptr, mode) orelse return null };
     }
 
-    /// Nothing of it may be used any more.
+    /// No symbol of it may be used afterwards.
     pub fn close(library: Library) void {
         _ = std.c.dlclose(library.handle);
     }
@@ -41,7 +41,7 @@ pub const Library = struct {
         return @ptrCast(@alignCast(std.c.dlsym(library.handle, name) orelse return null));
     }
 
-    /// Returns the name of a function that is needed and not there; null when the table is full.
+    /// Fills the table and returns null, or returns the name of a needed function that is missing.
     pub fn fill(library: Library, comptime Api: type, api: *Api) ?[:0]const u8 {
         inline for (
             @typeInfo(Api).@"struct".field_names,

@@ -1,8 +1,8 @@
-//! A histogram of latencies: how long did a stage take, at any percentile, for a few ns a record.
+//! A histogram of latencies: how long a stage took, at any percentile. A record costs a few ns.
 //!
 //! Log-linear, as HdrHistogram: every power of two is cut into 128 buckets of equal width, so the
-//! place of a value is one count of leading zeros and one shift, and what is reported is never
-//! more than 1/128 (0.79 %) above what was recorded. Values below 256 have a bucket each. Values
+//! bucket of a value is found by one count of leading zeros and one shift, and a reported value is
+//! at most 1/128 (0.79 %) above the recorded one. Values below 256 have a bucket each. Values
 //! from 2^40 ns on (18 minutes) share the last bucket; `min`, `max`, `sum` and `count` stay exact.
 //!
 //! Fixed size, no allocation, no clock, no locks: one thread records and reads. Another may take a
@@ -16,7 +16,7 @@ const assert = std.debug.assert;
 /// Counts of u64 values, by default nanoseconds: 34,864 bytes, so keep it in a struct that lives
 /// on the heap rather than on the stack. Start with `.empty`.
 pub const Histogram = struct {
-    /// Records made.
+    /// Number of recorded values.
     count: u64,
     /// Sum of the values: u128, because `maxInt(u64)` may be recorded more than once.
     sum: u128,
@@ -25,7 +25,7 @@ pub const Histogram = struct {
     /// Largest value, exact; 0 when nothing was recorded.
     max: u64,
     // u64, not u32: a bucket that takes a million records a second would overflow 32 bits after 71
-    // minutes. The price is memory only; what a record touches is two cache lines either way.
+    // minutes. That costs only memory: a record touches two cache lines either way.
     buckets: [buckets_count]u64,
 
     /// Nothing recorded.
@@ -46,8 +46,8 @@ pub const Histogram = struct {
         histogram.buckets[bucketOf(value)] += 1;
     }
 
-    /// A copy for whoever reads while another thread records: it may lack part of a record, and the
-    /// invariants hold.
+    /// A copy that may be taken while another thread records. It may lack a part of the newest
+    /// record, but the invariants hold.
     pub fn snapshot(histogram: *const Histogram, copy: *Histogram) void {
         copy.* = .empty;
         for (&histogram.buckets, &copy.buckets) |*source, *target| {
@@ -87,10 +87,10 @@ pub const Histogram = struct {
             if (seen < rank) continue;
             return std.math.clamp(upperEdge(bucket), histogram.min, histogram.max);
         }
-        unreachable; // the buckets add up to `count`, and the rank is not above it
+        unreachable; // The buckets add up to `count`, and the rank is at most that.
     }
 
-    /// Forgets everything.
+    /// Removes every record.
     pub fn reset(histogram: *Histogram) void {
         histogram.* = .empty;
     }
@@ -102,14 +102,14 @@ const value_clamped = 1 << 40;
 pub const buckets_count = bucketOf(value_clamped) + 1;
 
 /// Values of the same bit length share a shift, which leaves `sub_bucket_bits` bits below the
-/// leading one; the sum continues where the range of the shift before ended. Below 256: no shift.
+/// leading one; the sum continues where the range of the smaller shift ended. Below 256: no shift.
 pub fn bucketOf(value: u64) usize {
     const clamped: u64 = @min(value, value_clamped);
     const shift: u6 = @intCast(63 - sub_bucket_bits - @clz(clamped | sub_buckets_count));
     return (@as(usize, shift) << sub_bucket_bits) + (clamped >> shift);
 }
 
-/// The largest value that `bucketOf` puts into `bucket`.
+/// The largest value in `bucket`.
 pub fn upperEdge(bucket: usize) u64 {
     assert(bucket < buckets_count);
     if (bucket == buckets_count - 1) return std.math.maxInt(u64);
@@ -124,8 +124,8 @@ pub fn rankOf(p: f64, count: u64) u64 {
     assert(count > 0);
     if (p == 100) return count;
     const exact = p * @as(f64, @floatFromInt(count)) / 100;
-    // 99.9 has no exact binary form: without the margin of two rounding errors, a rank that should
-    // be a whole number could come out one too high. It also keeps the rank within the count.
+    // 99.9 has no exact binary form: without a margin of two rounding errors, a rank that should be
+    // a whole number could be one too high. It also keeps the rank within the count.
     const margin = 2 * std.math.floatEps(f64);
     const rank: u64 = @intFromFloat(@ceil(exact * (1 - margin)));
     assert(rank <= count);

@@ -1,8 +1,8 @@
-//! A value that a process makes once, by whichever thread comes first.
+//! A value that is made once in a process, by the thread that asks first.
 //!
-//! The core has no other state that its connections share: the libraries that are looked for when
-//! the program runs, and what is found out about them. To look a value up takes one atomic load;
-//! the lock is for the threads that come while it is being made.
+//! The core's only state that connections share: the libraries that are looked up at run time, and
+//! what is known about them. Reading a value takes one atomic load; the lock is for threads that
+//! ask while it is being made.
 //!
 //! Invariant: a value that has been made never changes, and lasts as long as the process.
 
@@ -21,8 +21,8 @@ pub fn OnceType(comptime T: type) type {
             return if (once.made.load(.acquire)) &once.value else null;
         }
 
-        /// The value, which `make` makes if nobody has yet. After an error the next call tries
-        /// again. For any thread; `make` must not wait for another one.
+        /// The value, which `make` makes if it does not exist yet. After an error the next call
+        /// tries again. For any thread; `make` must not wait for another thread.
         pub fn getOrMake(
             once: *Once,
             comptime MakeError: type,

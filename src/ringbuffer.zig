@@ -2,12 +2,12 @@
 //! reads at the other, in place, and the user's program may keep bytes in between.
 //!
 //! The memory is mapped twice, back to back, so that free and readable bytes are always one span:
-//! no frame is ever split at the end of the buffer, and nobody copies to put it together.
+//! no frame is split at the end of the buffer, and none has to be copied into one piece.
 //! An empty ring starts over at its first byte, so that quiet feeds stay in the L1 cache.
 //!
 //! The ring knows no sockets and no frames. It belongs to one thread at a time, its owner: only the
-//! owner writes, reads and pins. Any thread may let go of a pin, at any moment: the list of pins
-//! has a lock. A ring with no pin takes none, because what the owner alone adds to stays empty.
+//! owner writes, reads and pins. Any thread may unpin, at any moment: the list of pins has a lock.
+//! A ring without pins does not take it, because only the owner adds to the list.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -17,14 +17,14 @@ const constants = @import("constants.zig");
 const os = @import("os.zig");
 const Os = os.Os;
 
-/// Bytes that somebody still looks at: as long as a pin holds them they are not overwritten.
+/// Bytes that somebody still reads: they are not overwritten as long as a pin holds them.
 /// Embedded in whatever keeps the bytes, and linked by `RingBuffer.pin`, so that pinning allocates
 /// nothing. It must not move or be freed while it is linked. All fields belong to the ring.
 pub const Pin = struct {
-    /// Offset of the first byte; nothing when `size` is 0.
+    /// Offset of the first byte; without meaning when `size` is 0.
     start: u64,
     size: usize,
-    /// The neighbours by place: nothing older starts later.
+    /// The neighbours in the list, which is sorted by offset.
     previous: ?*Pin,
     next: ?*Pin,
 };
@@ -46,11 +46,11 @@ pub const Pin = struct {
 /// Offsets count bytes and only grow; the byte at an offset lies at `offset % capacity`. When
 /// nothing is readable or pinned, `writable` lets them start again from 0.
 ///
-/// Invariant: released <= consumed <= produced <= released + capacity, and released <= the start
-/// of every pin. `released` is what the writer has been told: it moves in `writable` only, so what
-/// was consumed since can still be pinned.
+/// Invariant: released <= consumed <= produced <= released + capacity, and released <= the start of
+/// every pin. The writer may overwrite what is before `released`. It moves only in `writable`, so
+/// that what was consumed since can still be pinned.
 pub const RingBuffer = struct {
-    /// Bytes that the ring holds: a power of two, of at least one page. Read only.
+    /// How many bytes the ring holds: a power of two, at least a page. Read only.
     capacity: usize,
     mapping: os.Mapping,
 
@@ -58,17 +58,17 @@ pub const RingBuffer = struct {
     consumed: u64,
     produced: u64,
 
-    /// Guards what follows, up to `retired`, and the links of the pins.
+    /// Guards the fields that follow, up to `retired`, and the links of the pins.
     lock: std.c.pthread_mutex_t,
-    /// The pins that hold bytes, in order of place.
+    /// The pins that hold bytes, sorted by offset.
     oldest: ?*Pin,
     newest: ?*Pin,
-    /// All pins, also those of no bytes: these keep the memory mapped and hold nothing else.
+    /// All pins, with those of no bytes, which only keep the memory mapped.
     pins_count: usize,
-    /// The owner is done; the last pin frees the ring.
+    /// The owner no longer uses the ring; the last `unpin` frees it.
     retired: bool,
 
-    /// Where the last `writable` span began: by which copy the writer reaches its bytes.
+    /// Where the last `writable` span began: tells which copy the writer uses.
     written_from: if (builtin.valgrind_support) u64 else void,
 
     pub const Options = struct {
@@ -86,14 +86,14 @@ pub const RingBuffer = struct {
         mirrored: bool,
     };
 
-    /// An empty ring of at least `capacity` bytes: the next power of two that is not below a page.
-    /// All of its memory is there from the start. Asserts that `capacity` is at most
+    /// An empty ring of at least `capacity` bytes: the next power of two, and at least a page.
+    /// All of its memory is allocated from the start. Asserts that `capacity` is at most
     /// `constants.ring_capacity_max`. The caller owns the ring, until `retire`.
     pub fn create(capacity: usize, options: Options) CreateError!*RingBuffer {
         return createOn(Os, capacity, options);
     }
 
-    /// The same on a given platform, so that a scripted one can refuse the memory.
+    /// The same on a given platform, so that a scripted one can refuse the memory in a test.
     pub fn createOn(
         comptime Platform: type,
         capacity: usize,
@@ -125,8 +125,8 @@ pub const RingBuffer = struct {
         return ring;
     }
 
-    /// The owner is done with the ring and must not use it again. The memory is freed now or, when
-    /// bytes are pinned, by the `unpin` of the last pin. Pinned bytes stay as they are until then.
+    /// The owner must not use the ring after this. The memory is freed now or, if there are pins,
+    /// by the last `unpin`. Pinned bytes stay unchanged until then.
     pub fn retire(ring: *RingBuffer) void {
         ring.acquire();
         assert(!ring.retired);
@@ -145,9 +145,9 @@ pub const RingBuffer = struct {
     }
 
     /// All free bytes, as one span, for the writer to fill from the front and then to `produce`;
-    /// empty when the ring is full or pins leave no room. The whole span may be scribbled on.
-    /// Valid until the next call of `writable` or `reset`; `consume`, `pin` and `unpin` leave it
-    /// alone. Bytes that were consumed before this call can no longer be pinned after it.
+    /// empty when the ring is full or pins leave no room. All of the span may be overwritten. Valid
+    /// until the next call of `writable` or `reset`; `consume`, `pin` and `unpin` do not change it.
+    /// Bytes that were consumed before this call cannot be pinned after it.
     pub fn writable(ring: *RingBuffer) []u8 {
         const held_from = ring.heldFrom();
         const releasable = @min(held_from orelse ring.consumed, ring.consumed);
@@ -179,22 +179,22 @@ pub const RingBuffer = struct {
         return ring.at(ring.consumed)[0 .. ring.produced - ring.consumed];
     }
 
-    /// The reader is done with the first `size` readable bytes. The bytes stay as they are until
-    /// the next `writable`, which also starts over at the first byte of the memory if the ring is
-    /// empty and nothing pinned. Asserts that so many are readable.
+    /// The reader no longer needs the first `size` readable bytes. They stay unchanged until the
+    /// next `writable`, which also starts over at the first byte of the memory if the ring is empty
+    /// and nothing is pinned. Asserts that so many are readable.
     pub fn consume(ring: *RingBuffer, size: usize) void {
         assert(size <= ring.produced - ring.consumed);
         ring.consumed += size;
         ring.invariants();
     }
 
-    /// Keeps `bytes` from being overwritten until `unpin`. They must be readable, or have been
-    /// consumed since the last call of `writable`: asserted. Bytes may be pinned more than once.
-    /// No bytes need no place and no room: their pin only keeps the memory mapped.
+    /// Keeps `bytes` from being overwritten until `unpin`. Asserts that they are readable, or were
+    /// consumed since the last call of `writable`. Bytes may be pinned more than once. A pin of no
+    /// bytes takes no room: it only keeps the memory mapped.
     ///
-    /// The oldest pin holds everything after it, too: the writer gets no byte behind it.
-    /// Takes constant time when pins are made in order of place, as messages arrive; a pin that
-    /// comes late is put in its place by a search from the newest.
+    /// The oldest pin holds everything after it, too: the writer gets no byte beyond its start.
+    /// Takes constant time when pins are made in the order of their bytes, as messages arrive; any
+    /// other is put into its place by a search from the newest.
     pub fn pin(ring: *RingBuffer, node: *Pin, bytes: []const u8) void {
         node.* = .{ .start = 0, .size = bytes.len, .previous = null, .next = null };
         ring.acquire();
@@ -217,8 +217,8 @@ pub const RingBuffer = struct {
         assert(ring.newest.?.start + ring.newest.?.size <= ring.produced);
     }
 
-    /// Lets go of what `pin` held, in any order, in constant time, and from any thread. Frees a
-    /// retired ring with its last pin. The pin may be used again or freed afterwards.
+    /// Undoes `pin`: in any order, in constant time, and from any thread. The last one frees a
+    /// retired ring. The pin may be used again or freed afterwards.
     pub fn unpin(ring: *RingBuffer, node: *Pin) void {
         ring.acquire();
         if (node.size > 0) {
@@ -230,10 +230,10 @@ pub const RingBuffer = struct {
         ring.pinInvariants();
         const unused = ring.retired and ring.pins_count == 0;
         ring.release();
-        if (unused) ring.destroy(); // Else it may be gone already: not a word more.
+        if (unused) ring.destroy(); // Else another thread may free it: do not touch it after this.
     }
 
-    /// Whether anybody holds a pin, of bytes or of none. Once it is false it stays so, until the
+    /// Whether there is a pin, of bytes or of none. Once it is false it stays false, until the
     /// owner pins something.
     pub fn pinned(ring: *const RingBuffer) bool {
         return @atomicLoad(usize, &ring.pins_count, .acquire) > 0;
@@ -245,12 +245,12 @@ pub const RingBuffer = struct {
         return distance < 2 * ring.capacity;
     }
 
-    /// Offset of the first of `bytes`, which must be of this ring and not yet be released: asserted
-    /// as for `pin`. Offsets compare by age, until the ring starts over.
+    /// Offset of the first of `bytes`. Asserts, as `pin` does, that they are of this ring and not
+    /// yet released. A larger offset means younger bytes, until the ring starts over.
     pub fn offsetOf(ring: *const RingBuffer, bytes: []const u8) u64 {
         const distance = @intFromPtr(bytes.ptr) -% @intFromPtr(ring.mapping.memory);
         assert(distance <= 2 * ring.capacity);
-        // A place in memory stands for one offset among the last `capacity` ones. No bytes may
+        // Among the last `capacity` offsets, each has its own place in memory. An empty slice may
         // begin at the end.
         const last = ring.produced -% @intFromBool(bytes.len > 0);
         const age = (last -% distance) & (ring.capacity - 1);
@@ -270,14 +270,14 @@ pub const RingBuffer = struct {
         };
     }
 
-    /// The byte at `offset`, and behind it the `capacity` bytes of a span.
+    /// The byte at `offset`, the first of the `capacity` bytes of a span.
     fn at(ring: *const RingBuffer, offset: u64) [*]u8 {
         return ring.mapping.memory + (offset & (ring.capacity - 1));
     }
 
-    /// From where on somebody holds the bytes; null when nobody does.
+    /// Where the oldest pin begins; null without one.
     inline fn heldFrom(ring: *RingBuffer) ?u64 {
-        // Whoever let go of a pin has read its bytes before: the owner sees both, or neither.
+        // Acquire: a thread reads pinned bytes before it unpins them, and that order holds here.
         if (@atomicLoad(?*Pin, &ring.oldest, .acquire) == null) return null;
         return ring.oldestStart();
     }
@@ -288,19 +288,19 @@ pub const RingBuffer = struct {
         return if (ring.oldest) |oldest| oldest.start else null;
     }
 
-    /// Under the lock, for those who look without it.
+    /// Called under the lock; atomic for readers that do not take it.
     fn setOldest(ring: *RingBuffer, node: ?*Pin) void {
         @atomicStore(?*Pin, &ring.oldest, node, .release);
     }
 
-    /// The same.
+    /// Called under the lock; atomic for readers that do not take it.
     fn setPinsCount(ring: *RingBuffer, count: usize) void {
         @atomicStore(usize, &ring.pins_count, count, .release);
     }
 
     fn acquire(ring: *RingBuffer) void {
         const status = std.c.pthread_mutex_lock(&ring.lock);
-        assert(status == .SUCCESS); // A plain mutex has no way to fail.
+        assert(status == .SUCCESS); // A plain mutex cannot fail.
     }
 
     fn release(ring: *RingBuffer) void {
@@ -314,9 +314,10 @@ pub const RingBuffer = struct {
         ring.produced = 0;
     }
 
-    /// Where valgrind looks on (`-Dvalgrind`, else this is nothing): bytes that were not produced,
-    /// or were released, are as good as never written, and to go by them is an error. Memcheck
-    /// keeps its books by address, and would not see that both copies are the same memory.
+    /// For valgrind (`-Dvalgrind`; else this does nothing): marks bytes that were not produced, or
+    /// were released, as undefined, so that memcheck reports code that depends on them. Done for
+    /// both copies, because memcheck keeps its state by address and does not know that they are the
+    /// same.
     inline fn tellMemcheck(
         ring: *const RingBuffer,
         comptime state: enum { defined, undefined },
@@ -327,7 +328,7 @@ pub const RingBuffer = struct {
         const start = from & (ring.capacity - 1);
         const before_end = @min(to - from, ring.capacity - start);
         const wrapped = to - from - before_end;
-        if (state == .defined) { // That must be so already, where the writer sees it.
+        if (state == .defined) { // In the writer's copy they must be defined already.
             const written = ring.at(ring.written_from) + (from - ring.written_from);
             _ = memcheck.checkMemIsDefined(written[0 .. to - from]);
         }
@@ -358,7 +359,7 @@ pub const RingBuffer = struct {
         assert(ring.produced - ring.released <= ring.capacity);
     }
 
-    /// Under the lock.
+    /// Called under the lock.
     fn pinInvariants(ring: *const RingBuffer) void {
         assert((ring.oldest == null) == (ring.newest == null));
         if (ring.oldest) |oldest| {
@@ -370,7 +371,7 @@ pub const RingBuffer = struct {
     }
 };
 
-/// A ring outlives every scope: Python objects hold it. The tests look for those left behind.
+/// Python objects keep rings, so no scope owns them. The tests find rings that were not freed.
 const allocator = if (builtin.is_test) std.testing.allocator else std.heap.c_allocator;
 
 comptime {

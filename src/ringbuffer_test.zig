@@ -199,18 +199,19 @@ test "ringbuffer: random operations against a model" {
     }
 }
 
-/// The system refuses to synchronise what is not mapped: msync(2), ENOMEM.
+/// msync(2) fails with ENOMEM for what is not mapped.
 fn isMapped(memory: [*]align(std.heap.page_size_min) u8, size: usize) bool {
     return std.c.msync(@ptrCast(memory), size, std.c.MSF.ASYNC) == 0;
 }
 
-/// Keeps all bytes ever produced by their number; the ring's offsets may start over, these do not.
+/// Keeps all bytes ever produced, numbered from the first: the ring's offsets may start over, these
+/// numbers do not.
 const Model = struct {
     ring: *RingBuffer,
     prng: std.Random.DefaultPrng,
     stream: std.ArrayList(u8),
     consumed: usize,
-    /// `RingBuffer.released`: what was consumed before the last call of `writable` is gone.
+    /// As `RingBuffer.released`: what was consumed before the last call of `writable` is gone.
     released: usize,
     holds: std.ArrayList(*Hold),
 
@@ -281,7 +282,7 @@ const Model = struct {
         if (model.holds.items.len == holds_max) return;
         const random = model.prng.random();
         const end = model.stream.items.len;
-        // Mostly readable bytes, sometimes consumed ones that the writer has not been given.
+        // Mostly readable bytes, sometimes consumed ones that the writer has not been given yet.
         const lowest = if (random.uintLessThan(u8, 4) == 0) model.released else model.consumed;
         const start = lowest + random.uintAtMost(usize, end - lowest);
         const size = model.amount(end - start);
@@ -343,7 +344,7 @@ const Model = struct {
         try testing.expectEqual(0, linked);
     }
 
-    /// Mostly little, sometimes nothing, everything or anything.
+    /// Mostly a small size, sometimes 0, the largest or any.
     fn amount(model: *Model, most: usize) usize {
         const random = model.prng.random();
         return switch (random.uintLessThan(u8, 8)) {
@@ -355,11 +356,11 @@ const Model = struct {
     }
 };
 
-/// Pins that an owner hands to other threads, which look at the bytes and let go.
+/// Pins that an owner hands to other threads, which check the bytes and unpin them.
 const TestKeepers = struct {
     ring: *RingBuffer,
     slots: [slots_count]Slot = @splat(.{}),
-    /// The owner is done: what is still kept is let go of, and no more will come.
+    /// The owner has finished: the threads unpin what is left, and no more pins will come.
     over: std.atomic.Value(bool) = .init(false),
     changed_count: std.atomic.Value(u32) = .init(0),
 
@@ -424,7 +425,7 @@ test "ringbuffer: other threads let go of pins, and no pinned byte is written ov
         while (written < 3_000) {
             const span = ring.writable();
             const size = random.intRangeAtMost(usize, 1, 700);
-            if (span.len < size) { // Until enough has been let go of.
+            if (span.len < size) { // Wait until enough was unpinned.
                 std.Thread.yield() catch {};
                 continue;
             }
@@ -435,7 +436,7 @@ test "ringbuffer: other threads let go of pins, and no pinned byte is written ov
             if (random.boolean()) _ = keepers.keep(bytes);
             written += 1;
         }
-        ring.retire(); // The last pin frees it, in whichever thread that is.
+        ring.retire(); // The last `unpin` frees it, in whichever thread that is.
         keepers.over.store(true, .release);
         for (threads) |thread| thread.join();
         try testing.expectEqual(0, keepers.changed_count.load(.monotonic));

@@ -1,10 +1,10 @@
 //! One TCP connection of a client: a non-blocking descriptor with the options that were asked for.
 //!
 //! Design: thin. Options are set before the connect, so that the handshake already has them (the
-//! receive buffer bounds the window that is announced in the SYN). An option that cannot be had is
-//! an error, not a silent slow path. TCP_NODELAY is always on, and so are keep-alive probes, with
-//! which the kernel notices that a silent peer is gone. Waiting is the notifier's job, time the
-//! caller's.
+//! receive buffer bounds the window that is announced in the SYN). An option that the system does
+//! not give is an error rather than a hidden slow path. TCP_NODELAY is always on, and so are
+//! keep-alive probes, by which the kernel notices that a silent peer is gone. The notifier waits;
+//! the caller keeps the time.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -21,21 +21,21 @@ pub const SendError = os.SendError;
 
 /// What a connection asks of the kernel; null leaves the system's default.
 pub const Options = struct {
-    /// The local end. Its port is 0, unless the caller wants that very one.
+    /// The local address. Port 0: any.
     local_address: ?Address = null,
-    /// Such as `eth0`. Borrowed for the call.
+    /// A name such as `eth0`. Borrowed for the call.
     interface: ?[]const u8 = null,
     receive_buffer_size: ?u32 = null,
     send_buffer_size: ?u32 = null,
     /// Linux: how long a read may poll the network card's queue, in the kernel (SO_BUSY_POLL).
     busy_poll_us: ?u32 = null,
-    /// Linux: acknowledge at once, re-armed after every read at the cost of a system call.
+    /// Linux: acknowledge at once. Set again after every read, which costs a system call.
     quick_ack: bool = false,
     /// Linux: have `receive` fill kernel stamps. Elsewhere they say `none`.
     timestamps: os.TimestampMode = .none,
 };
 
-/// `Os` as `os.assertPlatform` wants it.
+/// `Os` has to pass `os.assertPlatform`.
 pub fn SocketType(comptime Os: type) type {
     comptime os.assertPlatform(Os);
     return struct {
@@ -66,8 +66,8 @@ pub fn SocketType(comptime Os: type) type {
             };
         }
 
-        /// A system without kernel stamps (macOS) is no reason not to connect: the stamps of a
-        /// read then say `none`.
+        /// No error on a system without kernel stamps (macOS): the stamps of a read then say
+        /// `none`.
         fn enableStamps(descriptor: Os.Descriptor, mode: os.TimestampMode) os.OptionError!bool {
             if (mode == .none) return false;
             Os.enableReceiveStamps(descriptor, mode) catch |err| switch (err) {
@@ -90,9 +90,9 @@ pub fn SocketType(comptime Os: type) type {
             return Os.connectResult(socket.descriptor);
         }
 
-        /// Some bytes into the buffer, which has room for one at least; 0 when the peer closed its
-        /// direction. Fills the stamp, when there is one: with the kernel's for the newest segment
-        /// of this read, or with `none`.
+        /// Reads at least one byte into the buffer, which is not empty; 0 when the peer closed its
+        /// direction. Fills a stamp that is passed with the kernel's, for the newest segment of
+        /// this read, or with `none`.
         pub inline fn receive(
             socket: *const Socket,
             buffer: []u8,
@@ -108,8 +108,8 @@ pub fn SocketType(comptime Os: type) type {
             return size;
         }
 
-        /// The kernel falls back to delayed acknowledgements by itself. That this should fail after
-        /// it worked in `open` means that the connection is gone, which the next read tells.
+        /// The kernel goes back to delayed acknowledgements by itself. If this fails after it
+        /// worked in `open`, the connection is gone; the next read reports that.
         fn acknowledgeQuickly(socket: *const Socket) void {
             Os.setQuickAck(socket.descriptor) catch |failure| switch (failure) {
                 error.Unsupported,
@@ -121,7 +121,7 @@ pub fn SocketType(comptime Os: type) type {
             };
         }
 
-        /// Has the kernel ready to open and seal records, as soon as it gets keys.
+        /// Prepares the kernel to open and seal records, which begins when it gets keys.
         pub fn attachTls(socket: *const Socket) os.TlsError!void {
             return Os.attachTls(socket.descriptor);
         }
@@ -135,7 +135,7 @@ pub fn SocketType(comptime Os: type) type {
             return Os.setTlsKeys(socket.descriptor, direction, info);
         }
 
-        /// Once the kernel opens the records: instead of `receive`.
+        /// Instead of `receive`, when the kernel opens the records.
         pub fn receiveRecord(
             socket: *const Socket,
             buffer: []u8,
@@ -146,7 +146,7 @@ pub fn SocketType(comptime Os: type) type {
             return record;
         }
 
-        /// Once the kernel seals the records: one that is no data.
+        /// When the kernel seals the records: sends one that is not application data.
         pub fn sendRecord(
             socket: *const Socket,
             content_type: u8,
@@ -155,24 +155,24 @@ pub fn SocketType(comptime Os: type) type {
             return Os.sendRecord(socket.descriptor, content_type, content);
         }
 
-        /// How many of the bytes, of which there is one at least, the kernel took.
+        /// Returns how many of the bytes the kernel took. `bytes` is not empty.
         pub inline fn send(socket: *const Socket, bytes: []const u8) SendError!usize {
             assert(bytes.len > 0);
             return Os.send(socket.descriptor, bytes);
         }
 
-        /// Ends our direction: the peer reads the end of the stream after all bytes.
+        /// Ends the sending direction: after all bytes the peer reads the end of the stream.
         pub fn shutdownSend(socket: *const Socket) void {
             Os.shutdownSend(socket.descriptor);
         }
 
-        /// Once; the socket is undefined afterwards. Its watch has to be cancelled first.
+        /// The socket is undefined afterwards. Its watch has to be cancelled first.
         pub fn close(socket: *Socket) void {
             Os.close(socket.descriptor);
             socket.* = undefined;
         }
 
-        /// The options as the kernel has them.
+        /// The options' current values in the kernel.
         pub fn kernelOptions(socket: *const Socket) os.SocketOptions {
             return Os.socketOptions(socket.descriptor);
         }
@@ -181,7 +181,7 @@ pub fn SocketType(comptime Os: type) type {
             return Os.localAddress(socket.descriptor);
         }
 
-        /// Null when not connected (any more).
+        /// Null when not connected, or no longer.
         pub fn peerAddress(socket: *const Socket) ?Address {
             return Os.peerAddress(socket.descriptor);
         }

@@ -13,7 +13,7 @@ const testing = std.testing;
 const RealOs = os.Os;
 const RealSocket = SocketType(RealOs);
 
-/// A connected socket and its peer, by the notifier's own means: poll(2) is enough here.
+/// A connected socket and its peer. It waits by poll(2), without a notifier.
 const TestPair = struct {
     socket: RealSocket,
     server: os.Descriptor,
@@ -64,7 +64,7 @@ test "socket: connects, sends, receives, and sees the end of the stream" {
     var stamp: os.KernelStamp = .{ .source = .hardware, .realtime_ns = 1 };
     try testing.expectEqual(@as(usize, 5), try pair.socket.receive(&buffer, &stamp));
     try testing.expectEqualStrings("world", buffer[0..5]);
-    // No stamps were asked for: it says so rather than leave the caller's old one.
+    // No stamps were asked for: the result is `none` rather than the caller's old value.
     try testing.expectEqual(os.KernelStamp{}, stamp);
 
     pair.socket.shutdownSend();
@@ -141,7 +141,7 @@ test "socket: what cannot be had is an error, and leaves no descriptor behind" {
 test "socket: an interface of this machine carries the connection" {
     const name = if (@import("builtin").os.tag == .macos) "lo0" else "lo";
     var pair: TestPair = TestPair.open(.{ .interface = name }) catch |failure| switch (failure) {
-        // A kernel before 5.7 wants a privilege for it.
+        // Kernels before 5.7 require a privilege for it.
         error.AccessDenied => return error.SkipZigTest,
         else => return failure,
     };

@@ -1,8 +1,8 @@
 //! The functions of zlib that hftws calls, looked up when the program runs.
 //!
-//! Every Linux and macOS has the library, because their package managers need it, and Python's own
-//! `zlib` module has it loaded as a rule: so nothing has to be installed or bundled, and it is the
-//! distribution that keeps it patched. zlib-ng and others that speak zlib's names serve as well:
+//! Every Linux and macOS has the library, because their package managers need it, and usually
+//! Python's own `zlib` module has loaded it: so nothing has to be installed or bundled, and the
+//! distribution keeps it patched. zlib-ng and other libraries with zlib's functions work as well:
 //! `HFTWS_ZLIB` names the file. The declarations are written by hand after the manual
 //! (https://zlib.net/manual.html); the ABI has been the same since 1.2.6.
 
@@ -29,14 +29,14 @@ pub const Stream = extern struct {
     reserved: c_ulong = 0,
 };
 
-/// One field a function, named as in C, so that a call reads like the manual.
+/// A field for each function, named as in C, so that a call reads like the manual.
 pub const Api = struct {
     zlibVersion: *const fn () callconv(.c) [*:0]const u8,
 
     inflateInit2_: *const fn (*Stream, c_int, [*:0]const u8, c_int) callconv(.c) c_int,
     inflate: *const fn (*Stream, c_int) callconv(.c) c_int,
     inflateReset: *const fn (*Stream) callconv(.c) c_int,
-    /// Not in the manual, but exported since 1.2.6: resets and keeps the window.
+    /// Not in the manual, but exported since 1.2.6: resets everything except the window.
     inflateResetKeep: *const fn (*Stream) callconv(.c) c_int,
     inflateEnd: *const fn (*Stream) callconv(.c) c_int,
 
@@ -65,14 +65,14 @@ pub const memory_error = -4; // Z_MEM_ERROR
 pub const buffer_error = -5; // Z_BUF_ERROR: no progress was possible
 pub const deflated = 8; // Z_DEFLATED
 pub const default_strategy = 0; // Z_DEFAULT_STRATEGY
-/// In `data_type` after inflate: it stands between two blocks; and the bits of the last byte that
-/// are not used yet.
+/// In `data_type` after inflate: the flag for being between two blocks; and the mask for the number
+/// of unused bits in the last byte.
 pub const between_blocks = 128;
 pub const unused_bits_mask = 7;
 
 pub const LoadError = dynamic_library.LoadError;
 
-/// Where to look after the files that the caller names.
+/// Which files to try after those that the caller names.
 const system_names: []const [:0]const u8 = switch (builtin.os.tag) {
     .linux => &.{ "libz.so.1", "libz.so" },
     .macos => &.{ "/usr/lib/libz.1.dylib", "libz.1.dylib" },
@@ -107,7 +107,7 @@ pub fn version() ?[:0]const u8 {
 
 test "zlib: the system's library has every function" {
     const api = load(&.{}) catch |err| switch (err) {
-        error.LibraryNotFound => return error.SkipZigTest, // Nobody is obliged to have it.
+        error.LibraryNotFound => return error.SkipZigTest, // A machine may lack it.
         error.SymbolMissing => return err,
     };
     try std.testing.expectEqual(api, try load(&.{"not looked at any more"}));
