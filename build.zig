@@ -59,9 +59,9 @@ const Config = struct {
 
     fn read(b: *std.Build) Config {
         return .{
-            // Zig's own default is the CPU that compiles. Then the tests would be of other code on
-            // each machine and of none that a wheel has, and would not run where a hypervisor
-            // announces features that it does not have.
+            // Zig's own default is this machine's CPU. Then the tests would run other code on each
+            // machine, and not a wheel's, and crash where a hypervisor announces only half of
+            // what it has.
             .target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } }),
             .optimize = b.option(
                 std.lang.Optimize,
@@ -315,7 +315,7 @@ fn coreModule(
     return module;
 }
 
-/// What the core is told of the options.
+/// The options that the core sees.
 fn buildOptions(b: *std.Build, core_options: CoreOptions) *std.Build.Module {
     const options = b.addOptions();
     options.addOption(bool, "ipsec_mb_linked", core_options.ipsec_mb != null);

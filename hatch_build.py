@@ -1,7 +1,7 @@
 """Compiles the Zig core into the package: a hatchling build hook, and `python hatch_build.py`.
 
 Facts about the interpreter reach build.zig as -D options only. Zig caches the configuration of a
-build and keys it by the options, so a fact that came through the environment would go stale.
+build by its options, so a fact from the environment would go stale.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MUSL = "1_2"
 
 
 class Interpreter(NamedTuple):
-    """The CPython that a module is built for: all that differs is its headers and its names."""
+    """The CPython that a module is built for: only headers and file names depend on it."""
 
-    #: As PEP 425 writes it: 313.
+    #: In the form of PEP 425: 313.
     version: str
     #: Without the global interpreter lock (PEP 703): another ABI, and another file name.
     free_threaded: bool
@@ -37,7 +37,7 @@ class Interpreter(NamedTuple):
 
     @classmethod
     def running(cls) -> Interpreter:
-        """The one that runs this."""
+        """The interpreter that runs this."""
         version = f"{sys.version_info.major}{sys.version_info.minor}"
         free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
         return cls(version, free_threaded, Path(sysconfig.get_path("include")))
@@ -52,7 +52,7 @@ class Interpreter(NamedTuple):
 
     @property
     def abi(self) -> str:
-        """The letters behind the version are part of every name that the ABI has."""
+        """The version, with a t for the free-threaded ABI: 313t."""
         return self.version + ("t" if self.free_threaded else "")
 
     def tag(self, target: str) -> str:
@@ -60,11 +60,11 @@ class Interpreter(NamedTuple):
         return f"cp{self.version}-cp{self.abi}-{platform_tag(target)}"
 
     def extension_suffix(self, target: str) -> str:
-        """What this interpreter's sysconfig would call EXT_SUFFIX on the machine of a target."""
+        """EXT_SUFFIX of this interpreter's sysconfig on the machine of a target."""
         architecture, system, *_ = target.split("-")
         if system.startswith("macos"):
             return f".cpython-{self.abi}-darwin.so"
-        # CPython 3.10 on musl takes itself for glibc's, and looks for that name only.
+        # CPython 3.10 on musl uses the name for glibc, and looks for no other.
         musl = "linux-musl" in target and self.version != "310"
         return f".cpython-{self.abi}-{architecture}-linux-{'musl' if musl else 'gnu'}.so"
 
@@ -85,7 +85,7 @@ def build(
         raise SystemExit(
             f"{include}/Python.h is missing: this Python came without its headers. "
             "Debian and Fedora have them in python3-dev and python3-devel; Pythons from "
-            "python.org, uv, pyenv and conda bring them along."
+            "python.org, uv, pyenv and conda include them."
         )
     suffix = (
         sysconfig.get_config_var("EXT_SUFFIX")
@@ -100,7 +100,7 @@ def build(
         f"-Dmodule-file={module}",
         f"-Dpython-include={include}",
         "-Din-place=false",
-        # A wheel runs on other machines than this one; without this, Zig compiles for this CPU.
+        # A wheel has to run on other machines, too; by default Zig compiles for this CPU.
         "-Dcpu=baseline",
     ]  # fmt: skip
     if valgrind:
@@ -133,15 +133,15 @@ def platform_tag(target: str) -> str:
     raise ValueError(f"no wheel tag for the target {target!r}")
 
 
-#: By which the text is known: whose it is, and that it asks to go with the binary.
+#: The text is recognised by its owner and by the demand to go with the binary.
 IPSEC_MB_LICENCE_PARTS = ("Intel Corporation", "Redistributions in binary form must reproduce")
 
 
 def ipsec_mb_licence(archive: Path) -> str:
-    """The licence of libipsec-mb (BSD-3-Clause), which asks to be wherever its code is.
+    """The licence of libipsec-mb (BSD-3-Clause), which has to go with its code.
 
-    It is looked for where Intel's source tree and Debian's package have it, and in the file that
-    HFTWS_BUILD_IPSEC_MB_LICENCE names. A wheel without it is not built.
+    It is looked for in the file that HFTWS_BUILD_IPSEC_MB_LICENCE names, else where Intel's source
+    tree and Debian's package have it. A wheel without it is not built.
     """
     named = os.environ.get("HFTWS_BUILD_IPSEC_MB_LICENCE")
     places = [Path(named)] if named else [
@@ -155,7 +155,7 @@ def ipsec_mb_licence(archive: Path) -> str:
         text = place.read_text(encoding="utf-8")
         words = " ".join(text.split())
         if all(part in words for part in IPSEC_MB_LICENCE_PARTS):
-            return text.partition("\nFiles: debian/")[0]  # Of the packaging there is nothing here.
+            return text.partition("\nFiles: debian/")[0]  # What follows is about the packaging.
     raise SystemExit(
         f"The licence of {archive} is in none of {', '.join(map(str, places))}. Its code may not "
         "be given to others without it: name its file in HFTWS_BUILD_IPSEC_MB_LICENCE."
@@ -171,8 +171,8 @@ else:
     class ZigBuildHook(BuildHookInterface[Any]):
         """Adds the extension to the wheel.
 
-        ZIG_TARGET builds it for another machine, HFTWS_BUILD_PYTHON (3.13, 3.13t) with
-        HFTWS_BUILD_PYTHON_INCLUDE for another CPython than the one that runs this.
+        ZIG_TARGET builds it for another machine; HFTWS_BUILD_PYTHON (3.13, 3.13t) with
+        HFTWS_BUILD_PYTHON_INCLUDE for another CPython than the running one.
         """
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m release`: fills dist/ with wheels and the source distribution, or with a part."""
+"""`python -m release`: fills dist/ with wheels and the source distribution, or with some."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .matrix import PLATFORMS, PYTHONS
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Which part of the table, and where to."""
+    """Which part of the table to build, and into which folder."""
     parser = argparse.ArgumentParser(prog="release", description=__doc__)
     pythons = [python.name for python in PYTHONS]
     platforms = [platform.name for platform in PLATFORMS]
@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Builds; 1 if something is missing, and all the rest is built nevertheless."""
+    """Builds all that it can; returns 1 if something is missing."""
     arguments = parse_arguments()
     arguments.dist.mkdir(parents=True, exist_ok=True)
     missing = []

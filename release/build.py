@@ -13,7 +13,7 @@ from .headers import headers
 from .matrix import Platform, Python
 
 ROOT = Path(__file__).parents[1]
-#: Everything that is fetched or made on the way.
+#: Fetched and intermediate files.
 WORK = ROOT / "build" / "wheels"
 
 #: Midnight of 1 January 2020, UTC: the date of every file in what is built, so that two builds of
@@ -22,7 +22,7 @@ SOURCE_DATE_EPOCH = "1577836800"
 
 
 def build_wheel(python: Python, platform: Platform, target: Path) -> Path:
-    """Builds into the folder `target`, with the interpreter that runs this."""
+    """Builds into the folder `target`, with the running interpreter."""
     variables = {
         "ZIG_TARGET": platform.target,
         "HFTWS_BUILD_PYTHON": python.name,
@@ -40,7 +40,7 @@ def hatchling(kind: str, target: Path, variables: dict[str, str]) -> Path:
     """Runs the build backend and returns the file that it made."""
     WORK.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, **variables}
-    # An archive of libipsec-mb is of one machine's code; releases look for the library instead.
+    # An archive of libipsec-mb has code for one machine; released wheels look for the library.
     environment.pop("HFTWS_BUILD_IPSEC_MB", None)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
         command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]

@@ -1,13 +1,13 @@
 """Headers of every CPython, for any platform.
 
-`Include/` is the same wherever a CPython runs and however it was configured; what its configure
-script found out about one machine is in pyconfig.h alone. Hardly any of that reaches an extension:
-the sizes of the C types, which all our platforms (LP64) share, that there are POSIX threads, and
-whether this is the free-threaded build (PEP 703). So the headers of one machine, with a pyconfig.h
-that says only this, are those of every platform.
+`Include/` is the same on every machine and for every configuration of a CPython; only pyconfig.h
+has what its configure script found out about one machine. An extension needs little of that: the
+sizes of the C types, which all our platforms (LP64) share, that there are POSIX threads, and whether
+this is the free-threaded build (PEP 703). So the headers of one machine, with a pyconfig.h that has
+only this, serve for every platform.
 
-That it is enough is checked twice: src/python/abi.zig compares the sizes with the target's own when
-it compiles, and a test holds the module to the one that a real pyconfig.h gives, byte for byte.
+That is checked twice: src/python/abi.zig compares the sizes with the target's own when it compiles,
+and a test compares the module with that of a real pyconfig.h, byte for byte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PYCONFIG_FREE_THREADED = "#define Py_GIL_DISABLED 1\n"
 
 
 class Missing(Exception):
-    """The headers of a CPython are neither installed nor to be had from Debian."""
+    """The headers of a CPython are not installed, and Debian does not have them."""
 
 
 @cache
@@ -53,7 +53,7 @@ def headers(python: Python, folder: Path) -> Path:
 
 
 def original(python: Python, folder: Path) -> Path:
-    """The headers of its version as they came, with the pyconfig.h of this machine."""
+    """The unchanged headers of its version, with the pyconfig.h of one machine."""
     for executable in installed(python.version):
         include = Path(facts(executable)["include"])
         if (include / "Python.h").is_file():
@@ -87,12 +87,12 @@ def installed(version: str) -> Iterator[Path]:
             if facts(candidate)["version"] == version:
                 yield candidate
         except (OSError, subprocess.SubprocessError):
-            continue  # A shim of pyenv's, for a version that is not switched on.
+            continue  # A shim of pyenv's, for a version that is not active.
 
 
 @cache
 def facts(executable: Path) -> dict[str, str]:
-    """What an interpreter says about itself."""
+    """An interpreter's version, and the folder of its headers."""
     code = (
         "import json, sys, sysconfig\n"
         "threads = 't' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''\n"

@@ -1,4 +1,4 @@
-"""What a release consists of: one wheel for each CPython on each platform."""
+"""The wheels of a release: one for each CPython on each platform."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 class Python:
     """A CPython to build for."""
 
-    #: As its command is called: 3.13, or 3.13t without the global interpreter lock (PEP 703).
+    #: As in the name of its command: 3.13, or 3.13t without the global interpreter lock (PEP 703).
     name: str
     #: The Debian suite that has its headers, where it is not installed.
     suite: str | None = None
 
     @property
     def version(self) -> str:
-        """Which language and library it is: 3.13 for both builds of it."""
+        """The version of language and library: 3.13 for both of its builds."""
         return self.name.removesuffix("t")
 
     @property
@@ -36,7 +36,7 @@ class Platform:
     """A system to build for."""
 
     name: str
-    #: What Zig calls it, with the oldest version of the C library or system that will do.
+    #: Zig's name of it, with the oldest version of the C library or system that is supported.
     target: str
 
 

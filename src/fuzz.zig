@@ -1,10 +1,10 @@
-//! Coverage-guided fuzzing: the targets, what a fuzzer calls, and the test that gives each target
-//! all that fuzzers found.
+//! Coverage-guided fuzzing: the targets, the functions that a fuzzer calls, and the test that runs
+//! each target on everything that fuzzers found.
 //!
 //! A target is a file in `fuzz/` with one function, `run`: bytes in, an error or a panic when a
 //! property does not hold. `zig build fuzz` compiles all of them, with assertions and counters of
-//! edges, into one program for libFuzzer, whose `main` calls the two exported functions below.
-//! Which target it is, is said by the environment: libFuzzer starts itself again for merging and
+//! edges, into one program for libFuzzer, whose `main` calls the two exported functions below. An
+//! environment variable selects the target, because libFuzzer starts itself again for merging and
 //! minimising, with arguments of its own but the same environment.
 //!
 //! The corpus in `tests/fuzz/` needs no fuzzer: the test below replays it.
@@ -25,7 +25,7 @@ const targets = struct {
 
 const target_names = @typeInfo(targets).@"struct".decl_names;
 
-/// Which target the environment asks for.
+/// The target that the environment selects.
 const variable = "HFTWS_FUZZ_TARGET";
 
 var target_name: []const u8 = "";
@@ -44,7 +44,7 @@ comptime {
     }
 }
 
-/// What the compiler has put a counter on, and the places of the counters in the code.
+/// The counters that the compiler has added, and their places in the code.
 const instrumentation = struct {
     extern var __start___sancov_cntrs: u8;
     extern var __stop___sancov_cntrs: u8;
@@ -54,14 +54,14 @@ const instrumentation = struct {
     extern fn __sanitizer_cov_8bit_counters_init(start: *u8, stop: *u8) void;
     extern fn __sanitizer_cov_pcs_init(start: [*]const Place, stop: [*]const Place) void;
 
-    /// As LLVM's own instrumentation writes it down; Zig leaves the flags out.
+    /// In the format of LLVM's own instrumentation. Zig does not have the flags.
     const Place = extern struct { address: usize, flags: usize };
 
     /// Zig emits counters, but no call that tells libFuzzer of them.
     fn register() !void {
         const start: [*]const usize = @ptrCast(&__start___sancov_pcs1);
         const size = (@intFromPtr(&__stop___sancov_pcs1) - @intFromPtr(start)) / @sizeOf(usize);
-        const places = try std.heap.c_allocator.alloc(Place, size); // For good.
+        const places = try std.heap.c_allocator.alloc(Place, size); // Never freed.
         for (places, start[0..size]) |*place, address| {
             place.* = .{ .address = address, .flags = 0 };
         }
@@ -88,7 +88,7 @@ fn testOneInput(bytes: [*]const u8, size: usize) callconv(.c) c_int {
     return 0;
 }
 
-// Every seed, and every crash there ever was.
+// Every seed, and every crash that was ever found.
 test "fuzz corpus: connection" {
     try replayAll("connection");
 }

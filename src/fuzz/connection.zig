@@ -1,9 +1,9 @@
 //! Fuzz target: a whole connection, on a scripted kernel that gives it the input as the server's
 //! bytes, in pieces, while its owner sends, pings, keeps messages and closes.
 //!
-//! It ends, and says how. The messages are those that the parser finds in all bytes at once, and
-//! none is missing unless somebody cut the connection short. What the owner keeps stays as it was.
-//! The client's bytes are whole frames of those that it was asked for, and none after CLOSE.
+//! It ends, and reports how. The messages are those that the parser finds in all bytes at once, and
+//! none is missing unless somebody ended the connection early. Bytes that the owner keeps do not
+//! change. The client sends whole frames, only those that were asked for, and none after CLOSE.
 //!
 //! Payload: a byte for the kind of conversation, a byte of options, then the bytes of the server.
 
@@ -34,10 +34,10 @@ const expectEqual = testing.expectEqual;
 const Kind = enum(u2) {
     /// The bytes come after the response that opens the connection.
     open,
-    /// And the owner takes part.
+    /// The same, and the owner sends, pings and closes.
     open_and_answered,
-    /// The bytes are the response, in which `accept_place` stands for the value that the client's
-    /// key asks for.
+    /// The bytes are the response, in which `accept_place` is replaced by the accept value for the
+    /// client's key.
     upgrade,
     /// The bytes are the response to a plain GET.
     get,
@@ -102,16 +102,16 @@ fn optionsOf(kind: Kind, flags: u8) types.Options {
     if (flags & 16 != 0) options.send_ring_capacity = 4096;
     if (flags & 32 != 0) options.subprotocols = &.{ "trade", "book" };
     if (flags & 64 != 0) {
-        const api = zlib.load(&.{}) catch return options; // Then it is not offered.
+        const api = zlib.load(&.{}) catch return options; // Compression is then not offered.
         options.compression = .{ .api = api, .offer = .{}, .level = 6, .size_min = 0 };
     }
     return options;
 }
 
-/// What a server says that takes the offer of compression.
+/// The response of a server that accepts the offer of compression.
 const compression_line = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
-/// A message that the owner keeps, and what it said when it came.
+/// A message that the owner keeps, and a copy of its bytes when it came.
 const Kept = struct {
     pin: Pin,
     ring: *RingBuffer,
@@ -125,10 +125,10 @@ const Owner = struct {
     bed: Bed,
     kept: std.ArrayList(*Kept) = .empty,
     keeps: bool = false,
-    /// Of what the peer says, some was never read or not delivered.
+    /// Some of the peer's bytes were never read, or not delivered.
     cut_short: bool = false,
 
-    /// It takes compression if that was offered.
+    /// The server accepts compression if that was offered.
     fn upgradeResponse(owner: *Owner) ![]const u8 {
         const response = try owner.bed.upgradeResponse();
         if (owner.bed.connection.options.compression == null) return response;
@@ -159,7 +159,7 @@ const Owner = struct {
             7 => owner.keeps = false,
             8 => owner.releaseAll(),
             9 => kernel.thenSend(.{ .takes = 3 }),
-            // The scripted kernel takes more after a wait, and a spin waits for nothing.
+            // The scripted kernel takes more after a wait, and a spin does not wait.
             10 => if (!kernel.spins_allowed) kernel.thenSend(.would_block),
             11 => kernel.thenSend(.{ .fails = error.BrokenPipe }),
             12 => if (!kernel.spins_allowed) kernel.then(.{ .pause_ns = std.time.ns_per_s }),
@@ -170,17 +170,17 @@ const Owner = struct {
             },
             else => {
                 connection.beginTurn();
-                kernel.drained = false; // An owner with a loop of his own has looked.
+                kernel.drained = false; // An owner with its own loop has polled the descriptor.
             },
         }
     }
 
     fn send(owner: *Owner, opcode: ws.Opcode, payload: []const u8) void {
-        // Refused, closed or full: others test what exactly.
+        // Refused, closed or full: other tests check which.
         owner.bed.connection.send(opcode, payload) catch {};
     }
 
-    /// All that can be done until only time could bring more.
+    /// Does everything that is possible without the clock going on.
     fn drive(owner: *Owner) !void {
         for (0..turns_max) |_| {
             try owner.pump();
@@ -202,7 +202,7 @@ const Owner = struct {
         const connection = &owner.bed.connection;
         try expectEqual(.closed, connection.state());
         try expect(connection.closed() != null);
-        // A refusal is told as a response.
+        // A refusal is reported as a response.
         const failed = if (connection.failure()) |failure| failure != .refused else false;
         try expectEqual(owner.bed.failed, failed);
     }
@@ -273,7 +273,7 @@ const Owner = struct {
         for (seen) |event| try expect(event == .closed);
     }
 
-    /// What the parser, and behind it the inflater, make of all bytes at once.
+    /// The messages that the parser, and after it the inflater, make of all bytes at once.
     fn expectedMessages(owner: *Owner) ![]const Seen {
         const arena = owner.bed.arena();
         const options = &owner.bed.connection.options;
@@ -308,7 +308,7 @@ const Owner = struct {
         return expected.items;
     }
 
-    /// A body that is said to be complete is what the decoder makes of all bytes at once.
+    /// A body that is reported as complete is what the decoder makes of all bytes at once.
     fn judgeBody(owner: *Owner) !void {
         const seen = owner.bed.seen.items;
         const complete = seen.len > 0 and seen[seen.len - 1] == .finished and

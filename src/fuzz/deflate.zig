@@ -1,8 +1,8 @@
 //! Fuzz target: compressed messages (RFC 7692, section 7.2).
 //!
-//! What a peer made up is inflated to the same bytes, or refused, however the room is cut that they
-//! go to, and to the bytes that Zig's own inflater finds. What the deflater made comes out as it
-//! went in, message after message, with any room that it was given.
+//! A peer's bytes are inflated to the same message, or refused, however the output room is cut, and
+//! to the same message as by Zig's own inflater. Messages that the deflater has compressed inflate
+//! to themselves, one after the other, whatever room it was given.
 //!
 //! Payload: a byte of options, a byte for the windows and the level, then messages, each with its
 //! size in front: compressed ones to inflate, or others to deflate.
@@ -19,7 +19,7 @@ const Inflater = deflate.Inflater;
 const testing = std.testing;
 const expect = testing.expect;
 
-/// What a message may become: a kilobyte can become a megabyte.
+/// Largest inflated message: a kilobyte can become a megabyte.
 const inflated_size_max = 1 << 16;
 
 const Options = struct {
@@ -61,7 +61,7 @@ fn takeMessage(input: *Input) ?[]const u8 {
     return input.take(size);
 }
 
-// ---- What a peer made up. ----------------------------------------------------------------------
+// ---- Bytes of a peer. --------------------------------------------------------------------------
 
 fn inflateMessages(gpa: Gpa, options: *const Options, input: *Input) !void {
     var whole: Inflater = undefined;
@@ -73,7 +73,7 @@ fn inflateMessages(gpa: Gpa, options: *const Options, input: *Input) !void {
     const room = try gpa.alloc(u8, inflated_size_max);
     defer gpa.free(room);
 
-    // With what later messages may refer to.
+    // With the window that later messages may refer to.
     var compressed: Bytes = .empty;
     defer compressed.deinit(gpa);
     var inflated: Bytes = .empty;
@@ -87,7 +87,7 @@ fn inflateMessages(gpa: Gpa, options: *const Options, input: *Input) !void {
         };
         try expect(step.output_size <= room.len);
         try expect(step.input_used <= payload.len);
-        if (!step.done) return expect(step.output_size == room.len); // The owner draws the line.
+        if (!step.done) return expect(step.output_size == room.len); // At the limit.
         try testing.expectEqual(payload.len, step.input_used);
         var other = try inflatePieces(gpa, &pieces, payload, input);
         defer other.deinit(gpa);
@@ -139,7 +139,7 @@ fn judgeByReference(gpa: Gpa, compressed: []const u8, inflated: []const u8) !voi
     try expect(std.mem.eql(u8, inflated, writer.written()));
 }
 
-// ---- What we say. ------------------------------------------------------------------------------
+// ---- Messages of the client. -------------------------------------------------------------------
 
 fn deflateMessages(gpa: Gpa, options: *const Options, input: *Input) !void {
     var deflater: Deflater = undefined;

@@ -1,8 +1,8 @@
 //! Fuzz target: frames, as a server sends them.
 //!
-//! The parser gives the same events from the bytes at once, from the bytes in pieces with a caller
-//! who takes, compacts and asks at odd moments, and the same as the reference in
-//! `ws/parser_fuzz.zig`. Its places stay within the bytes.
+//! The parser returns the same events for all bytes at once, for pieces with a caller who takes,
+//! compacts and asks at unusual moments, and as the reference in `ws/parser_fuzz.zig`. Its offsets
+//! stay within the bytes.
 //!
 //! Payload: a byte of options, a byte for the largest message, then the bytes of the server.
 

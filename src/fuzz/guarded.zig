@@ -1,5 +1,5 @@
-//! A place for bytes with a page behind it that nobody can touch: who reads past the end of what
-//! he was given, by vector instructions or in a library that Zig does not check, dies on the spot.
+//! Memory for bytes in front of a page that cannot be accessed: code that reads beyond the end of
+//! the bytes, by vector instructions or in a library that Zig does not check, crashes at once.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -35,7 +35,7 @@ pub const Guarded = struct {
         return guarded.memory[guarded.capacity - size .. guarded.capacity];
     }
 
-    /// A copy of `bytes` there. Takes the place of the one before.
+    /// A copy of `bytes` there, which replaces the previous one.
     pub fn place(guarded: *Guarded, bytes: []const u8) []u8 {
         const target = guarded.room(bytes.len);
         @memcpy(target, bytes);

@@ -1,8 +1,8 @@
 //! Fuzz target: the response to a request, its head and its body.
 //!
-//! The head is the same however its bytes are cut, and its headers lie within it and hold nothing
-//! that could end a line. The body is the same however it is cut, and the same as from a decoder
-//! that is written in the most obvious way; a framing that could be read in two ways is refused.
+//! The head is the same however its bytes are cut; its headers lie within it and hold no byte that
+//! could end a line. The body is the same however it is cut, and the same as from a decoder written
+//! in the simplest way. A framing that could be read in two ways is refused.
 //!
 //! Payload: a byte of options, then the bytes of the server.
 
@@ -65,14 +65,14 @@ fn judgeHead(head: *const http.Head, wire: []const u8) !void {
         try expect(http.isToken(header.name));
         try expect(http.header.isFieldValue(header.value));
         try expect(http.header.trim(header.value).len == header.value.len);
-        if (count > 8) continue; // Each look by name is a walk through all of them.
+        if (count > 8) continue; // Each search by name goes through all headers.
         try expect(head.headerCount(header.name) >= 1);
         try expect(head.header(header.name) != null);
     }
     try testing.expectEqual(head.field_count, count);
 }
 
-/// Only an answer that says everything may open a WebSocket, with what was offered.
+/// Only a complete answer may open a WebSocket, with nothing that was not offered.
 fn judgeUpgrade(head: *const http.Head, flags: u8) !void {
     if (head.status != 101) return;
     const url = try http.Url.parse("ws://localhost");
@@ -109,7 +109,7 @@ fn judgeUpgrade(head: *const http.Head, flags: u8) !void {
     if (flags & 32 != 0) try expect(compression.client_max_window_bits <= 11);
 }
 
-/// What became of a body.
+/// The result of decoding a body.
 const Outcome = struct {
     body: Bytes = .empty,
     used: usize = 0,
@@ -171,7 +171,7 @@ fn judgeByReference(
     try testing.expectEqual(is_done, outcome.done);
 }
 
-/// A length or chunks are said once, or several times the same.
+/// A length or chunks are declared once, or several times the same.
 fn judgeFraming(head: *const http.Head, decoder: *const http.body.Decoder) !void {
     const encodings = head.headerCount("Transfer-Encoding");
     switch (decoder.framing) {
@@ -202,7 +202,7 @@ fn decode(gpa: Gpa, start: http.body.Decoder, wire: []const u8, input: ?*Input) 
     errdefer outcome.body.deinit(gpa);
     var decoder = start;
     outcome.done = decoder.isDone();
-    // It decodes in place, and only what it was given.
+    // It decodes in place, within the bytes that it was given.
     var guarded: Guarded = try .init(wire.len);
     defer guarded.deinit();
     while (outcome.used < wire.len and !outcome.done) {

@@ -1,4 +1,4 @@
-//! What a fuzzer thought of, cut into what is judged and how it is handed over.
+//! A fuzzer's input, cut into the bytes under test and the choices of how they are handed over.
 //!
 //!     | payload: what a peer or a user says        | choices: 0 to 31 bytes | their number |
 //!
@@ -26,14 +26,14 @@ pub const Input = struct {
         return .{ .payload = rest[0..payload_size], .choices = rest[payload_size..] };
     }
 
-    /// The first byte of the payload, which is then without it; 0 when there is none.
+    /// Takes the first byte off the payload; 0 when there is none.
     pub fn takeByte(input: *Input) u8 {
         if (input.payload.len == 0) return 0;
         defer input.payload = input.payload[1..];
         return input.payload[0];
     }
 
-    /// The first bytes of the payload, which is then without them: `size`, or as many as there are.
+    /// Takes the first bytes off the payload: `size`, or as many as there are.
     pub fn take(input: *Input, size: usize) []const u8 {
         const taken = input.payload[0..@min(size, input.payload.len)];
         input.payload = input.payload[taken.len..];
@@ -65,8 +65,8 @@ pub const Input = struct {
         return @min(size, size_left);
     }
 
-    /// For whom a `std.Random` decides by booleans. (Numbers with other bounds are drawn until
-    /// one fits, and repeated choices may never.) No boolean is the same for ever.
+    /// A `std.Random` for code that decides by booleans. (Numbers with other bounds are drawn until
+    /// one fits, which repeated choices may never do.) Booleans do not stay the same forever.
     pub fn random(input: *Input) std.Random {
         return .init(input, fill);
     }

@@ -1,10 +1,10 @@
 //! Fuzz target: what the direct engine does with records once their tags are right, and with those
 //! whose tags or headers are not.
 //!
-//! A peer that knows the keys seals whatever the input says. A model that knows the rules (RFC
-//! 8446, sections 4.6, 5 and 6; RFC 5246, sections 6 and 7) says what has to come of it: the data
-//! that was sent in front of the first violation, and the alert that belongs to that. Records
-//! arrive in pieces, right in front of memory that must not be read.
+//! A peer that has the keys seals whatever the input says. A model of the rules (RFC 8446, sections
+//! 4.6, 5 and 6; RFC 5246, sections 6 and 7) gives the expected result: the data sent before the
+//! first violation, and the alert for that. Records arrive in pieces, directly in front of memory
+//! that must not be read.
 //!
 //! Payload: the number of a cipher suite and of a provider, then steps: what to seal (`Step`), a
 //! size, and so many bytes of content.
@@ -64,12 +64,12 @@ pub fn run(gpa: Gpa, bytes: []const u8) !void {
     try ends.judgeEnd();
 }
 
-/// The engine, its peer, and the model of what the engine has to make of the peer's records.
+/// The engine, its peer, and the model of what the engine has to do with the peer's records.
 const Ends = struct {
     arena: Gpa,
     suite: key_schedule.Suite,
     engine: direct.Session,
-    /// An engine too, with the keys the other way round; but its records are sealed here.
+    /// An engine, too, with the keys of the other direction; but its records are sealed here.
     peer: direct.Session,
     wire: Bytes = .empty,
     model: Model,
@@ -183,7 +183,7 @@ const Ends = struct {
         ends.model.acceptUnsealed(bytes);
     }
 
-    /// A record around anything, also what our own sealing would refuse.
+    /// A record around any content, also one that the client's own sealing would refuse.
     fn seal(ends: *Ends, content_type: u8, content: []const u8, padding_size: usize) ![]u8 {
         const is_current = ends.suite.version == .tls1_3;
         const explicit_size = ends.suite.explicitNonceSize();
@@ -263,7 +263,7 @@ const Ends = struct {
         return std.mem.eql(u8, reason, record.Violation.bad_record_mac.describe());
     }
 
-    /// What the engine has to say while it goes on: new keys, or that it shakes hands no more.
+    /// What the engine sends while it goes on: new keys, or that it refuses to renegotiate.
     fn receivePending(ends: *Ends) !void {
         var target: [256]u8 = undefined;
         const size = try ends.engine.writePending(&target);
@@ -296,7 +296,7 @@ const Ends = struct {
         }
     }
 
-    /// The peer is told why, sealed like anything else, and nothing after that.
+    /// The peer gets the alert, sealed like any record, and nothing after it.
     fn hearAlert(ends: *Ends) !record.Alert {
         var target: [256]u8 = undefined;
         const size = try ends.engine.writePending(&target);

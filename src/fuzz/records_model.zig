@@ -1,6 +1,6 @@
-//! The rules for records after a handshake, in their most obvious form: what a client delivers, and
-//! with which alert it has to end the connection. Written from RFC 8446 and RFC 5246, apart from
-//! `ssl/`, so that the two share no mistake.
+//! The rules for records after a handshake in their simplest form: what a client delivers, and with
+//! which alert it has to end the connection. Written from RFC 8446 and RFC 5246, independently of
+//! `ssl/`, so that the two do not share mistakes.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -19,7 +19,7 @@ pub const Model = struct {
     message: std.ArrayList(u8) = .empty,
     empty_records: u32 = 0,
     key_updates: u32 = 0,
-    /// Whether the peer has asked for a word of ours: at least one of them has to be said.
+    /// How often the peer asked for a KeyUpdate of the client, which has to send at least one.
     answers_due: u32 = 0,
 
     pub const End = union(enum) {
@@ -127,7 +127,7 @@ pub const Model = struct {
         return new_keys and model.isGoingOn();
     }
 
-    /// RFC 8446, section 4.6: a ticket or a KeyUpdate, judged with each byte. Whether it is whole.
+    /// RFC 8446, section 4.6: checks a ticket or a KeyUpdate with each byte. Whether it is whole.
     fn judgeMessage(model: *Model) bool {
         const message = model.message.items;
         if (message.len < 4) return false;

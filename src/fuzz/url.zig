@@ -1,8 +1,8 @@
 //! Fuzz target: URLs and headers, as a user gives them.
 //!
-//! A URL that is taken names a host without a byte that could end a line or mean something to a
-//! resolver, and written down again it is read the same. A request that is written has the lines
-//! that it was given, each ended by CRLF, and no other; else the caller's headers are refused.
+//! An accepted URL has a host without bytes that could end a line or mean something to a resolver;
+//! written out and parsed again it is the same. A written request has the given lines, each ended
+//! by CRLF, and no others; else the caller's headers are refused.
 //!
 //! Payload: the URL; then lines: those with a colon are headers, the others subprotocols.
 
@@ -58,7 +58,7 @@ fn judgeParts(url: *const http.Url, text: []const u8) !void {
     try expect(isWithin(url.host, text));
     try expect(isWithin(url.target, text));
     if (url.host_is_ipv6) try expect(http.url.isIpv6(url.host));
-    // What a resolver reads as an address has to be known as one.
+    // A host that a resolver reads as an address has to be a valid one.
     for (url.host) |byte| {
         if (!std.ascii.isDigit(byte) and byte != '.') break;
     } else try expect(http.url.isIpv4(url.host));

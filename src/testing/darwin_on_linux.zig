@@ -1,8 +1,8 @@
-//! A platform for tests on Linux: macOS's notifier, memory, clock and tuning, as os/darwin.zig has
-//! them, on the stand-ins for its kernel beside this file; and Linux's sockets.
+//! A platform for tests on Linux: macOS's notifier, memory, clock and tuning, as in os/darwin.zig,
+//! on the stand-ins for its kernel beside this file; and Linux's sockets.
 //!
-//! `zig build -Dkqueue-shim` makes it the platform of the whole extension, so that the client's
-//! tests run on kqueue where there is no Mac.
+//! The build makes it a module of its own. The core's tests import it; with `-Dkqueue-shim` it is
+//! the platform of the whole extension, so that the client's tests run on kqueue without a Mac.
 
 const os = @import("core").os;
 const darwin = os.darwin;
@@ -12,7 +12,7 @@ pub const kqueue_shim = @import("kqueue_shim.zig");
 pub const mach_shim = @import("mach_shim.zig");
 
 comptime {
-    // Their exports are what `darwin` calls.
+    // `darwin` calls their exports.
     _ = kqueue_shim;
     _ = mach_shim;
 }

@@ -69,7 +69,7 @@ var knotes: [4096]Knote = @splat(.{});
 var knotes_end: usize = 0;
 var lock: c.pthread_mutex_t = .{};
 
-/// How often `kevent` was called, so that a test knows that it was.
+/// How often `kevent` was called, so that a test can tell that it was.
 export var kqueue_shim_calls: u64 = 0;
 
 pub export fn kqueue() c_int {
@@ -77,7 +77,7 @@ pub export fn kqueue() c_int {
     if (created < 0) return -1;
     acquire();
     defer release();
-    // Of one that had this number before.
+    // Those of an earlier kqueue with this number.
     for (knotes[0..knotes_end]) |*knote| {
         if (knote.kqueue == created) knote.release();
     }
@@ -117,7 +117,7 @@ fn fail(cause: c.E) c_int {
     return -1;
 }
 
-/// One change. SUCCESS, or what errno is to be.
+/// Applies one change. Returns SUCCESS or the errno.
 fn apply(queue: c_int, change: *const Event) c.E {
     switch (change.filter) {
         Event.filter_read, Event.filter_write, filter_timer, filter_user => {},
@@ -184,7 +184,7 @@ fn find(queue: c_int, change: *const Event) ?*Knote {
     return null;
 }
 
-/// Brings epoll up to date with the knotes of a source, but for one that is about to go.
+/// Brings epoll up to date with the knotes of a source, except one that is about to be deleted.
 fn watch(queue: c_int, source: c_int, without: ?*const Knote) c.E {
     var events: u32 = 0;
     var newest: ?*Knote = null;
@@ -206,7 +206,7 @@ fn watch(queue: c_int, source: c_int, without: ?*const Knote) c.E {
         .NOENT => {},
         else => |cause| return cause,
     }
-    // The descriptor is new to epoll: what is known of this number is of one that was closed.
+    // The descriptor is new to epoll: the knotes of this number are of one that was closed.
     if (without != null) {
         forget(queue, source, without);
         return .NOENT;
@@ -271,7 +271,7 @@ fn waitFor(queue: c_int, room: []Event, timeout: ?*const c.timespec) c_int {
             error.BadDescriptor => return fail(.BADF),
         };
         if (count > 0) return @intCast(count);
-        // Nothing, though something was ready: another thread has taken it.
+        // Nothing, though something was ready: another thread took it.
         if (timeout != null and nowNs() >= end_ns) return 0;
     }
 }
@@ -290,7 +290,7 @@ fn collect(queue: c_int, room: []Event) error{BadDescriptor}!usize {
             if (!knote.enabled) continue;
             const event = report(knote, source.events) orelse continue;
             if (told == room.len) {
-                // Another time: a change makes epoll look anew, also with EV_CLEAR.
+                // Next time: the change makes epoll check again, also with EV_CLEAR.
                 _ = watch(queue, knote.source, null);
                 break;
             }

@@ -1,4 +1,4 @@
-//! What kqueue(2) of macOS says, for those who rely on `kqueue_shim.zig`.
+//! Tests that `kqueue_shim.zig` does what kqueue(2) of macOS documents.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -142,7 +142,7 @@ test "kqueue shim: with EV_CLEAR an event comes once for what is new" {
     try bed.give("c");
     try testing.expectEqual(@as(isize, 3), (try bed.expectOne(Event.filter_read)).data);
     try bed.expectNone();
-    // To add it again is to look anew.
+    // Adding it again makes it check again.
     try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, flags));
     _ = try bed.expectOne(Event.filter_read);
 }

@@ -1,4 +1,4 @@
-//! The peer of a socket under test: a listener on this machine.
+//! The peer of a socket under test, on this machine's kernel.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -29,7 +29,7 @@ pub const TestListener = struct {
         return descriptor;
     }
 
-    /// Closes a connection by RST instead of FIN (SO_LINGER of no time at all).
+    /// Closes a connection by RST instead of FIN (SO_LINGER of 0 s).
     pub fn reset(descriptor: Descriptor) void {
         const linger: extern struct { enabled: c_int, seconds: c_int } = .{
             .enabled = 1,

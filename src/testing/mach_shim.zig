@@ -1,9 +1,9 @@
 //! Mach calls for tests on Linux: what os/darwin.zig asks of macOS's kernel about memory, time and
 //! threads, with the checks that xnu makes. Linked where macOS has libSystem.
 //!
-//! A second copy of shared pages is real here, too: of a memfd that takes their place. (mremap(2)
-//! of no bytes would do without, but valgrind does not know it.) What becomes of a thread's policy
-//! is not: the last one is kept, for the test to look at.
+//! The second copy of shared pages is real here, too: both are a memfd that replaces them.
+//! (mremap(2) of no bytes would need none, but valgrind does not know it.) A thread's policy has no
+//! effect: the last one is kept for the test.
 
 const std = @import("std");
 const c = std.c;
@@ -18,7 +18,7 @@ const kern_not_supported = 46;
 const policy_time_constraint = 2;
 const policy_affinity = 4;
 
-/// What `mach_vm_remap` and `thread_policy_set` shall say next, unless it is `kern_success`.
+/// What the next `mach_vm_remap` or `thread_policy_set` fails with, unless it is `kern_success`.
 pub var failure_next: c_int = kern_success;
 /// Whether this plays a Mac with Apple's chip: it knows no affinity, and its clock has 24 MHz.
 pub var apple_silicon: bool = true;
@@ -54,7 +54,7 @@ export fn mach_vm_remap(
     if (target_task != this_task or source_task != this_task) return kern_invalid_argument;
     if (size == 0 or inheritance > inherit_max) return kern_invalid_argument;
     if ((target_address.* | source_address | size) % page != 0) return kern_invalid_argument;
-    // All that is played here: over what is there, and the pages themselves.
+    // Only this is implemented: over an existing mapping, and shared rather than copied.
     if (flags != fixed_and_overwrite or mask != 0 or copy != 0) return kern_invalid_argument;
     if (!mapTwice(source_address, target_address.*, size)) return kern_invalid_argument;
     protection.* = 0x01 | 0x02;
@@ -62,7 +62,7 @@ export fn mach_vm_remap(
     return kern_success;
 }
 
-/// Puts the pages at `source` into an object, and that over both places.
+/// Copies the pages at `source` into a memfd, and maps that over both places.
 fn mapTwice(source: u64, target: u64, size: u64) bool {
     const opened = linux.memfd_create("mach_vm_remap", linux.MFD.CLOEXEC);
     if (linux.errno(opened) != .SUCCESS) return false;
