@@ -17,82 +17,24 @@ const direct = @import("ssl/direct.zig");
 const key_schedule = @import("ssl/key_schedule.zig");
 const ktls = @import("ssl/ktls.zig");
 const record = @import("ssl/record.zig");
+const types = @import("ssl/types.zig");
 
 pub const aead = @import("ssl/aead.zig");
 pub const libssl = @import("ssl/libssl.zig");
 pub const Context = openssl.Context;
 pub const ContentType = record.ContentType;
 pub const CryptoInfo = ktls.CryptoInfo;
+pub const Engine = types.Engine;
+pub const Error = types.Error;
+pub const Failure = types.Failure;
+pub const Info = types.Info;
 pub const PendingRecord = direct.PendingRecord;
-pub const Violation = record.Violation;
+pub const SessionOptions = types.SessionOptions;
+pub const Step = types.Step;
 pub const Tickets = @import("ssl/tickets.zig").Tickets;
-
-/// What opens and seals the records.
-pub const Engine = enum { direct, ktls, openssl };
-
-pub const Error = error{
-    /// TLS failed; `Session.failure` says why. The session is of no further use.
-    TlsFailed,
-    OutOfMemory,
-};
-
-/// Why TLS failed. The texts belong to the TLS library and stay valid.
-pub const Failure = struct {
-    /// OpenSSL's reason, such as "certificate verify failed", or the direct engine's.
-    reason: [:0]const u8,
-    /// X509_V_ERR_*, 0 when the certificate was not the cause.
-    verify_code: c_long = 0,
-    /// It is what kernel TLS cannot do, and no fault of the peer's.
-    of_kernel: bool = false,
-    /// What is wrong with the certificate, such as "certificate has expired"; "" when nothing is.
-    verify_reason: [:0]const u8 = "",
-};
-
-/// What one call did with the bytes it was given.
-pub const Step = struct {
-    status: Status,
-    /// Ciphertext taken from the front of `received`.
-    received_used: usize,
-    /// Ciphertext put at the front of `to_send`.
-    to_send_size: usize,
-    /// Plaintext given (`open`) or taken (`seal`).
-    plaintext_size: usize = 0,
-
-    pub const Status = enum {
-        /// Done: the handshake is complete, a record is open or sealed.
-        done,
-        /// More ciphertext has to arrive first.
-        needs_received,
-        /// `to_send` has to be sent first.
-        needs_room,
-        /// The peer said close_notify: nothing follows (RFC 8446, section 6.1).
-        closed,
-    };
-};
-
-/// What was negotiated. The texts belong to the TLS library.
-pub const Info = struct {
-    library: [:0]const u8,
-    version: [:0]const u8,
-    cipher: [:0]const u8,
-    engine: Engine,
-    /// Why the records are left to OpenSSL; "" when they are not, or nobody wanted it otherwise.
-    engine_reason: [:0]const u8,
-    /// What opens and seals the records.
-    aead: [:0]const u8,
-    /// Whether a ticket of an earlier connection was accepted.
-    resumed: bool,
-};
-
-pub const SessionOptions = struct {
-    /// The name or the address that the certificate has to be for. Names are also sent (SNI).
-    server_name: [:0]const u8,
-    server_name_is_address: bool,
-    /// Null: `direct` if it can, else `openssl`. What was named and cannot be had is an error.
-    engine: ?Engine = null,
-    /// Of earlier connections to the same server name. Has to outlive the session.
-    tickets: ?*Tickets = null,
-};
+pub const Violation = record.Violation;
+pub const firstRecord = record.firstRecord;
+pub const sizeToRecordEnd = record.sizeToRecordEnd;
 
 pub const Session = struct {
     /// The engine in charge: `openssl` until the handshake is complete, and `direct` from then on
@@ -156,7 +98,7 @@ pub const Session = struct {
 
     /// Why it could not be, if so.
     fn takeOver(session: *Session) Error!?[:0]const u8 {
-        var takeover: direct.Takeover = undefined;
+        var takeover: types.Takeover = undefined;
         if (session.openssl.takeOver(&takeover)) |reason| return reason;
         defer takeover.wipe();
         const api = session.openssl.api;
@@ -258,7 +200,7 @@ pub const Session = struct {
     /// The kernel has made records out of so much data.
     pub fn countSealed(session: *Session, content_size: usize) void {
         assert(session.engine == .ktls);
-        session.direct.sending.sequence += recordCount(content_size);
+        session.direct.sending.sequence += record.countOf(content_size);
     }
 
     // ---- Opening and sealing here. -------------------------------------------------------------
@@ -338,12 +280,12 @@ pub const Session = struct {
     /// The bytes that so much content becomes.
     pub inline fn sealedSize(session: *const Session, content_size: usize) usize {
         const around_size = session.direct.prefixSize() + session.direct.suffixSize();
-        return content_size + recordCount(content_size) * around_size;
+        return content_size + record.countOf(content_size) * around_size;
     }
 
     /// Where the content has to lie for `sealInPlace`, from the front of what it becomes.
     pub inline fn contentOffset(session: *const Session, content_size: usize) usize {
-        const count = recordCount(content_size);
+        const count = record.countOf(content_size);
         const prefix_size = session.direct.prefixSize();
         return count * prefix_size + (count - 1) * session.direct.suffixSize();
     }
@@ -435,75 +377,22 @@ pub const Session = struct {
     }
 };
 
-/// How many records so much content takes.
-inline fn recordCount(content_size: usize) usize {
-    assert(content_size > 0);
-    const size_max = constants.record_plaintext_size_max;
-    if (content_size <= size_max) return 1;
-    return (content_size - 1) / size_max + 1;
-}
-
-/// The whole record that `received` begins with, judged by its length field (RFC 8446, section
-/// 5.1); null while its end is missing. A length that no record may have gives all there is: the
-/// engine is to see and refuse it.
-pub inline fn firstRecord(received: []const u8) ?[]const u8 {
-    const header_size = constants.record_header_size;
-    if (received.len < header_size) return null;
-    const size = header_size + @as(usize, std.mem.readInt(u16, received[3..5], .big));
-    if (size > constants.record_size_max) return received;
-    if (size > received.len) return null;
-    return received[0..size];
-}
-
-/// How many bytes are missing of the record that `received` ends with, or of its header: to read
-/// no more than these leaves the next record where it is. At least 1.
-pub fn sizeToRecordEnd(received: []const u8) usize {
-    const header_size = constants.record_header_size;
-    if (received.len < header_size) return header_size - received.len;
-    const size = header_size + @as(usize, std.mem.readInt(u16, received[3..5], .big));
-    if (size > constants.record_size_max) return 1; // The engine refuses it.
-    return @max(1, size -| received.len);
-}
-
 test {
-    _ = openssl;
-    _ = direct;
     _ = aead;
-    _ = libssl;
-    _ = @import("ssl/direct_test.zig");
+    _ = direct;
     _ = key_schedule;
     _ = ktls;
+    _ = libssl;
+    _ = openssl;
     _ = record;
+    _ = types;
+    _ = @import("ssl/aead_test.zig");
+    _ = @import("ssl/aead/evp.zig");
+    _ = @import("ssl/aead/evp_test.zig");
+    _ = @import("ssl/aead/ipsec_mb.zig");
+    _ = @import("ssl/aead/vectors.zig");
+    _ = @import("ssl/direct_test.zig");
+    _ = @import("ssl/openssl_test.zig");
     _ = @import("ssl/product.zig");
-}
-
-test "ssl: reading by what is missing ends where the record ends" {
-    var record_bytes: [5 + 20]u8 = @splat(0);
-    record_bytes[0..5].* = .{ 23, 3, 3, 0, 20 };
-    var size: usize = 0;
-    const expected = [_]usize{ 5, 20 };
-    for (expected) |missing| {
-        try std.testing.expectEqual(missing, sizeToRecordEnd(record_bytes[0..size]));
-        size += missing;
-    }
-    try std.testing.expectEqual(record_bytes.len, size);
-    for (0..record_bytes.len) |have| {
-        const missing = sizeToRecordEnd(record_bytes[0..have]);
-        try std.testing.expect(missing >= 1 and have + missing <= record_bytes.len);
-    }
-    try std.testing.expectEqual(@as(usize, 1), sizeToRecordEnd(&.{ 23, 3, 3, 0xff, 0xff }));
-}
-
-test "ssl: a record is whole when its last byte is there" {
-    var whole: [5 + 20]u8 = @splat(0);
-    whole[0..5].* = .{ 23, 3, 3, 0, 20 };
-    for (0..whole.len) |size| try std.testing.expect(firstRecord(whole[0..size]) == null);
-    try std.testing.expectEqual(whole.len, firstRecord(&whole).?.len);
-    const longer = whole ++ [_]u8{23};
-    try std.testing.expectEqual(whole.len, firstRecord(&longer).?.len);
-}
-
-test "ssl: a record that is too long is for the engine to refuse" {
-    try std.testing.expectEqual(@as(usize, 5), firstRecord(&.{ 23, 3, 3, 0xff, 0xff }).?.len);
-    try std.testing.expect(firstRecord(&.{ 23, 3, 3, 0xff }) == null);
+    _ = @import("ssl/record_test.zig");
 }

@@ -19,6 +19,7 @@ const direct = @import("../ssl/direct.zig");
 const key_schedule = @import("../ssl/key_schedule.zig");
 const libssl = @import("../ssl/libssl.zig");
 const record = @import("../ssl/record.zig");
+const types = @import("../ssl/types.zig");
 
 const Bytes = std.ArrayList(u8);
 const Gpa = std.mem.Allocator;
@@ -109,7 +110,7 @@ const Ends = struct {
         suite: key_schedule.Suite,
         comptime sending: []const u8,
         comptime receiving: []const u8,
-    ) direct.Takeover {
+    ) types.Takeover {
         return .{ .suite = suite, .secrets = switch (suite.version) {
             .tls1_3 => .{ .tls1_3 = .{
                 .client = fill(48, sending),

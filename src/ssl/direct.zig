@@ -14,15 +14,15 @@ const aead = @import("aead.zig");
 const key_schedule = @import("key_schedule.zig");
 const libssl = @import("libssl.zig");
 const record = @import("record.zig");
-const ssl = @import("../ssl.zig");
+const types = @import("types.zig");
 
 const Aead = aead.Aead;
 const Alert = record.Alert;
 const ContentType = record.ContentType;
-const Error = ssl.Error;
+const Error = types.Error;
 const Keys = key_schedule.Keys;
 const Secret = key_schedule.Secret;
-const Step = ssl.Step;
+const Step = types.Step;
 const Suite = key_schedule.Suite;
 
 const header_size = constants.record_header_size;
@@ -40,7 +40,7 @@ const Half = struct {
     secret: Secret,
     sequence: u64,
 
-    fn init(options: Aead.Options, keys: *const Keys) Error!Half {
+    fn init(options: aead.Options, keys: *const Keys) Error!Half {
         return .{
             .aead = Aead.init(options, keys.key[0..options.algorithm.keySize()]) catch |err|
                 switch (err) {
@@ -81,34 +81,6 @@ const Half = struct {
         half.aead.rekey(keys.key[0..suite.algorithm.keySize()]) catch return error.TlsFailed;
         half.iv = keys.iv;
         half.sequence = 0;
-    }
-};
-
-/// What a connection is taken over with. The caller wipes it.
-pub const Takeover = struct {
-    suite: Suite,
-    secrets: union(key_schedule.Version) {
-        tls1_2: struct {
-            keys: key_schedule.KeyBlock,
-            /// Where the explicit nonces of our records go on; any for ChaCha20-Poly1305.
-            explicit_nonce: u64,
-            /// Sealed records that OpenSSL has received: the server's Finished, mostly in one.
-            received_records: u64,
-        },
-        tls1_3: struct { client: Secret, server: Secret },
-    },
-
-    pub fn wipe(takeover: *Takeover) void {
-        switch (takeover.secrets) {
-            .tls1_2 => |*found| {
-                found.keys.client.wipe();
-                found.keys.server.wipe();
-            },
-            .tls1_3 => |*found| {
-                std.crypto.secureZero(u8, &found.client);
-                std.crypto.secureZero(u8, &found.server);
-            },
-        }
     }
 };
 
@@ -166,7 +138,7 @@ pub const Session = struct {
     receive_keys_changed: bool,
     /// What has to be said to the peer before anything else.
     pending: Pending,
-    last_failure: ssl.Failure,
+    last_failure: types.Failure,
 
     const Pending = struct {
         key_update: bool = false,
@@ -180,7 +152,7 @@ pub const Session = struct {
     pub fn init(
         api: *const libssl.Api,
         provider: ?aead.Provider,
-        takeover: *const Takeover,
+        takeover: *const types.Takeover,
     ) Error!Session {
         const suite = takeover.suite;
         var client_keys: Keys, var server_keys: Keys = switch (takeover.secrets) {
@@ -192,7 +164,7 @@ pub const Session = struct {
         };
         defer client_keys.wipe();
         defer server_keys.wipe();
-        var options: Aead.Options = .{
+        var options: aead.Options = .{
             .api = api,
             .algorithm = suite.algorithm,
             .direction = .open,
@@ -244,11 +216,11 @@ pub const Session = struct {
 
     /// `plaintext` needs `ssl.Session.roomToOpen` bytes.
     pub inline fn open(session: *Session, received: []const u8, plaintext: []u8) Error!Step {
-        if (received.len < header_size) return needs_received;
+        if (received.len < header_size) return .needs_record;
         const header = received[0..header_size];
         const fragment_size: usize = std.mem.readInt(u16, header[3..5], .big);
         if (fragment_size > fragment_size_max) return session.refuse(.record_overflow);
-        if (received.len - header_size < fragment_size) return needs_received;
+        if (received.len - header_size < fragment_size) return .needs_record;
         const fragment = received[header_size..][0..fragment_size];
         return switch (session.suite.version) {
             .tls1_3 => session.openCurrent(header, fragment, plaintext),
@@ -553,12 +525,6 @@ pub const Session = struct {
     pub fn shutdown(session: *Session) void {
         if (!session.pending.alert_sent) session.pending = .{ .alert = .close_notify };
     }
-};
-
-const needs_received: Step = .{
-    .status = .needs_received,
-    .received_used = 0,
-    .to_send_size = 0,
 };
 
 /// RFC 5246, section 6.2.3.3.

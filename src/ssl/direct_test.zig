@@ -8,6 +8,7 @@ const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
 const record = @import("record.zig");
 const ssl = @import("../ssl.zig");
+const types = @import("types.zig");
 const tls_server = @import("../testing/tls_server.zig");
 
 const testing = std.testing;
@@ -39,7 +40,7 @@ const Pair = struct {
         var prng: std.Random.DefaultPrng = .init(seed);
         var secrets: [2]key_schedule.Secret = @splat(@splat(0));
         for (&secrets) |*secret| prng.random().bytes(secret[0..suite.secretSize()]);
-        var takeovers: [2]direct.Takeover = undefined;
+        var takeovers: [2]types.Takeover = undefined;
         for (&takeovers, [_]usize{ 0, 1 }, [_]usize{ 1, 0 }) |*takeover, own, other| {
             takeover.* = .{ .suite = suite, .secrets = switch (suite.version) {
                 .tls1_3 => .{ .tls1_3 = .{ .client = secrets[own], .server = secrets[other] } },
@@ -639,7 +640,7 @@ test "direct: explicit nonces count on from where OpenSSL was" {
 
 test "direct: secrets are wiped" {
     const api = try tls_server.clientApi();
-    var takeover: direct.Takeover = .{
+    var takeover: types.Takeover = .{
         .suite = Suite.of(0x1302).?,
         .secrets = .{ .tls1_3 = .{ .client = @splat(0x5a), .server = @splat(0x5a) } },
     };

@@ -7,7 +7,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
-const aead = @import("aead.zig");
+const aead = @import("aead/types.zig");
 const key_schedule = @import("key_schedule.zig");
 
 const Keys = key_schedule.Keys;

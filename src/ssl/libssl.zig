@@ -213,9 +213,13 @@ pub const Api = struct {
         return api.SSL_ctrl(session, control_get_session_reused, 0, null) == 1;
     }
 
+    pub fn product(api: *const Api) Product {
+        return .parse(api.OpenSSL_version_num(), std.mem.span(api.OpenSSL_version(version_text)));
+    }
+
     /// An entry of the error queue, taken apart.
     pub fn errorCode(api: *const Api, code: c_ulong) ErrorCode {
-        return Product.of(api).errorCode(code);
+        return api.product().errorCode(code);
     }
 };
 
@@ -605,7 +609,7 @@ test "libssl: the system's library has every function" {
         error.SymbolMissing => return err,
     };
 
-    try testing.expect(Product.of(api).isSupported());
+    try testing.expect(api.product().isSupported());
     try testing.expectEqual(api, get().?);
     try testing.expectEqual(api, try load(&.{"not looked at any more"}));
     try testing.expect(std.mem.indexOf(u8, file().?, "libssl") != null);

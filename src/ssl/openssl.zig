@@ -9,16 +9,15 @@ const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("../constants.zig");
 const libssl = @import("libssl.zig");
-const ssl = @import("../ssl.zig");
-const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
 const record_layer = @import("record.zig");
+const types = @import("types.zig");
 const Tickets = @import("tickets.zig").Tickets;
 const OnceType = @import("../once.zig").OnceType;
 
-const Error = ssl.Error;
-const Failure = ssl.Failure;
-const Step = ssl.Step;
+const Error = types.Error;
+const Failure = types.Failure;
+const Step = types.Step;
 
 /// AES-128-GCM first: the cheapest record on every CPU with AES instructions.
 const ciphersuites_tls1_3 =
@@ -91,7 +90,7 @@ pub const Context = struct {
         _ = api.SSL_CTX_set_cipher_list(handle, ciphers_tls1_2);
         const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
         api.SSL_CTX_set_verify(handle, verify, null);
-        const product: libssl.Product = .of(api);
+        const product = api.product();
         if (product.tellsAlerts()) {
             api.SSL_CTX_set_info_callback(handle, &noteAlert);
         } else api.SSL_CTX_set_msg_callback(handle, &noteMessage);
@@ -183,7 +182,7 @@ pub const Session = struct {
     pub fn init(
         session: *Session,
         context: *const Context,
-        options: ssl.SessionOptions,
+        options: types.SessionOptions,
     ) Error!void {
         const api = context.api;
         const handle = api.SSL_new(context.handle) orelse return error.OutOfMemory;
@@ -220,7 +219,7 @@ pub const Session = struct {
     }
 
     /// Says whom the certificate has to be for (RFC 9525: no partial wildcards, no common names).
-    fn expectServer(session: *Session, options: ssl.SessionOptions) Error!void {
+    fn expectServer(session: *Session, options: types.SessionOptions) Error!void {
         const api = session.api;
         const name = options.server_name;
         const parameters = api.SSL_get0_param(session.handle);
@@ -260,7 +259,7 @@ pub const Session = struct {
 
     /// What another engine needs to go on with the records, once the handshake is complete. When
     /// it cannot, says why. The caller wipes the target.
-    pub fn takeOver(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+    pub fn takeOver(session: *Session, takeover: *types.Takeover) ?[:0]const u8 {
         defer session.dropSecrets();
         const api = session.api;
         const cipher = api.SSL_get_current_cipher(session.handle).?;
@@ -275,7 +274,7 @@ pub const Session = struct {
         };
     }
 
-    fn takeOverCurrent(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+    fn takeOverCurrent(session: *Session, takeover: *types.Takeover) ?[:0]const u8 {
         const size = takeover.suite.secretSize();
         const secrets = &session.secrets;
         if (secrets.client_size != size or secrets.server_size != size) {
@@ -288,7 +287,7 @@ pub const Session = struct {
         return null;
     }
 
-    fn takeOverLegacy(session: *Session, takeover: *direct.Takeover) ?[:0]const u8 {
+    fn takeOverLegacy(session: *Session, takeover: *types.Takeover) ?[:0]const u8 {
         if (session.has_certificate) {
             return "in TLS 1.2 a server may ask for the client's certificate by renegotiation";
         }
@@ -352,12 +351,8 @@ pub const Session = struct {
     ) Error!Step {
         // OpenSSL sees whole records, one a call: then no byte of the next one hides in its
         // buffers, and no call is made that can only say "not yet", which costs as much.
-        const record: []const u8 = ssl.firstRecord(received) orelse "";
-        if (record.len == 0 and !session.plaintext_pending) return .{
-            .status = .needs_received,
-            .received_used = 0,
-            .to_send_size = 0,
-        };
+        const record: []const u8 = record_layer.firstRecord(received) orelse "";
+        if (record.len == 0 and !session.plaintext_pending) return .needs_record;
         assert(plaintext.len > 0);
         session.transfer.begin(record, to_send);
         const size = clampSize(plaintext.len);
@@ -391,10 +386,10 @@ pub const Session = struct {
     }
 
     pub inline fn recordWaiting(session: *const Session, received: []const u8) bool {
-        return session.plaintext_pending or ssl.firstRecord(received) != null;
+        return session.plaintext_pending or record_layer.firstRecord(received) != null;
     }
 
-    pub fn info(session: *const Session) ssl.Info {
+    pub fn info(session: *const Session) types.Info {
         const api = session.api;
         const cipher = api.SSL_get_current_cipher(session.handle);
         return .{
@@ -632,8 +627,4 @@ extern "c" fn strerror(errno: c_int) [*:0]const u8;
 
 fn clampSize(size: usize) c_int {
     return @intCast(@min(size, std.math.maxInt(c_int)));
-}
-
-test {
-    _ = @import("openssl_test.zig");
 }

@@ -4,7 +4,6 @@
 //! cannot be looked up by name. Pure: numbers and texts in, values out.
 
 const std = @import("std");
-const libssl = @import("libssl.zig");
 
 pub const Product = struct {
     kind: Kind,
@@ -18,11 +17,6 @@ pub const Product = struct {
         /// Such as BoringSSL. It may have every function and still do something else.
         other,
     };
-
-    pub fn of(api: *const libssl.Api) Product {
-        const text = std.mem.span(api.OpenSSL_version(libssl.version_text));
-        return parse(api.OpenSSL_version_num(), text);
-    }
 
     /// `number` is OPENSSL_VERSION_NUMBER, which LibreSSL has left at 2.0.0 for ever: its version
     /// is in the text only.

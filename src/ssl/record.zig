@@ -243,97 +243,32 @@ pub const RecordCounter = struct {
 /// A KeyUpdate of ours (RFC 8446, section 4.6.3): no answer is asked for.
 pub const key_update_message = [_]u8{ @backingInt(HandshakeType.key_update), 0, 0, 1, 0 };
 
-const testing = std.testing;
-
-fn readAll(reader: *HandshakeReader, parts: []const []const u8) !HandshakeReader.Found {
-    var found: HandshakeReader.Found = .tickets;
-    for (parts) |part| {
-        var violation: Violation = undefined;
-        found = reader.read(part, &violation) orelse return error.Refused;
-    }
-    return found;
+/// The whole record that `received` begins with, judged by its length field (RFC 8446, section
+/// 5.1); null while its end is missing. A length that no record may have gives all there is: the
+/// engine is to see and refuse it.
+pub inline fn firstRecord(received: []const u8) ?[]const u8 {
+    const header_size = constants.record_header_size;
+    if (received.len < header_size) return null;
+    const size = header_size + @as(usize, std.mem.readInt(u16, received[3..5], .big));
+    if (size > constants.record_size_max) return received;
+    if (size > received.len) return null;
+    return received[0..size];
 }
 
-fn violationOf(parts: []const []const u8) !Violation {
-    var reader: HandshakeReader = .{};
-    for (parts) |part| {
-        var violation: Violation = undefined;
-        if (reader.read(part, &violation) == null) return violation;
-    }
-    return error.NotRefused;
+/// How many bytes are missing of the record that `received` ends with, or of its header: to read
+/// no more than these leaves the next record where it is. At least 1.
+pub fn sizeToRecordEnd(received: []const u8) usize {
+    const header_size = constants.record_header_size;
+    if (received.len < header_size) return header_size - received.len;
+    const size = header_size + @as(usize, std.mem.readInt(u16, received[3..5], .big));
+    if (size > constants.record_size_max) return 1; // The engine refuses it.
+    return @max(1, size -| received.len);
 }
 
-const ticket = [_]u8{ 4, 0, 0, 3, 'a', 'b', 'c' };
-
-test "record: tickets and a KeyUpdate are read however they are cut" {
-    const stream = ticket ++ ticket ++ [_]u8{ 24, 0, 0, 1, 1 };
-    for (0..stream.len + 1) |cut| {
-        var reader: HandshakeReader = .{};
-        const parts = [_][]const u8{ stream[0..cut], stream[cut..] };
-        const first: usize = if (cut == 0) 1 else 0;
-        const last: usize = if (cut == stream.len) 1 else 2;
-        const found = try readAll(&reader, parts[first..last]);
-        try testing.expectEqual(.key_update_requested, found);
-        try testing.expect(!reader.inMessage());
-    }
-    var reader: HandshakeReader = .{};
-    for (0..stream.len) |index| {
-        const found = try readAll(&reader, &.{stream[index..][0..1]});
-        const is_last = index == stream.len - 1;
-        try testing.expectEqual(is_last, found == .key_update_requested);
-        try testing.expectEqual(is_last or index % 7 == 6, !reader.inMessage());
-    }
-}
-
-test "record: handshake messages that may not come" {
-    const cases = [_]struct { Violation, []const []const u8 }{
-        .{ .malformed_handshake, &.{""} },
-        .{ .malformed_handshake, &.{&.{ 4, 0, 0, 0 }} },
-        .{ .malformed_handshake, &.{&.{ 4, 0xff, 0xff, 0xff }} },
-        .{ .malformed_handshake, &.{&.{ 24, 0, 0, 0 }} },
-        .{ .malformed_handshake, &.{&.{ 24, 0, 0, 2, 0, 0 }} },
-        .{ .malformed_key_update, &.{&.{ 24, 0, 0, 1, 2 }} },
-        .{ .malformed_key_update, &.{ &.{ 24, 0, 0, 1 }, &.{0xff} } },
-        .{ .unexpected_handshake, &.{&.{ 24, 0, 0, 1, 0, 24, 0, 0, 1, 0 }} },
-        .{ .unexpected_handshake, &.{&([_]u8{ 24, 0, 0, 1, 0 } ++ ticket)} },
-        .{ .unexpected_handshake, &.{&.{ 13, 0, 0, 1, 0 }} }, // CertificateRequest: not offered.
-        .{ .unexpected_handshake, &.{&.{ 0, 0, 0, 0 }} },
-    };
-    for (cases) |case| try testing.expectEqual(case[0], try violationOf(case[1]));
-}
-
-test "record: requests of TLS 1.2 to shake hands again, however they are cut" {
-    var reader: HandshakeReader = .{};
-    const zeros: [12]u8 = @splat(0);
-    for ([_]usize{ 4, 8, 1, 3, 2, 6, 3, 5 }, [_]usize{ 1, 2, 0, 1, 0, 2, 0, 2 }) |size, count| {
-        try testing.expectEqual(count, reader.readHelloRequests(zeros[0..size]).?);
-    }
-    try testing.expect(!reader.inMessage());
-    try testing.expectEqual(0, reader.readHelloRequests(zeros[0..3]).?);
-    try testing.expect(reader.inMessage());
-    try testing.expectEqual(null, reader.readHelloRequests("\x01"));
-}
-
-test "record: records are counted from change_cipher_spec on, however they are cut" {
-    const stream = "\x16\x03\x03\x00\x02ab" ++ "\x14\x03\x03\x00\x01\x01" ++
-        "\x16\x03\x03\x00\x03abc" ++ "\x16\x03\x03\x00\x00" ++ "\x16\x03\x03\x00\x01d";
-    for (0..stream.len + 1) |cut| {
-        var counter: RecordCounter = .{};
-        counter.add(stream[0..cut]);
-        counter.add(stream[cut..]);
-        try testing.expectEqual(3, counter.count);
-        try testing.expectEqual(0, counter.fragment_left);
-    }
-    var counter: RecordCounter = .{};
-    for (0..stream.len) |index| counter.add(stream[index..][0..1]);
-    try testing.expectEqual(3, counter.count);
-}
-
-test "record: every alert has its name, also those without" {
-    const known = Alert.unknown_ca;
-    try testing.expectEqualStrings("alert from the peer: unknown_ca", known.describe());
-    for (0..256) |code| {
-        const alert: Alert = @fromBackingInt(@as(u8, @intCast(code)));
-        try testing.expect(std.mem.startsWith(u8, alert.describe(), "alert from the peer: "));
-    }
+/// How many records so much content takes.
+pub inline fn countOf(content_size: usize) usize {
+    assert(content_size > 0);
+    const size_max = constants.record_plaintext_size_max;
+    if (content_size <= size_max) return 1;
+    return (content_size - 1) / size_max + 1;
 }

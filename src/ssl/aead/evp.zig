@@ -7,20 +7,20 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
-const aead = @import("../aead.zig");
+const types = @import("types.zig");
 const libssl = @import("../libssl.zig");
 
-const Error = aead.Error;
-const nonce_size = aead.nonce_size;
-const tag_size = aead.tag_size;
+const Error = types.Error;
+const nonce_size = types.nonce_size;
+const tag_size = types.tag_size;
 
 /// One key in one direction. See `aead.Aead` for the contract of each function.
 pub const Aead = struct {
     api: *const libssl.Api,
     context: *libssl.CipherContext,
-    direction: aead.Direction,
+    direction: types.Direction,
 
-    pub fn init(options: aead.Aead.Options, key: []const u8) Error!Aead {
+    pub fn init(options: types.Options, key: []const u8) Error!Aead {
         const api = options.api;
         const cipher = switch (options.algorithm) {
             .aes_128_gcm => api.EVP_aes_128_gcm(),
@@ -158,89 +158,4 @@ inline fn takeTag(
 
 inline fn tagParameters(tag: *[tag_size]u8) [2]libssl.Parameter {
     return .{ .octetString("tag", tag), .end };
-}
-
-test "evp: the control calls of OpenSSL 1.1.1 and LibreSSL give the same tag" {
-    const vectors = @import("vectors.zig");
-    const loaded = libssl.load(&.{}) catch |err| switch (err) {
-        error.LibraryNotFound => return error.SkipZigTest,
-        error.SymbolMissing => return err,
-    };
-    var api = loaded.*;
-    api.EVP_CIPHER_CTX_set_params = null;
-    api.EVP_CIPHER_CTX_get_params = null;
-    for (vectors.all) |vector| {
-        var options: aead.Aead.Options = .{
-            .api = &api,
-            .algorithm = vector.algorithm,
-            .direction = .seal,
-        };
-        var sealing = try Aead.init(options, vector.key);
-        defer sealing.deinit();
-        options.direction = .open;
-        var opening = try Aead.init(options, vector.key);
-        defer opening.deinit();
-        var buffer: [256]u8 = undefined;
-        const bytes = buffer[0..vector.plaintext.len];
-        var tag: [tag_size]u8 = undefined;
-        @memcpy(bytes, vector.plaintext);
-
-        try std.testing.expect(sealing.seal(bytes, &tag, &vector.nonce, vector.additional));
-        try std.testing.expectEqual(vector.tag, tag);
-        try std.testing.expect(opening.open(bytes, bytes, &tag, &vector.nonce, vector.additional));
-        tag[0] ^= 1;
-        try std.testing.expect(!opening.open(bytes, bytes, &tag, &vector.nonce, vector.additional));
-    }
-}
-
-test "evp: an algorithm that the library lacks is told, not called" {
-    const loaded = libssl.load(&.{}) catch |err| switch (err) {
-        error.LibraryNotFound => return error.SkipZigTest,
-        error.SymbolMissing => return err,
-    };
-    var api = loaded.*;
-    api.EVP_chacha20_poly1305 = null;
-    const key: [aead.key_size_max]u8 = @splat(0);
-    try std.testing.expectError(error.Unsupported, Aead.init(.{
-        .api = &api,
-        .algorithm = .chacha20_poly1305,
-        .direction = .open,
-    }, &key));
-}
-
-test "evp: the error queue is emptied after a wrong tag, and left alone otherwise" {
-    const vectors = @import("vectors.zig");
-    const Count = struct {
-        var calls: u32 = 0;
-        fn clear() callconv(.c) void {
-            calls += 1;
-        }
-    };
-    const loaded = libssl.load(&.{}) catch |err| switch (err) {
-        error.LibraryNotFound => return error.SkipZigTest,
-        error.SymbolMissing => return err,
-    };
-    var api = loaded.*;
-    api.ERR_clear_error = &Count.clear;
-    const vector = vectors.aes_128_gcm;
-    var opening = try Aead.init(.{
-        .api = &api,
-        .algorithm = vector.algorithm,
-        .direction = .open,
-    }, vector.key);
-    defer opening.deinit();
-    var target: [vector.ciphertext.len]u8 = undefined;
-    var tag = vector.tag;
-    const nonce = &vector.nonce;
-
-    Count.calls = 0;
-    try std.testing.expect(
-        opening.open(&target, vector.ciphertext, &tag, nonce, vector.additional),
-    );
-    try std.testing.expectEqual(0, Count.calls);
-    tag[15] ^= 1;
-    try std.testing.expect(
-        !opening.open(&target, vector.ciphertext, &tag, nonce, vector.additional),
-    );
-    try std.testing.expectEqual(1, Count.calls);
 }

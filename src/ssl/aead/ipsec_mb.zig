@@ -12,13 +12,13 @@ const std = @import("std");
 const assert = std.debug.assert;
 const builtin = @import("builtin");
 const build_options = @import("build_options");
-const aead = @import("../aead.zig");
+const types = @import("types.zig");
 const cpu = @import("../../cpu.zig");
 const vectors = @import("vectors.zig");
 
-const Error = aead.Error;
-const nonce_size = aead.nonce_size;
-const tag_size = aead.tag_size;
+const Error = types.Error;
+const nonce_size = types.nonce_size;
+const tag_size = types.tag_size;
 
 const supported = builtin.cpu.arch == .x86_64 and builtin.os.tag == .linux;
 const linked = supported and build_options.ipsec_mb_linked;
@@ -101,7 +101,7 @@ const Implementation = struct {
 
     fn functions(
         implementation: *const Implementation,
-        algorithm: aead.Algorithm,
+        algorithm: types.Algorithm,
     ) ?*const Functions {
         return switch (algorithm) {
             .aes_128_gcm => &implementation.aes_128,
@@ -112,7 +112,7 @@ const Implementation = struct {
 };
 
 /// Whether `Aead.init` would find the algorithm here.
-pub fn available(algorithm: aead.Algorithm) bool {
+pub fn available(algorithm: types.Algorithm) bool {
     const implementation = find(null) orelse return false;
     return implementation.functions(algorithm) != null;
 }
@@ -122,15 +122,15 @@ pub const Aead = struct {
     schedule: *Schedule,
     crypt: *const Crypt,
     expand: *const ExpandKey,
-    direction: aead.Direction,
+    direction: types.Direction,
     text: [:0]const u8,
 
-    pub fn init(options: aead.Aead.Options, key: []const u8) Error!Aead {
+    pub fn init(options: types.Options, key: []const u8) Error!Aead {
         return initVariant(null, options, key);
     }
 
     /// Null: the fastest. Unsupported: the CPU or the library lacks it.
-    pub fn initVariant(variant: ?Variant, options: aead.Aead.Options, key: []const u8) Error!Aead {
+    pub fn initVariant(variant: ?Variant, options: types.Options, key: []const u8) Error!Aead {
         assert(key.len == options.algorithm.keySize());
         const implementation = find(variant) orelse return error.Unsupported;
         const functions = implementation.functions(options.algorithm) orelse
@@ -424,7 +424,7 @@ test "ipsec_mb: a CPU without the instructions is not made to try them" {
 }
 
 test "ipsec_mb: what is used says which library and which instructions" {
-    const options: aead.Aead.Options = .{
+    const options: types.Options = .{
         .api = undefined, // Not asked.
         .algorithm = .aes_128_gcm,
         .direction = .open,

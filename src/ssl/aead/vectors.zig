@@ -5,16 +5,16 @@
 //! only, because TLS has no other.
 
 const std = @import("std");
-const aead = @import("../aead.zig");
+const types = @import("types.zig");
 
 pub const Vector = struct {
-    algorithm: aead.Algorithm,
+    algorithm: types.Algorithm,
     key: []const u8,
-    nonce: [aead.nonce_size]u8,
+    nonce: [types.nonce_size]u8,
     additional: []const u8 = "",
     plaintext: []const u8 = "",
     ciphertext: []const u8 = "",
-    tag: [aead.tag_size]u8,
+    tag: [types.tag_size]u8,
 };
 
 /// Several blocks, the last one partial, and additional data.
