@@ -12,10 +12,11 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
-const openssl = @import("ssl/openssl.zig");
+const control = @import("ssl/control.zig");
 const direct = @import("ssl/direct.zig");
 const key_schedule = @import("ssl/key_schedule.zig");
 const ktls = @import("ssl/ktls.zig");
+const openssl = @import("ssl/openssl.zig");
 const record = @import("ssl/record.zig");
 const types = @import("ssl/types.zig");
 
@@ -28,7 +29,7 @@ pub const Engine = types.Engine;
 pub const Error = types.Error;
 pub const Failure = types.Failure;
 pub const Info = types.Info;
-pub const PendingRecord = direct.PendingRecord;
+pub const PendingRecord = control.PendingRecord;
 pub const SessionOptions = types.SessionOptions;
 pub const Step = types.Step;
 pub const Tickets = @import("ssl/tickets.zig").Tickets;
@@ -36,50 +37,79 @@ pub const Violation = record.Violation;
 pub const firstRecord = record.firstRecord;
 pub const sizeToRecordEnd = record.sizeToRecordEnd;
 
+/// Who opens the records, as far as the owner of the socket has to know.
+pub const Opener = enum {
+    /// `Session.open`: the socket has ciphertext.
+    user_space,
+    /// The socket has plaintext already, and `Session.accept` takes it.
+    kernel,
+};
+
 pub const Session = struct {
-    /// The engine in charge: `openssl` until the handshake is complete, and `direct` from then on
-    /// until the kernel has been given the keys.
-    engine: Engine,
+    /// The handshake, in all engines; then tickets.
     openssl: openssl.Session,
-    /// Defined when it or the kernel is in charge.
-    direct: direct.Session,
-    /// Of TLS 1.2, for the kernel.
-    legacy_keys: key_schedule.KeyBlock,
-    /// The kernel has not done what it was told. Nothing can be received or sent any more.
-    kernel_failed: bool,
+    records: Records,
     engine_wanted: ?Engine,
     engine_reason: [:0]const u8,
+
+    /// The engine in charge of the records, with all that only it needs. Each is made from the one
+    /// in charge before it, of which no keys are left: `openssl` has them until the handshake is
+    /// complete, then `direct`, and `ktls` when the kernel has been given the keys.
+    const Records = union(Engine) {
+        direct: direct.Session,
+        ktls: ktls.Session,
+        openssl,
+    };
 
     /// `session` must not move afterwards. The context has to outlive it.
     pub fn init(session: *Session, context: *const Context, options: SessionOptions) Error!void {
         session.* = .{
-            .engine = .openssl,
             .openssl = undefined,
-            .direct = undefined,
-            .legacy_keys = .{},
-            .kernel_failed = false,
+            .records = .openssl,
             .engine_wanted = options.engine,
             .engine_reason = "",
         };
         try session.openssl.init(context, options);
+        session.invariants();
     }
 
     pub fn deinit(session: *Session) void {
-        switch (session.engine) {
-            .direct, .ktls => session.direct.deinit(),
+        switch (session.records) {
             .openssl => {},
+            inline .direct, .ktls => |*engine| engine.deinit(),
         }
-        session.dropLegacyKeys();
         session.openssl.deinit();
         session.* = undefined;
+    }
+
+    fn invariants(session: *const Session) void {
+        const wanted = session.engine_wanted;
+        switch (session.records) {
+            .openssl => return, // In every handshake.
+            .direct => |*engine| {
+                engine.invariants();
+                assert(wanted != .openssl);
+                assert(engine.legacy_keys == null or wanted == .ktls);
+            },
+            .ktls => |*engine| {
+                engine.invariants();
+                assert(wanted == .ktls);
+            },
+        }
+        assert(session.engine_reason.len == 0);
+        assert(session.openssl.secrets.client_size == 0);
+        assert(session.openssl.secrets.server_size == 0);
     }
 
     /// Goes on with the handshake as far as `received` allows. On an error there may be an alert
     /// in `to_send`: see `alertSize`. With the last step the engine for the records takes over.
     pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
-        assert(session.engine == .openssl);
+        assert(session.records == .openssl);
         const step = try session.openssl.handshake(received, to_send);
-        if (step.status == .done) try session.chooseEngine();
+        if (step.status == .done) {
+            try session.chooseEngine();
+            session.invariants();
+        }
         return step;
     }
 
@@ -88,7 +118,7 @@ pub const Session = struct {
         switch (wanted) {
             .openssl => session.openssl.dropSecrets(),
             .direct, .ktls => {
-                session.engine_reason = try session.takeOver() orelse return;
+                session.engine_reason = try session.enterDirect() orelse return;
                 if (session.engine_wanted == null) return;
                 session.openssl.last_failure = .{ .reason = session.engine_reason };
                 return error.TlsFailed;
@@ -96,114 +126,117 @@ pub const Session = struct {
         }
     }
 
-    /// Why it could not be, if so.
-    fn takeOver(session: *Session) Error!?[:0]const u8 {
+    /// Returns the reason when the records are left to OpenSSL.
+    fn enterDirect(session: *Session) Error!?[:0]const u8 {
         var takeover: types.Takeover = undefined;
         if (session.openssl.takeOver(&takeover)) |reason| return reason;
         defer takeover.wipe();
         const api = session.openssl.api;
-        session.direct = direct.Session.init(api, null, &takeover) catch |err| switch (err) {
+        const engine = direct.Session.init(api, null, &takeover) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.TlsFailed => return "the TLS library lacks the AEAD",
         };
-        session.engine = .direct;
-        if (session.wantsKernel()) switch (takeover.secrets) {
-            .tls1_2 => |*found| session.legacy_keys = found.keys,
-            .tls1_3 => {}, // They follow from the secrets.
-        };
+        session.records = .{ .direct = engine };
+        if (session.wantsKernel()) session.records.direct.keepKeys(&takeover);
         return null;
     }
 
-    fn dropLegacyKeys(session: *Session) void {
-        session.legacy_keys.client.wipe();
-        session.legacy_keys.server.wipe();
+    /// Whom the records that arrive next are for.
+    pub inline fn opener(session: *const Session) Opener {
+        return switch (session.records) {
+            .direct, .openssl => .user_space,
+            .ktls => .kernel,
+        };
     }
 
-    // ---- The kernel as the engine. -------------------------------------------------------------
+    // ---- Kernel TLS. ---------------------------------------------------------------------------
 
-    /// Whether the kernel is to have the records, once the connection is open. Until then no byte
-    /// behind the record under way may be read: see `sizeToRecordEnd`.
-    pub fn wantsKernel(session: *const Session) bool {
+    /// Whether the kernel is to have the records, once the connection is open. Until then the
+    /// socket is read to the end of a record and no further: see `sizeToRecordEnd`.
+    pub inline fn wantsKernel(session: *const Session) bool {
         const wanted = session.engine_wanted orelse return false;
         return wanted == .ktls;
     }
 
-    /// What the kernel has to be told of one direction. The caller wipes it.
+    /// The keys of one direction, for the kernel: at the handover, and after a KeyUpdate. The
+    /// caller wipes it.
     pub fn cryptoInfo(session: *const Session, direction: aead.Direction) CryptoInfo {
-        assert(session.engine == .direct or session.engine == .ktls);
-        const engine = &session.direct;
-        const half, const legacy_keys = switch (direction) {
-            .open => .{ &engine.receiving, &session.legacy_keys.server },
-            .seal => .{ &engine.sending, &session.legacy_keys.client },
+        return switch (session.records) {
+            .direct => |*engine| ktls.handoverInfo(engine, direction),
+            .ktls => |*engine| engine.cryptoInfo(direction),
+            .openssl => unreachable, // Nobody has the keys yet.
         };
-        var keys = switch (engine.suite.version) {
-            .tls1_3 => key_schedule.trafficKeys(engine.suite, &half.secret),
-            .tls1_2 => legacy_keys.*,
-        };
-        defer keys.wipe();
-        return .init(engine.suite, &keys, engine.explicit_nonce, half.sequence);
     }
 
-    /// The kernel has the keys of both directions. From now on it is `accept` instead of `open`,
-    /// and what is to be sent needs no sealing.
+    /// The kernel has the keys of both directions: it opens and seals the next records. `accept`
+    /// takes the place of `open`, and nothing has to be sealed.
     pub fn enterKernel(session: *Session) void {
-        assert(session.engine == .direct);
-        session.dropLegacyKeys();
-        session.direct.receive_keys_changed = false; // It gets the keys as they are now.
-        session.engine = .ktls;
+        var kernel: ktls.Session = .init(&session.records.direct);
+        defer kernel.wipe();
+        session.records = .{ .ktls = kernel };
+        session.invariants();
     }
 
-    /// The kernel does not do what it was told, for this reason. Fails the session.
+    /// The kernel cannot do what it has to, for this reason. Fails the session.
     pub fn refuseKernel(session: *Session, refusal: ktls.Refusal) void {
-        const suite = if (session.engine == .openssl) null else session.direct.suite;
-        const refused: Failure = .{ .reason = refusal.describe(suite), .of_kernel = true };
-        session.openssl.last_failure = refused;
-        if (session.engine != .openssl) session.direct.last_failure = refused;
-        session.kernel_failed = true;
+        const failed: *Failure, const suite = switch (session.records) {
+            .openssl => .{ &session.openssl.last_failure, null },
+            inline .direct, .ktls => |*engine| .{ &engine.control.last_failure, engine.suite },
+        };
+        failed.* = .{ .reason = refusal.describe(suite), .of_kernel = true };
+        switch (session.records) {
+            .openssl, .direct => {},
+            .ktls => |*engine| engine.failed = true,
+        }
     }
 
-    /// What the kernel has opened: one record, or several with data. It is data if the step has
-    /// `plaintext_size`.
+    /// Whether `refuseKernel` was called since the kernel has the records.
+    pub inline fn kernelFailed(session: *const Session) bool {
+        return switch (session.records) {
+            .ktls => |*engine| engine.failed,
+            .direct, .openssl => false,
+        };
+    }
+
+    /// What the kernel has opened: one record, or the data of several. It is data if the step has
+    /// a `plaintext_size`.
     pub fn accept(
         session: *Session,
         content_type: ContentType,
         content: []const u8,
     ) Error!Step {
-        assert(session.engine == .ktls);
-        return session.direct.acceptOpened(content_type, content, 0);
+        return session.records.ktls.accept(content_type, content);
     }
 
-    /// The kernel has found this in a record.
+    /// The kernel has refused a record of the peer's for this violation. Fails the session.
     pub fn refuse(session: *Session, violation: Violation) error{TlsFailed} {
-        assert(session.engine == .ktls);
-        return session.direct.refuse(violation);
+        return session.records.ktls.control.refuse(violation);
     }
 
-    /// Whether the kernel has to be told new keys to receive by: once, after a KeyUpdate.
+    /// Whether the kernel has to be given new keys to open with: true once after a KeyUpdate.
     pub fn takeReceiveKeysChanged(session: *Session) bool {
-        defer session.direct.receive_keys_changed = false;
-        return session.direct.receive_keys_changed;
+        const engine = &session.records.ktls;
+        defer engine.receive_keys_changed = false;
+        return engine.receive_keys_changed;
     }
 
-    /// What has to be sent before anything else; `markSent` follows. Instead of `writePending`.
+    /// A record that has to be sent before any other; `markSent` follows. In place of
+    /// `writePending`.
     pub fn pendingRecord(session: *const Session) ?PendingRecord {
-        assert(session.engine == .ktls);
-        if (session.kernel_failed) return null;
-        return session.direct.pendingRecord();
+        return session.records.ktls.pendingRecord();
     }
 
-    pub fn markSent(session: *Session, pending_record: PendingRecord) Error!void {
-        assert(session.engine == .ktls);
-        return session.direct.markSent(pending_record);
+    /// After a KeyUpdate, the kernel has to be given new keys to seal with.
+    pub fn markSent(session: *Session, pending_record: PendingRecord) error{}!void {
+        session.records.ktls.markSent(pending_record);
     }
 
     /// The kernel has made records out of so much data.
     pub fn countSealed(session: *Session, content_size: usize) void {
-        assert(session.engine == .ktls);
-        session.direct.sending.sequence += record.countOf(content_size);
+        session.records.ktls.countSealed(content_size);
     }
 
-    // ---- Opening and sealing here. -------------------------------------------------------------
+    // ---- Opening and sealing in user space. ----------------------------------------------------
 
     /// Opens at most one record of `received` into `plaintext`, which has `roomToOpen` bytes. What
     /// lies there means nothing before its tag has been checked, and is wiped if that fails.
@@ -214,80 +247,69 @@ pub const Session = struct {
         plaintext: []u8,
         to_send: []u8,
     ) Error!Step {
-        switch (session.engine) {
-            .openssl => return session.openssl.open(received, plaintext, to_send),
-            .direct => {
-                const step = try session.direct.open(received, plaintext);
-                if (session.direct.ticket_opened) try session.passTicket(received, step);
-                return step;
-            },
-            .ktls => unreachable, // `accept`.
+        if (session.records == .direct) {
+            const engine = &session.records.direct;
+            const step = try engine.open(received, plaintext);
+            if (engine.ticket_opened) try session.passTicket(received, step);
+            return step;
         }
+        assert(session.records == .openssl); // With kernel TLS: `accept`.
+        return session.openssl.open(received, plaintext, to_send);
     }
 
-    /// OpenSSL reads tickets, and keeps them for the next connection. It sees each record before
-    /// the first data, and so is at the same sequence number.
+    /// OpenSSL reads tickets, and keeps them for the next connection. It is shown each record
+    /// before the first data, and so is at the same sequence number.
     fn passTicket(session: *Session, received: []const u8, step: Step) Error!void {
         @branchHint(.cold);
-        session.direct.ticket_opened = false;
-        session.openssl.giveTicket(received[0..step.received_used]) catch |err| {
-            session.direct.last_failure = session.openssl.last_failure;
-            session.direct.pending.alert = .decode_error;
-            return err;
-        };
+        const engine = &session.records.direct;
+        engine.ticket_opened = false;
+        session.openssl.giveTicket(received[0..step.received_used]) catch
+            return engine.control.fail(session.openssl.last_failure, .decode_error);
     }
 
     /// The bytes that `open` wants for what `received` begins with; null when there is nothing to
     /// open yet.
     pub inline fn roomToOpen(session: *const Session, received: []const u8) ?usize {
-        switch (session.engine) {
-            .openssl => return if (session.openssl.recordWaiting(received)) 1 else null,
+        switch (session.records) {
             .direct => {
                 const whole = firstRecord(received) orelse return null;
                 return if (whole.len <= constants.record_size_max) whole.len else 0;
             },
+            .openssl => return if (session.openssl.recordWaiting(received)) 1 else null,
             .ktls => return null,
         }
     }
 
-    /// Whether the owner lays records out by himself: `contentOffset`, `sealInPlace`.
+    /// Whether the owner writes content at its `contentOffset`, for `sealInPlace`.
     pub inline fn sealsInPlace(session: *const Session) bool {
-        return session.engine == .direct;
+        return session.records == .direct;
     }
 
-    /// Whether it is `seal` that makes the records, in another place.
+    /// Whether `seal` makes the records, in another place.
     pub inline fn sealsApart(session: *const Session) bool {
-        return session.engine == .openssl;
-    }
-
-    /// Whether the kernel has failed to do what it was told.
-    pub inline fn kernelFailed(session: *const Session) bool {
-        return session.kernel_failed;
+        return session.records == .openssl;
     }
 
     /// Whether the kernel opens and seals the records.
     pub inline fn inKernel(session: *const Session) bool {
-        return session.engine == .ktls;
+        return session.records == .ktls;
     }
 
     /// Seals the front of `plaintext`, at most one record, into `to_send`.
     pub fn seal(session: *Session, plaintext: []const u8, to_send: []u8) Error!Step {
         assert(plaintext.len > 0);
-        assert(session.engine == .openssl);
+        assert(session.sealsApart());
         return session.openssl.seal(plaintext, to_send);
     }
 
-    /// The bytes that so much content becomes.
+    /// The bytes that so much content becomes in `sealInPlace`.
     pub inline fn sealedSize(session: *const Session, content_size: usize) usize {
-        const around_size = session.direct.prefixSize() + session.direct.suffixSize();
-        return content_size + record.countOf(content_size) * around_size;
+        return session.records.direct.sealedSize(content_size);
     }
 
     /// Where the content has to lie for `sealInPlace`, from the front of what it becomes.
     pub inline fn contentOffset(session: *const Session, content_size: usize) usize {
-        const count = record.countOf(content_size);
-        const prefix_size = session.direct.prefixSize();
-        return count * prefix_size + (count - 1) * session.direct.suffixSize();
+        return session.records.direct.contentOffset(content_size);
     }
 
     /// Makes records out of content that lies at its `contentOffset`. `target` has `sealedSize`.
@@ -296,48 +318,29 @@ pub const Session = struct {
         target: []u8,
         content_size: usize,
     ) Error!void {
-        assert(session.sealsInPlace());
-        assert(target.len == session.sealedSize(content_size));
-        if (content_size > constants.record_plaintext_size_max) {
-            return session.sealMany(target, content_size);
-        }
-        return session.direct.sealRecord(target, .application_data);
+        return session.records.direct.seal(target, content_size);
     }
 
-    /// Each record's content moves up a little, to make room for what goes around the next one's.
-    fn sealMany(session: *Session, target: []u8, content_size: usize) Error!void {
-        const prefix_size = session.direct.prefixSize();
-        const suffix_size = session.direct.suffixSize();
-        var content = target[session.contentOffset(content_size)..][0..content_size];
-        var rest = target;
-        while (content.len > 0) {
-            const size = @min(content.len, constants.record_plaintext_size_max);
-            @memmove(rest[prefix_size..][0..size], content[0..size]);
-            const record_size = prefix_size + size + suffix_size;
-            try session.direct.sealRecord(rest[0..record_size], .application_data);
-            rest = rest[record_size..];
-            content = content[size..];
-        }
-        assert(rest.len == 0);
-    }
-
-    /// Whether there is something to say before anything else: new keys, an alert. Always false
-    /// for an engine that writes it into the `to_send` of the call.
+    /// Whether a KeyUpdate or an alert has to be sent before anything else. Always false with the
+    /// openssl engine, which writes them into the `to_send` of the call.
     pub inline fn hasPending(session: *const Session) bool {
-        return session.engine != .openssl and session.direct.hasPending();
+        return switch (session.records) {
+            .openssl => false,
+            inline .direct, .ktls => |*engine| engine.hasPending(),
+        };
     }
 
-    /// Says it at the front of `target`, as far as there is room, and returns the size.
+    /// Seals what is pending at the front of `target`, as far as there is room. Gives its size.
     pub fn writePending(session: *Session, target: []u8) Error!usize {
-        return session.direct.writePending(target);
+        return session.records.direct.writePending(target);
     }
 
     /// Writes close_notify, or makes it pending. Nothing can be sealed afterwards.
     pub fn shutdown(session: *Session, to_send: []u8) Step {
-        switch (session.engine) {
+        switch (session.records) {
             .openssl => return session.openssl.shutdown(to_send),
-            .direct, .ktls => {
-                session.direct.shutdown();
+            inline .direct, .ktls => |*engine| {
+                engine.control.shutdown();
                 return .{ .status = .closed, .received_used = 0, .to_send_size = 0 };
             },
         }
@@ -345,17 +348,17 @@ pub const Session = struct {
 
     /// Why the last call failed.
     pub fn failure(session: *const Session) Failure {
-        return switch (session.engine) {
+        return switch (session.records) {
             .openssl => session.openssl.last_failure,
-            .direct, .ktls => session.direct.last_failure,
+            inline .direct, .ktls => |*engine| engine.control.last_failure,
         };
     }
 
-    /// How much the failed call put into its `to_send`: an alert that tells the peer why.
+    /// The bytes that the failed call wrote into its `to_send`: an alert that tells the peer why.
     pub fn alertSize(session: *const Session) usize {
-        return switch (session.engine) {
+        return switch (session.records) {
             .openssl => session.openssl.transfer.to_send_size,
-            .direct, .ktls => 0,
+            .direct, .ktls => 0, // It is pending.
         };
     }
 
@@ -366,11 +369,11 @@ pub const Session = struct {
 
     pub fn info(session: *const Session) Info {
         var found = session.openssl.info();
-        found.engine = session.engine;
+        found.engine = session.records;
         found.engine_reason = session.engine_reason;
-        found.aead = switch (session.engine) {
+        found.aead = switch (session.records) {
             .openssl => found.aead,
-            .direct => session.direct.sending.aead.description(),
+            .direct => |*engine| engine.sending.aead.description(),
             .ktls => ktls.description,
         };
         return found;
@@ -379,6 +382,7 @@ pub const Session = struct {
 
 test {
     _ = aead;
+    _ = control;
     _ = direct;
     _ = key_schedule;
     _ = ktls;
@@ -392,6 +396,7 @@ test {
     _ = @import("ssl/aead/ipsec_mb.zig");
     _ = @import("ssl/aead/vectors.zig");
     _ = @import("ssl/direct_test.zig");
+    _ = @import("ssl/handover_test.zig");
     _ = @import("ssl/openssl_test.zig");
     _ = @import("ssl/product.zig");
     _ = @import("ssl/record_test.zig");

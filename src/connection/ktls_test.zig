@@ -316,14 +316,14 @@ test "connection over ktls: keys that are spent are changed, or it ends" {
         defer tls.deinit();
         try tls.open();
         kernel.tls.changes_keys = changes_keys;
-        const sending = &tls.bed.connection.transport.link.tls.?.direct.sending;
-        const spent = constants.records_per_key_max - sending.sequence;
-        sending.sequence += spent - 2; // As if so many had gone out.
+        const engine = &tls.bed.connection.transport.link.tls.?.records.ktls;
+        const spent = constants.records_per_key_max - engine.sealed_records;
+        engine.sealed_records += spent - 2; // As if so many had gone out.
         try tls.bed.connection.send(.text, "one");
         try tls.bed.connection.send(.text, "two");
         if (changes_keys) {
             try tls.bed.connection.send(.text, "three");
-            try expectEqual(@as(u64, 1), sending.sequence);
+            try expectEqual(@as(u64, 1), engine.sealed_records);
             try tls.expectSent(&.{ textFrame("one"), textFrame("two"), textFrame("three") });
         } else {
             const result = tls.bed.connection.send(.text, "three");

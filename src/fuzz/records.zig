@@ -228,7 +228,8 @@ const Ends = struct {
             const step = ends.engine.open(bytes, room) catch |err| {
                 try expectEqual(error.TlsFailed, err);
                 if (ends.isWiped()) try expect(std.mem.allEqual(u8, room, 0));
-                ends.end = .{ .failed = ends.engine.pending.alert };
+                const control = &ends.engine.control;
+                ends.end = .{ .failed = if (control.pending.alert) control.alert else null };
                 return;
             };
             opened_size += step.received_used;
@@ -260,7 +261,7 @@ const Ends = struct {
 
     /// Bytes whose tag was wrong must be gone.
     fn isWiped(ends: *const Ends) bool {
-        const reason = ends.engine.last_failure.reason;
+        const reason = ends.engine.control.last_failure.reason;
         return std.mem.eql(u8, reason, record.Violation.bad_record_mac.describe());
     }
 
@@ -286,7 +287,7 @@ const Ends = struct {
         switch (ends.end) {
             .going_on => try expectEqual(0, ends.model.answers_due),
             .closed => {
-                ends.engine.shutdown();
+                ends.engine.control.shutdown();
                 try expectEqual(.close_notify, try ends.hearAlert());
             },
             .failed => |alert| if (alert) |expected| {
@@ -307,7 +308,7 @@ const Ends = struct {
         while (rest.len > 0) {
             const step = ends.peer.open(rest, &room) catch {
                 for (std.enums.values(record.Alert)) |alert| {
-                    const reason = ends.peer.last_failure.reason;
+                    const reason = ends.peer.control.last_failure.reason;
                     if (std.mem.eql(u8, alert.describe(), reason)) return alert;
                 }
                 return error.NoAlert;

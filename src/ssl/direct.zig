@@ -11,14 +11,15 @@ const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("../constants.zig");
 const aead = @import("aead.zig");
+const control_layer = @import("control.zig");
 const key_schedule = @import("key_schedule.zig");
 const libssl = @import("libssl.zig");
 const record = @import("record.zig");
 const types = @import("types.zig");
 
 const Aead = aead.Aead;
-const Alert = record.Alert;
 const ContentType = record.ContentType;
+const Control = control_layer.Control;
 const Error = types.Error;
 const Keys = key_schedule.Keys;
 const Secret = key_schedule.Secret;
@@ -84,70 +85,20 @@ const Half = struct {
     }
 };
 
-/// A record that has to go out before any other.
-pub const PendingRecord = union(enum) {
-    /// New keys for what we send (RFC 8446, section 4.6.3).
-    key_update,
-    /// A warning of TLS 1.2: we shake hands no more.
-    no_renegotiation,
-    /// The last word, `close_notify` among them.
-    alert: Alert,
-
-    pub const Buffer = [@max(record.key_update_message.len, Alert.size)]u8;
-
-    pub fn contentType(pending: PendingRecord) ContentType {
-        return switch (pending) {
-            .key_update => .handshake,
-            .no_renegotiation, .alert => .alert,
-        };
-    }
-
-    pub fn content(pending: PendingRecord, buffer: *Buffer) []const u8 {
-        const level: record.AlertLevel, const alert: Alert = switch (pending) {
-            .key_update => {
-                buffer[0..record.key_update_message.len].* = record.key_update_message;
-                return buffer[0..record.key_update_message.len];
-            },
-            .no_renegotiation => .{ .warning, .no_renegotiation },
-            .alert => |alert| .{ if (alert == .close_notify) .warning else .fatal, alert },
-        };
-        buffer[0..Alert.size].* = .{ @backingInt(level), @backingInt(alert) };
-        return buffer[0..Alert.size];
-    }
-};
-
 /// The record layer of one connection. See `ssl.Session` for the contract of each function.
 pub const Session = struct {
+    control: Control,
     suite: Suite,
     receiving: Half,
     sending: Half,
     /// The next explicit nonce of TLS 1.2 (RFC 5288, section 3).
     explicit_nonce: u64,
-    records_per_key_max: u64,
-    handshake: record.HandshakeReader,
-    /// Records in a row without content.
-    empty_records: u32,
-    /// KeyUpdates of the peer's since its last data.
-    key_updates: u32,
+    /// Of TLS 1.2, kept if the kernel is to get them: in TLS 1.3 they follow from the secrets.
+    legacy_keys: ?key_schedule.KeyBlock,
     /// No data has come yet: tickets are passed on to OpenSSL.
     wants_tickets: bool,
     /// The last record opened was such a ticket, or a part of one.
     ticket_opened: bool,
-    /// The peer has changed its keys since whoever opens the records was told: the kernel, if it
-    /// is not us.
-    receive_keys_changed: bool,
-    /// What has to be said to the peer before anything else.
-    pending: Pending,
-    last_failure: types.Failure,
-
-    const Pending = struct {
-        key_update: bool = false,
-        /// A warning of TLS 1.2: we shake hands no more.
-        no_renegotiation: bool = false,
-        alert: ?Alert = null,
-        /// An alert has been said, which is the last word (RFC 8446, section 6).
-        alert_sent: bool = false,
-    };
 
     pub fn init(
         api: *const libssl.Api,
@@ -178,7 +129,7 @@ pub const Session = struct {
         switch (takeover.secrets) {
             .tls1_2 => |found| {
                 receiving.sequence = found.received_records;
-                sending.sequence = 1; // Our Finished, which OpenSSL does not cut.
+                sending.sequence = 1; // Our Finished: OpenSSL sends it in one record.
                 explicit_nonce = found.explicit_nonce;
             },
             .tls1_3 => |*found| {
@@ -187,29 +138,39 @@ pub const Session = struct {
             },
         }
         return .{
+            .control = .init(suite.version),
             .suite = suite,
             .receiving = receiving,
             .sending = sending,
             .explicit_nonce = explicit_nonce,
-            .records_per_key_max = switch (suite.version) {
-                .tls1_3 => constants.records_per_key_max,
-                .tls1_2 => std.math.maxInt(u64), // It has no KeyUpdate.
-            },
-            .handshake = .{},
-            .empty_records = 0,
-            .key_updates = 0,
+            .legacy_keys = null,
             .wants_tickets = suite.version == .tls1_3,
             .ticket_opened = false,
-            .receive_keys_changed = false,
-            .pending = .{},
-            .last_failure = .{ .reason = "" },
         };
     }
 
     pub fn deinit(session: *Session) void {
         session.receiving.deinit();
         session.sending.deinit();
+        if (session.legacy_keys) |*keys| keys.wipe();
         session.* = undefined;
+    }
+
+    pub fn invariants(session: *const Session) void {
+        session.control.invariants();
+        assert(session.control.version == session.suite.version);
+        switch (session.suite.version) {
+            .tls1_3 => assert(session.legacy_keys == null),
+            .tls1_2 => assert(!session.wants_tickets and !session.ticket_opened),
+        }
+    }
+
+    /// Keeps what the kernel will be given, where it is needed no more to go on here.
+    pub fn keepKeys(session: *Session, takeover: *const types.Takeover) void {
+        switch (takeover.secrets) {
+            .tls1_2 => |*found| session.legacy_keys = found.keys,
+            .tls1_3 => {},
+        }
     }
 
     // ---- Opening. ------------------------------------------------------------------------------
@@ -219,7 +180,7 @@ pub const Session = struct {
         if (received.len < header_size) return .needs_record;
         const header = received[0..header_size];
         const fragment_size: usize = std.mem.readInt(u16, header[3..5], .big);
-        if (fragment_size > fragment_size_max) return session.refuse(.record_overflow);
+        if (fragment_size > fragment_size_max) return session.control.refuse(.record_overflow);
         if (received.len - header_size < fragment_size) return .needs_record;
         const fragment = received[header_size..][0..fragment_size];
         return switch (session.suite.version) {
@@ -236,19 +197,19 @@ pub const Session = struct {
         plaintext: []u8,
     ) Error!Step {
         if (header[0] != @backingInt(ContentType.application_data)) {
-            return session.refuse(.unexpected_content_type);
+            return session.control.refuse(.unexpected_content_type);
         }
-        if (fragment.len < tag_size) return session.refuse(.bad_record_mac);
+        if (fragment.len < tag_size) return session.control.refuse(.bad_record_mac);
         const inner_size = fragment.len - tag_size;
         const receiving = &session.receiving;
         const nonce = receiving.nonce();
         const tag = fragment[inner_size..][0..tag_size];
         if (!receiving.aead.open(plaintext, fragment[0..inner_size], tag, &nonce, header)) {
-            return session.refuse(.bad_record_mac);
+            return session.control.refuse(.bad_record_mac);
         }
         receiving.sequence += 1;
         const inner = std.mem.trimEnd(u8, plaintext[0..inner_size], &.{0});
-        if (inner.len == 0) return session.refuse(.missing_content_type);
+        if (inner.len == 0) return session.control.refuse(.missing_content_type);
         const content = inner[0 .. inner.len - 1];
         const content_type: ContentType = @fromBackingInt(inner[content.len]);
         return session.accept(content_type, content, header_size + fragment.len);
@@ -261,9 +222,11 @@ pub const Session = struct {
         fragment: []const u8,
         plaintext: []u8,
     ) Error!Step {
-        if (!std.mem.eql(u8, header[1..3], &legacy_version)) return session.refuse(.wrong_version);
+        if (!std.mem.eql(u8, header[1..3], &legacy_version)) {
+            return session.control.refuse(.wrong_version);
+        }
         const explicit_size = session.suite.explicitNonceSize();
-        if (fragment.len < explicit_size + tag_size) return session.refuse(.bad_record_mac);
+        if (fragment.len < explicit_size + tag_size) return session.control.refuse(.bad_record_mac);
         const content_size = fragment.len - explicit_size - tag_size;
         const receiving = &session.receiving;
         var nonce = receiving.nonce();
@@ -272,7 +235,7 @@ pub const Session = struct {
         const tag = fragment[explicit_size + content_size ..][0..tag_size];
         const additional = additionalData(receiving.sequence, header[0], content_size);
         if (!receiving.aead.open(plaintext, ciphertext, tag, &nonce, &additional)) {
-            return session.refuse(.bad_record_mac);
+            return session.control.refuse(.bad_record_mac);
         }
         receiving.sequence += 1;
         const content_type: ContentType = @fromBackingInt(header[0]);
@@ -287,26 +250,12 @@ pub const Session = struct {
         record_size: usize,
     ) Error!Step {
         if (content.len > constants.record_plaintext_size_max) {
-            return session.refuse(.record_overflow);
+            return session.control.refuse(.record_overflow);
         }
-        return session.acceptOpened(content_type, content, record_size);
-    }
-
-    /// What somebody has opened, we or the kernel, who gives the data of several records at once.
-    /// It is data if the step has a size of it.
-    pub inline fn acceptOpened(
-        session: *Session,
-        content_type: ContentType,
-        content: []const u8,
-        record_size: usize,
-    ) Error!Step {
-        const is_data = content_type == .application_data and content.len > 0;
-        if (!is_data or session.handshake.inMessage()) {
+        if (!session.control.acceptData(content_type, content)) {
             @branchHint(.unlikely);
             return session.acceptControl(content_type, content, record_size);
         }
-        session.empty_records = 0;
-        session.key_updates = 0;
         session.wants_tickets = false;
         return .{
             .status = .done,
@@ -316,91 +265,29 @@ pub const Session = struct {
         };
     }
 
-    /// Whatever is not data. Gives no plaintext.
+    /// Gives no plaintext.
     fn acceptControl(
         session: *Session,
         content_type: ContentType,
         content: []const u8,
         record_size: usize,
     ) Error!Step {
-        if (content_type != .application_data and content.len == 0) {
-            return session.refuse(.unexpected_content_type); // RFC 8446, section 5.4.
-        }
-        if (content_type != .handshake) {
-            if (session.handshake.inMessage()) return session.refuse(.interleaved_handshake);
-            session.wants_tickets = false; // OpenSSL has not seen this record.
-        }
-        var step: Step = .{ .status = .done, .received_used = record_size, .to_send_size = 0 };
-        switch (content_type) {
-            .application_data => try session.countEmpty(),
-            .alert => step.status = try session.acceptAlert(content),
-            .handshake => switch (session.suite.version) {
-                .tls1_3 => try session.acceptHandshake(content),
-                .tls1_2 => try session.acceptHelloRequest(content),
-            },
-            .change_cipher_spec, _ => return session.refuse(.unexpected_content_type),
-        }
-        return step;
-    }
-
-    fn acceptAlert(session: *Session, content: []const u8) Error!Step.Status {
-        if (content.len != Alert.size) return session.refuse(.malformed_alert);
-        const level: record.AlertLevel = @fromBackingInt(content[0]);
-        const alert: Alert = @fromBackingInt(content[1]);
-        if (alert == .close_notify) return .closed;
-        // In TLS 1.3 the level says nothing: all are the end, but for this one (section 6).
-        const harmless = switch (session.suite.version) {
-            .tls1_3 => alert == .user_canceled,
-            .tls1_2 => level == .warning,
-        };
-        if (harmless) {
-            try session.countEmpty();
-            return .done;
-        }
-        session.last_failure = .{ .reason = alert.describe() };
-        return error.TlsFailed;
-    }
-
-    fn acceptHandshake(session: *Session, content: []const u8) Error!void {
-        var violation: record.Violation = undefined;
-        const found = session.handshake.read(content, &violation) orelse
-            return session.refuse(violation);
-        switch (found) {
+        const meaning = try session.control.accept(content_type, content);
+        switch (meaning) {
             .tickets => session.ticket_opened = session.wants_tickets,
-            .key_update, .key_update_requested => {
-                // OpenSSL is not told of new keys: what it is given ends here.
+            // OpenSSL is shown neither this record nor those behind it.
+            .nothing, .close_notify => session.wants_tickets = false,
+            .new_keys => {
                 session.wants_tickets = false;
-                session.key_updates += 1;
-                if (session.key_updates > constants.key_updates_max) {
-                    return session.refuse(.too_many_key_updates);
-                }
                 try session.receiving.update(session.suite);
-                session.receive_keys_changed = true;
-                if (found == .key_update_requested) session.pending.key_update = true;
             },
         }
-    }
-
-    /// The server would like another handshake. Who needs that takes the openssl engine.
-    fn acceptHelloRequest(session: *Session, content: []const u8) Error!void {
-        const found = session.handshake.readHelloRequests(content) orelse
-            return session.refuse(.unexpected_handshake);
-        try session.countEmpty();
-        if (found > 0) session.pending.no_renegotiation = true;
-    }
-
-    /// A record that brings nothing: allowed, but not without end.
-    fn countEmpty(session: *Session) error{TlsFailed}!void {
-        session.empty_records += 1;
-        if (session.empty_records <= constants.empty_records_max) return;
-        return session.refuse(.too_many_records_without_data);
-    }
-
-    pub fn refuse(session: *Session, violation: record.Violation) error{TlsFailed} {
-        @branchHint(.cold);
-        session.last_failure = .{ .reason = violation.describe() };
-        session.pending.alert = violation.alert();
-        return error.TlsFailed;
+        session.invariants();
+        return .{
+            .status = if (meaning == .close_notify) .closed else .done,
+            .received_used = record_size,
+            .to_send_size = 0,
+        };
     }
 
     // ---- Sealing. ------------------------------------------------------------------------------
@@ -453,56 +340,70 @@ pub const Session = struct {
             },
         };
         sending.sequence += 1;
+        session.control.noteSealed(sending.sequence);
         if (sealed) return;
-        session.last_failure = .{ .reason = "sealing failed" };
+        session.control.last_failure = .{ .reason = "sealing failed" };
         return error.TlsFailed;
     }
 
-    /// Whether `writePending` has something to say.
-    pub inline fn hasPending(session: *const Session) bool {
-        const pending = &session.pending;
-        if (pending.alert_sent) return false;
-        return pending.key_update or pending.no_renegotiation or pending.alert != null or
-            session.keysAreSpent();
+    /// See `ssl.Session.sealedSize`.
+    pub inline fn sealedSize(session: *const Session, content_size: usize) usize {
+        const around_size = session.prefixSize() + session.suffixSize();
+        return content_size + record.countOf(content_size) * around_size;
     }
 
-    inline fn keysAreSpent(session: *const Session) bool {
-        return session.sending.sequence >= session.records_per_key_max;
+    /// See `ssl.Session.contentOffset`.
+    pub inline fn contentOffset(session: *const Session, content_size: usize) usize {
+        const count = record.countOf(content_size);
+        return count * session.prefixSize() + (count - 1) * session.suffixSize();
     }
 
-    /// The first of what is pending. `markSent` follows, once it is on its way.
-    pub fn pendingRecord(session: *const Session) ?PendingRecord {
-        const pending = &session.pending;
-        if (pending.alert_sent) return null;
-        if (pending.key_update or session.keysAreSpent()) return .key_update;
-        if (pending.no_renegotiation) return .no_renegotiation;
-        return if (pending.alert) |alert| .{ .alert = alert } else null;
-    }
-
-    /// After a KeyUpdate, what is sealed next is sealed with new keys.
-    pub fn markSent(session: *Session, pending_record: PendingRecord) Error!void {
-        switch (pending_record) {
-            .key_update => {
-                session.pending.key_update = false;
-                try session.sending.update(session.suite);
-            },
-            .no_renegotiation => session.pending.no_renegotiation = false,
-            .alert => session.pending = .{ .alert_sent = true },
+    /// Makes records out of data that lies at its `contentOffset`. `target` has `sealedSize`.
+    pub inline fn seal(session: *Session, target: []u8, content_size: usize) Error!void {
+        assert(target.len == session.sealedSize(content_size));
+        if (content_size > constants.record_plaintext_size_max) {
+            return session.sealMany(target, content_size);
         }
+        return session.sealRecord(target, .application_data);
     }
 
-    /// Writes what is pending at the front of `target`, as far as there is room. Gives its size.
+    /// Each record's content moves up a little, to make room for what goes around the next one's.
+    fn sealMany(session: *Session, target: []u8, content_size: usize) Error!void {
+        const prefix_size = session.prefixSize();
+        const suffix_size = session.suffixSize();
+        var content = target[session.contentOffset(content_size)..][0..content_size];
+        var rest = target;
+        while (content.len > 0) {
+            const size = @min(content.len, constants.record_plaintext_size_max);
+            @memmove(rest[prefix_size..][0..size], content[0..size]);
+            const record_size = prefix_size + size + suffix_size;
+            try session.sealRecord(rest[0..record_size], .application_data);
+            rest = rest[record_size..];
+            content = content[size..];
+        }
+        assert(rest.len == 0);
+    }
+
+    pub inline fn hasPending(session: *const Session) bool {
+        return session.control.hasPending();
+    }
+
+    /// Seals what is pending at the front of `target`, as far as there is room. Gives its size.
     pub fn writePending(session: *Session, target: []u8) Error!usize {
         var size: usize = 0;
-        while (session.pendingRecord()) |pending_record| {
-            var buffer: PendingRecord.Buffer = undefined;
-            const content = pending_record.content(&buffer);
-            const content_type = pending_record.contentType();
-            const written = try session.writeSmall(target[size..], content, content_type);
+        while (session.control.pendingRecord()) |pending| {
+            var buffer: control_layer.PendingRecord.Buffer = undefined;
+            const content = pending.content(&buffer);
+            const written = try session.writeSmall(target[size..], content, pending.contentType());
             if (written == 0) break;
-            try session.markSent(pending_record);
+            session.control.markSent(pending);
+            switch (pending) {
+                .key_update => try session.sending.update(session.suite),
+                .no_renegotiation, .alert => {},
+            }
             size += written;
         }
+        session.invariants();
         return size;
     }
 
@@ -519,11 +420,6 @@ pub const Session = struct {
         @memcpy(target[prefix_size..][0..content.len], content);
         try session.sealRecord(target[0..size], content_type);
         return size;
-    }
-
-    /// close_notify: nothing can be sealed behind it.
-    pub fn shutdown(session: *Session) void {
-        if (!session.pending.alert_sent) session.pending = .{ .alert = .close_notify };
     }
 };
 

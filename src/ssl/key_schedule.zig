@@ -111,7 +111,15 @@ fn expand(
     };
 }
 
-pub const KeyBlock = struct { client: Keys = .{}, server: Keys = .{} };
+pub const KeyBlock = struct {
+    client: Keys = .{},
+    server: Keys = .{},
+
+    pub fn wipe(block: *KeyBlock) void {
+        block.client.wipe();
+        block.server.wipe();
+    }
+};
 
 /// RFC 5246, section 6.3, for suites without a MAC key.
 pub fn keyBlock(

@@ -8,9 +8,16 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const aead = @import("aead/types.zig");
+const control_layer = @import("control.zig");
+const direct = @import("direct.zig");
 const key_schedule = @import("key_schedule.zig");
+const record = @import("record.zig");
+const types = @import("types.zig");
 
+const Control = control_layer.Control;
 const Keys = key_schedule.Keys;
+const PendingRecord = control_layer.PendingRecord;
+const Secret = key_schedule.Secret;
 const Suite = key_schedule.Suite;
 
 pub const description: [:0]const u8 = "Linux kernel TLS";
@@ -64,6 +71,152 @@ pub const CryptoInfo = struct {
 
     fn bigEndian(number: u64) [8]u8 {
         return std.mem.toBytes(std.mem.nativeToBig(u64, number));
+    }
+};
+
+/// The handover: what the kernel has to be told to go on where the direct engine is. The caller
+/// wipes it.
+pub fn handoverInfo(engine: *const direct.Session, direction: aead.Direction) CryptoInfo {
+    const suite = engine.suite;
+    const half = switch (direction) {
+        .open => &engine.receiving,
+        .seal => &engine.sending,
+    };
+    var keys = switch (suite.version) {
+        .tls1_3 => key_schedule.trafficKeys(suite, &half.secret),
+        .tls1_2 => switch (direction) {
+            .open => engine.legacy_keys.?.server,
+            .seal => engine.legacy_keys.?.client,
+        },
+    };
+    defer keys.wipe();
+    return .init(suite, &keys, engine.explicit_nonce, half.sequence);
+}
+
+/// What is left to do for a connection whose records the kernel opens and seals.
+pub const Session = struct {
+    control: Control,
+    suite: Suite,
+    /// Of TLS 1.3: what the next keys of each direction come from.
+    receive_secret: Secret,
+    send_secret: Secret,
+    /// By the kernel, with the keys that it has.
+    sealed_records: u64,
+    /// The peer's keys have changed, and the kernel has not been given the new ones.
+    receive_keys_changed: bool,
+    /// The kernel has not done what it was told. Nothing can be received or sent any more.
+    failed: bool,
+
+    /// Consumes the direct engine: the kernel has been given the keys of both directions.
+    pub fn init(predecessor: *direct.Session) Session {
+        defer predecessor.deinit();
+        const session: Session = .{
+            .control = predecessor.control,
+            .suite = predecessor.suite,
+            .receive_secret = predecessor.receiving.secret,
+            .send_secret = predecessor.sending.secret,
+            .sealed_records = predecessor.sending.sequence,
+            .receive_keys_changed = false, // It got the keys as they are now.
+            .failed = false,
+        };
+        session.invariants();
+        return session;
+    }
+
+    pub fn deinit(session: *Session) void {
+        session.wipe();
+        session.* = undefined;
+    }
+
+    pub fn wipe(session: *Session) void {
+        std.crypto.secureZero(u8, &session.receive_secret);
+        std.crypto.secureZero(u8, &session.send_secret);
+    }
+
+    pub fn invariants(session: *const Session) void {
+        session.control.invariants();
+        assert(session.control.version == session.suite.version);
+        if (session.receive_keys_changed) assert(session.suite.version == .tls1_3);
+    }
+
+    /// The keys that follow on a KeyUpdate, for the kernel. The caller wipes it.
+    pub fn cryptoInfo(session: *const Session, direction: aead.Direction) CryptoInfo {
+        const secret = switch (direction) {
+            .open => &session.receive_secret,
+            .seal => &session.send_secret,
+        };
+        if (direction == .seal) assert(session.sealed_records == 0);
+        var keys = key_schedule.trafficKeys(session.suite, secret);
+        defer keys.wipe();
+        return .init(session.suite, &keys, 0, 0);
+    }
+
+    /// See `ssl.Session.accept`.
+    pub inline fn accept(
+        session: *Session,
+        content_type: record.ContentType,
+        content: []const u8,
+    ) types.Error!types.Step {
+        if (!session.control.acceptData(content_type, content)) {
+            @branchHint(.unlikely);
+            return session.acceptControl(content_type, content);
+        }
+        return .{
+            .status = .done,
+            .received_used = 0,
+            .to_send_size = 0,
+            .plaintext_size = content.len,
+        };
+    }
+
+    fn acceptControl(
+        session: *Session,
+        content_type: record.ContentType,
+        content: []const u8,
+    ) types.Error!types.Step {
+        const meaning = try session.control.accept(content_type, content);
+        switch (meaning) {
+            .nothing, .close_notify => {},
+            .tickets => {}, // OpenSSL cannot read them: it has not seen the records in between.
+            .new_keys => {
+                key_schedule.updateSecret(session.suite, &session.receive_secret);
+                session.receive_keys_changed = true;
+            },
+        }
+        session.invariants();
+        return .{
+            .status = if (meaning == .close_notify) .closed else .done,
+            .received_used = 0,
+            .to_send_size = 0,
+        };
+    }
+
+    /// The kernel has made records out of so much data.
+    pub inline fn countSealed(session: *Session, content_size: usize) void {
+        session.sealed_records += record.countOf(content_size);
+        session.control.noteSealed(session.sealed_records);
+    }
+
+    pub inline fn hasPending(session: *const Session) bool {
+        return session.control.hasPending();
+    }
+
+    pub fn pendingRecord(session: *const Session) ?PendingRecord {
+        if (session.failed) return null;
+        return session.control.pendingRecord();
+    }
+
+    /// After a KeyUpdate the kernel has to be given the next keys: `cryptoInfo`.
+    pub fn markSent(session: *Session, pending_record: PendingRecord) void {
+        session.control.markSent(pending_record);
+        switch (pending_record) {
+            .key_update => {
+                key_schedule.updateSecret(session.suite, &session.send_secret);
+                session.sealed_records = 0;
+            },
+            .no_renegotiation, .alert => {},
+        }
+        session.invariants();
     }
 };
 

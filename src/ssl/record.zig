@@ -141,6 +141,13 @@ pub const HandshakeReader = struct {
         return reader.header_filled > 0;
     }
 
+    /// Hold until there is a violation.
+    pub fn invariants(reader: *const HandshakeReader) void {
+        assert(reader.header_filled <= header_size);
+        // No message without a body may come, but for TLS 1.2's, which ends with its header.
+        assert((reader.header_filled == header_size) == (reader.body_left > 0));
+    }
+
     /// The content of one record. A violation leaves the reader undefined.
     pub fn read(reader: *HandshakeReader, content: []const u8, violation: *Violation) ?Found {
         var rest = content;

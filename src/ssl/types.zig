@@ -97,10 +97,7 @@ pub const Takeover = struct {
 
     pub fn wipe(takeover: *Takeover) void {
         switch (takeover.secrets) {
-            .tls1_2 => |*found| {
-                found.keys.client.wipe();
-                found.keys.server.wipe();
-            },
+            .tls1_2 => |*found| found.keys.wipe(),
             .tls1_3 => |*found| {
                 std.crypto.secureZero(u8, &found.client);
                 std.crypto.secureZero(u8, &found.server);
