@@ -1,13 +1,20 @@
 //! TLS without I/O: ciphertext in, plaintext out, and back.
 //!
 //! A `Session` is one end of a TLS connection. It never sees a socket: its owner hands it the
-//! ciphertext that has arrived and the room for what it wants to send, and does the rest. Behind
-//! the one interface stand engines, which differ in who opens and seals the records; trust (the
-//! handshake, certificates, host names) is OpenSSL's in each of them.
+//! ciphertext that has arrived and the room for what it wants to send, and reads and writes the
+//! socket. The engines differ in who opens and seals the records. Trust (the handshake,
+//! certificates, host names) is OpenSSL's in each of them.
 //!
 //! Engines: `direct`, which takes over the records after the handshake and opens and seals them
 //! where they lie; `ktls`, which has the kernel do that once the connection is open; and `openssl`,
 //! SSL_read and SSL_write over our own BIO, for every other cipher.
+//!
+//! A further engine is more than a file in `ssl/`: a name in `types.Engine`, a variant of
+//! `Session.Records` that is made from a `types.Takeover` in `chooseEngine`, and a case in each
+//! switch that the compiler then reports. The connection knows three ways to seal (`sealsInPlace`,
+//! `sealsApart`, `inKernel`) and two to open (`opener`); a fourth or a third changes
+//! `connection.zig` and `connection/outbox.zig` too. Users choose it by name: `python/options.zig`
+//! and `hftws/client.py`.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,10 +1,10 @@
 //! Authenticated encryption of TLS records: one key, one direction, behind one interface.
 //!
 //! No cryptography is written here. libipsec-mb opens a small AES-GCM record in a seventh of the
-//! time of OpenSSL's EVP calls; EVP is everywhere and has every algorithm. A provider is a branch
-//! that always goes the same way, so the choice costs nothing next to the record.
+//! time of OpenSSL's EVP calls; EVP is everywhere and has every algorithm. The provider is chosen
+//! by a branch that always goes the same way, which costs nothing next to the record.
 //!
-//! Invariant: bytes whose tag was wrong are gone before `open` returns.
+//! Invariant: bytes whose tag is wrong are wiped before `open` returns.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -39,7 +39,7 @@ pub const Aead = union(Provider) {
         };
     }
 
-    /// Puts another key in the place of this one (KeyUpdate). Allocates nothing.
+    /// Replaces the key (KeyUpdate). Allocates nothing.
     pub fn rekey(aead: *Aead, key: []const u8) Error!void {
         switch (aead.*) {
             .ipsec_mb => |*provider| provider.rekey(key),
@@ -87,7 +87,7 @@ pub const Aead = union(Provider) {
         };
     }
 
-    /// For people: "libipsec-mb 1.3.0, AVX-512 VAES", "OpenSSL EVP".
+    /// For users: "libipsec-mb 1.3.0, AVX-512 VAES", "OpenSSL EVP".
     pub fn description(aead: *const Aead) [:0]const u8 {
         return switch (aead.*) {
             inline else => |*provider| provider.description(),

@@ -132,7 +132,7 @@ fn compare(
     const ciphertext = expected[0..size];
     try testing.expect(reference.sealing.seal(ciphertext, &expected_tag, &nonce, additional));
 
-    // The tag right behind the record, as in a send ring.
+    // With the tag right behind the record, as in a send ring.
     const whole = guarded.bytes(size + tag_size);
     const tag = whole[size..][0..tag_size];
     @memcpy(whole[0..size], plaintext[0..size]);
@@ -146,14 +146,14 @@ fn compare(
     try guarded.expectUntouched(size + tag_size);
 
     guarded.restore(size + tag_size);
-    const target = guarded.bytes(size + 1); // Larger than it has to be.
+    const target = guarded.bytes(size + 1); // Larger than needed.
     try testing.expect(pair.opening.open(target, ciphertext, &expected_tag, &nonce, additional));
     try testing.expectEqualSlices(u8, plaintext[0..size], target[0..size]);
     try guarded.expectUntouched(size);
     guarded.restore(size);
 }
 
-test "aead: every provider agrees with every other on every size, and writes nowhere else" {
+test "aead: all providers agree on records of every size, and write nowhere else" {
     const api = try testApi();
     var prng: std.Random.DefaultPrng = .init(0x5eed_aead);
     const random = prng.random();
@@ -247,7 +247,7 @@ test "aead: any bit changed anywhere: refused, wiped, and nothing left in OpenSS
     };
 }
 
-test "aead: a new key takes the place of the old one, also in a moved Aead" {
+test "aead: a new key replaces the old one, also in a moved Aead" {
     const api = try testApi();
     const old: [key_size_max]u8 = @splat(1);
     const new: [key_size_max]u8 = @splat(2);
@@ -273,7 +273,7 @@ test "aead: a new key takes the place of the old one, also in a moved Aead" {
     };
 }
 
-test "aead: nothing is read behind what is given, even where the memory ends" {
+test "aead: nothing is read behind the end of a slice" {
     const api = try testApi();
     const page = std.heap.pageSize();
     const memory = try std.posix.mmap(
@@ -319,7 +319,7 @@ test "aead: nothing is read behind what is given, even where the memory ends" {
     };
 }
 
-test "aead: the fastest provider is chosen, and one that is named is kept to" {
+test "aead: the fastest provider is chosen, unless one is named" {
     const api = try testApi();
     const key: [16]u8 = @splat(0);
     var options: aead.Options = .{ .api = api, .algorithm = .aes_128_gcm, .direction = .open };

@@ -116,7 +116,7 @@ pub const Control = struct {
 
     // ---- Received. -----------------------------------------------------------------------------
 
-    /// Whether the content of a record is data, which this takes note of. If not, `accept` follows.
+    /// Whether a record is data, which resets the counters. If not, it is for `accept`.
     pub inline fn acceptData(
         control: *Control,
         content_type: ContentType,
@@ -129,7 +129,7 @@ pub const Control = struct {
         return true;
     }
 
-    /// The content of a record that is no data, or not where data may be.
+    /// Takes a record that `acceptData` did not take.
     pub fn accept(
         control: *Control,
         content_type: ContentType,
@@ -186,8 +186,7 @@ pub const Control = struct {
         return .new_keys;
     }
 
-    /// The server asks for another handshake, and is refused. Where one is needed, the openssl
-    /// engine can do it.
+    /// A request to renegotiate: refused. The openssl engine can renegotiate.
     fn acceptHelloRequest(control: *Control, content: []const u8) error{TlsFailed}!Meaning {
         const found = control.handshake.readHelloRequests(content) orelse
             return control.refuse(.unexpected_handshake);
@@ -196,7 +195,7 @@ pub const Control = struct {
         return meaning;
     }
 
-    /// A record that brings nothing is allowed, but not any number in a row.
+    /// A record without content is allowed, but not any number in a row.
     fn countEmpty(control: *Control) error{TlsFailed}!Meaning {
         if (control.empty_records == constants.empty_records_max) {
             return control.refuse(.too_many_records_without_data);

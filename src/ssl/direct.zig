@@ -4,8 +4,8 @@
 //!
 //! A record is opened from where the socket put it to where the parser reads it, and sealed where
 //! it was written: no byte is copied, nothing is allocated, and no plaintext is looked at before
-//! its tag has been checked. What is no data (tickets, new keys, alerts) leaves the hot path at
-//! one branch. No cryptography is here: that is `aead.zig`'s providers'.
+//! its tag has been checked. Everything but data (tickets, KeyUpdates, alerts) leaves the hot path
+//! at one branch: see `control.zig`. Cryptography is left to the providers of `aead.zig`.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -28,16 +28,16 @@ const Suite = key_schedule.Suite;
 
 const header_size = constants.record_header_size;
 const tag_size = aead.tag_size;
-const legacy_version = [2]u8{ 3, 3 }; // RFC 8446, section 5.1; TLS 1.2 by itself.
+const legacy_version = [2]u8{ 3, 3 }; // Of TLS 1.2, and in TLS 1.3 (RFC 8446, section 5.1).
 
-/// The largest fragment: a whole plaintext and what sealing may add (RFC 8446, section 5.2).
+/// The largest fragment: the largest plaintext and what sealing may add (RFC 8446, section 5.2).
 const fragment_size_max = constants.record_plaintext_size_max + constants.record_expansion_max;
 
-/// One direction: its keys, and how many records have been sealed with them.
+/// One direction: its keys, and the sequence number of the next record.
 const Half = struct {
     aead: Aead,
     iv: [aead.nonce_size]u8,
-    /// Of TLS 1.3: what the next keys come from.
+    /// Of TLS 1.3: the next keys are derived from it.
     secret: Secret,
     sequence: u64,
 
@@ -93,7 +93,7 @@ pub const Session = struct {
     sending: Half,
     /// The next explicit nonce of TLS 1.2 (RFC 5288, section 3).
     explicit_nonce: u64,
-    /// Of TLS 1.2, kept if the kernel is to get them: in TLS 1.3 they follow from the secrets.
+    /// Of TLS 1.2, if the kernel is to get them. In TLS 1.3 they are derived from the secrets.
     legacy_keys: ?key_schedule.KeyBlock,
     /// No data has come yet: tickets are passed on to OpenSSL.
     wants_tickets: bool,
@@ -165,7 +165,7 @@ pub const Session = struct {
         }
     }
 
-    /// Keeps what the kernel will be given, where it is needed no more to go on here.
+    /// Keeps the keys that the kernel will be given. The direct engine needs them no more.
     pub fn keepKeys(session: *Session, takeover: *const types.Takeover) void {
         switch (takeover.secrets) {
             .tls1_2 => |*found| session.legacy_keys = found.keys,
@@ -215,7 +215,7 @@ pub const Session = struct {
         return session.accept(content_type, content, header_size + fragment.len);
     }
 
-    /// TLS 1.2: the type is in the open, the sequence number in what is authenticated besides.
+    /// TLS 1.2: the content type is not encrypted, and the sequence number is additional data.
     inline fn openLegacy(
         session: *Session,
         header: *const [header_size]u8,
@@ -297,7 +297,7 @@ pub const Session = struct {
         return header_size + session.suite.explicitNonceSize();
     }
 
-    /// Bytes behind it.
+    /// Bytes behind the content of a record.
     pub inline fn suffixSize(session: *const Session) usize {
         return switch (session.suite.version) {
             .tls1_3 => 1 + tag_size,
@@ -305,7 +305,7 @@ pub const Session = struct {
         };
     }
 
-    /// Seals a record where it stands: the content lies in `place`, between prefix and suffix.
+    /// Seals a record in place: `place` has the content between the room for prefix and suffix.
     pub inline fn sealRecord(
         session: *Session,
         place: []u8,

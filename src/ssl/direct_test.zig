@@ -29,7 +29,7 @@ const Pair = struct {
     arena: std.heap.ArenaAllocator,
     engine: direct.Session,
     peer: direct.Session,
-    /// What the peer has sent and the engine has not opened.
+    /// Records of the peer that the engine has not opened.
     wire: std.ArrayList(u8) = .empty,
 
     fn init(pair: *Pair, number: u16, seed: u64) !void {
@@ -118,7 +118,7 @@ const Pair = struct {
         return nonce;
     }
 
-    /// The engine opens all there is. Data, as one.
+    /// The engine opens everything that has arrived. Returns the data of all records.
     fn openAll(pair: *Pair) ![]const u8 {
         var plaintext: std.ArrayList(u8) = .empty;
         const gpa = pair.arena.allocator();
@@ -147,7 +147,7 @@ const Pair = struct {
         try expectEqual(violation.alert(), try pair.heardAlert());
     }
 
-    /// The peer opens what the engine has pending: an alert, and whatever comes before that.
+    /// The peer opens the records that the engine has pending. Returns the alert that is the last.
     fn heardAlert(pair: *Pair) !record.Alert {
         var target: [256]u8 = undefined;
         const size = try pair.engine.writePending(&target);
@@ -216,7 +216,7 @@ test "direct: data of every size, both ways, with every suite" {
     }
 }
 
-test "direct: a record is opened when its last byte is there, and not before" {
+test "direct: a record is opened when its last byte has arrived, and not before" {
     for (suite_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 1);
@@ -247,7 +247,7 @@ test "direct: a record with any wrong bit is refused, and nothing of it stays" {
             defer pair.deinit();
             const bytes = try pair.seal(.application_data, "buy 100 at 42");
             size = bytes.len;
-            if (bit / 8 == 3 or bit / 8 == 4) continue; // The length: another test's.
+            if (bit / 8 == 3 or bit / 8 == 4) continue; // The length has a test of its own.
             bytes[bit / 8] ^= @as(u8, 1) << @intCast(bit % 8);
             var room: [room_size]u8 = @splat(0);
             try testing.expectError(error.TlsFailed, pair.engine.open(bytes, &room));
@@ -284,7 +284,7 @@ test "direct: lengths that no record may have" {
             try pair.wire.appendNTimes(pair.arena.allocator(), 7, size);
             try pair.expectRefused(.bad_record_mac);
         }
-        // Too long is refused by the header alone: no reason to wait for the rest.
+        // A record that is too long is refused when its header has arrived.
         for ([_]u16{ plaintext_size_max + 257, 0xffff }) |size| {
             var pair: Pair = undefined;
             try pair.init(number, 4);
@@ -293,7 +293,7 @@ test "direct: lengths that no record may have" {
             try pair.wire.appendSlice(pair.arena.allocator(), &header);
             try pair.expectRefused(.record_overflow);
         }
-        // As a record it is not too long, but as plaintext.
+        // The record is not too long, but its plaintext is.
         var pair: Pair = undefined;
         try pair.init(number, 4);
         defer pair.deinit();
@@ -342,7 +342,7 @@ test "direct: padding of any size is taken off" {
     }
 }
 
-test "direct: empty records bring nothing, and not without end" {
+test "direct: empty records are accepted, but not any number in a row" {
     for (suite_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 6);
@@ -357,7 +357,7 @@ test "direct: empty records bring nothing, and not without end" {
     }
 }
 
-test "direct: content of a type that may not come" {
+test "direct: content types that are not allowed" {
     for (suite_numbers) |number| {
         for ([_]u8{ 20, 24, 0x80, 0xff }) |content_type| {
             var pair: Pair = undefined;
@@ -367,7 +367,7 @@ test "direct: content of a type that may not come" {
             try pair.expectRefused(.unexpected_content_type);
         }
     }
-    // In TLS 1.3 nothing in the open may follow the handshake.
+    // In TLS 1.3 every record after the handshake has to be sealed.
     for ([_]u8{ 20, 21, 22, 24 }) |content_type| {
         var pair: Pair = undefined;
         try pair.init(0x1301, 7);
@@ -409,7 +409,7 @@ test "direct: alerts end the connection, with their names" {
     }
 }
 
-test "direct: warnings pass, where they are no more than that" {
+test "direct: warnings that are not fatal in their version are ignored" {
     for (suite_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 9);
@@ -427,7 +427,7 @@ test "direct: warnings pass, where they are no more than that" {
     try pair.init(0x1301, 9);
     defer pair.deinit();
     try pair.say(.alert, &.{ warning, @backingInt(record.Alert.internal_error) });
-    try testing.expectError(error.TlsFailed, pair.openAll()); // Its level says nothing.
+    try testing.expectError(error.TlsFailed, pair.openAll()); // The level is ignored.
 }
 
 test "direct: close_notify is the end, both ways" {
@@ -442,7 +442,7 @@ test "direct: close_notify is the end, both ways" {
     }
 }
 
-test "direct: nothing follows an alert, whatever the peer still asks for" {
+test "direct: nothing is sent after an alert, whatever the peer asks for" {
     for (current_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 20);
@@ -459,7 +459,7 @@ test "direct: nothing follows an alert, whatever the peer still asks for" {
     }
 }
 
-test "direct: tickets are passed over, however they are cut and wherever they come" {
+test "direct: tickets are skipped, however they are cut and wherever they come" {
     for (current_numbers) |number| {
         const stream = ticket ++ ticket;
         for (1..stream.len) |cut| {
@@ -488,7 +488,7 @@ test "direct: only tickets before the first data are for OpenSSL" {
     try pair.say(.application_data, "");
     try pair.say(.handshake, &ticket);
     try pair.expectOpened("");
-    // The empty record was not shown to OpenSSL, whose numbers are behind now.
+    // OpenSSL was not shown the empty record, and so expects a lower sequence number.
     try expect(!pair.engine.ticket_opened);
     try pair.say(.application_data, "tick");
     try pair.say(.handshake, &ticket);
@@ -496,7 +496,7 @@ test "direct: only tickets before the first data are for OpenSSL" {
     try expect(!pair.engine.ticket_opened);
 }
 
-test "direct: handshake messages that may not come, or not like that" {
+test "direct: handshake messages that are not allowed, or malformed" {
     const Case = struct { record.Violation, []const []const u8 };
     const cases = [_]Case{
         .{ .unexpected_content_type, &.{""} },
@@ -523,7 +523,7 @@ test "direct: handshake messages that may not come, or not like that" {
     }
 }
 
-test "direct: new keys of the peer's, in one record, in two, and behind data" {
+test "direct: a KeyUpdate of the peer, in one record, in two, and after data" {
     for (current_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 14);
@@ -538,14 +538,14 @@ test "direct: new keys of the peer's, in one record, in two, and behind data" {
             try expectEqual(1, pair.engine.receiving.sequence);
             try expect(!pair.engine.hasPending());
         }
-        // The old keys are no longer good.
+        // A record that is still sealed with the old keys.
         try pair.say(.handshake, &key_update);
         try pair.say(.application_data, "stale");
         try pair.expectRefused(.bad_record_mac);
     }
 }
 
-test "direct: new keys are answered when asked for, once, and before anything else" {
+test "direct: KeyUpdates that ask for an answer get one, before anything else is sent" {
     for (current_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 15);
@@ -568,7 +568,7 @@ test "direct: new keys are answered when asked for, once, and before anything el
     }
 }
 
-test "direct: new keys without end are refused" {
+test "direct: too many KeyUpdates in a row are refused" {
     for (current_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 16);
@@ -587,7 +587,7 @@ test "direct: new keys without end are refused" {
     }
 }
 
-test "direct: our keys are renewed before they have sealed too much" {
+test "direct: our keys are replaced before they have sealed too many records" {
     for (current_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 17);
@@ -602,7 +602,7 @@ test "direct: our keys are renewed before they have sealed too much" {
     try expect(constants.records_per_key_max < 23_726_566); // 2^24.5
 }
 
-test "direct: a server of TLS 1.2 that wants to shake hands again is told that we do not" {
+test "direct: a request of TLS 1.2 to renegotiate is answered with no_renegotiation" {
     for (legacy_numbers) |number| {
         var pair: Pair = undefined;
         try pair.init(number, 18);
@@ -611,7 +611,7 @@ test "direct: a server of TLS 1.2 that wants to shake hands again is told that w
         try pair.say(.application_data, "tick");
         try pair.expectOpened("tick");
         try expect(pair.engine.hasPending());
-        try pair.expectHeard("order"); // Behind a warning, which the peer passes over.
+        try pair.expectHeard("order"); // After a warning, which the peer ignores.
         for (0..5) |size| {
             if (size > 0) try pair.say(.handshake, (&[_]u8{ 0, 0, 0, 0 })[0..size]);
             if (size < 4) try pair.say(.handshake, (&[_]u8{ 0, 0, 0, 0 })[size..]);
@@ -624,7 +624,7 @@ test "direct: a server of TLS 1.2 that wants to shake hands again is told that w
     }
 }
 
-test "direct: explicit nonces count on from where OpenSSL was" {
+test "direct: explicit nonces continue after OpenSSL's" {
     var pair: Pair = undefined;
     try pair.init(0xc02f, 19);
     defer pair.deinit();

@@ -34,9 +34,9 @@ const Shaken = struct {
         server: Server.Options = .{},
         ciphers: ?[:0]const u8 = null,
         engine: ?ssl.Engine = .direct,
-        /// Data that the server sends as soon as it may.
+        /// Data that the server sends right after its handshake.
         early: []const u8 = "",
-        /// The largest piece of the stream that the client gets at once; random below it.
+        /// The stream reaches the client in pieces of random sizes up to this one.
         piece_max: usize = std.math.maxInt(usize),
         random: ?std.Random = null,
     };
@@ -73,7 +73,7 @@ const Shaken = struct {
         });
     }
 
-    /// To the end of the handshake; what the server has sent beyond waits in `received`.
+    /// Completes the handshake; what the server has sent after it is in `received`.
     fn shake(shaken: *Shaken, options: Options) !void {
         const gpa = shaken.arena.allocator();
         var to_send: [16 * 1024]u8 = undefined;
@@ -130,7 +130,7 @@ const Shaken = struct {
         try expectEqual(0, shaken.received.items.len);
     }
 
-    /// Seals it, as many records as it takes, and the server reads just that.
+    /// Seals it into as many records as it takes; the server has to read the same.
     fn expectHeard(shaken: *Shaken, content: []const u8) !void {
         const gpa = shaken.arena.allocator();
         var pending: [256]u8 = undefined;
@@ -159,7 +159,7 @@ const cipher_names = [_]struct { Server.Version, [:0]const u8 }{
     .{ .tls1_2, "ECDHE-ECDSA-CHACHA20-POLY1305" },
 };
 
-test "handover: takes over from OpenSSL with every suite, and both sides understand each other" {
+test "handover: the direct engine takes over from OpenSSL with every suite" {
     for (cipher_names) |entry| {
         var shaken: Shaken = undefined;
         try shaken.init(.{ .server = .{ .version = entry[0], .tickets = 2 }, .ciphers = entry[1] });
@@ -190,7 +190,7 @@ test "handover: takes over from OpenSSL with every suite, and both sides underst
     }
 }
 
-test "handover: steps aside for a cipher it does not know, and says why" {
+test "handover: records of an unknown cipher are left to OpenSSL, and the reason is given" {
     for ([_]?ssl.Engine{ null, .direct, .openssl }) |engine| {
         var shaken: Shaken = undefined;
         const result = shaken.init(.{
@@ -210,7 +210,7 @@ test "handover: steps aside for a cipher it does not know, and says why" {
     }
 }
 
-test "handover: the openssl engine is there for whoever names it" {
+test "handover: the openssl engine can be chosen, and keeps no secrets" {
     var shaken: Shaken = undefined;
     try shaken.init(.{ .engine = .openssl });
     defer shaken.deinit();
@@ -219,7 +219,7 @@ test "handover: the openssl engine is there for whoever names it" {
     for (shaken.session.openssl.secrets.server) |byte| try expectEqual(0, byte);
 }
 
-test "handover: follows OpenSSL's new keys, and OpenSSL follows ours" {
+test "handover: each side follows the KeyUpdates of the other" {
     for (cipher_names[0..3]) |entry| {
         var shaken: Shaken = undefined;
         try shaken.init(.{ .ciphers = entry[1] });
@@ -237,7 +237,7 @@ test "handover: follows OpenSSL's new keys, and OpenSSL follows ours" {
     }
 }
 
-test "handover: a wrong tag is told to OpenSSL's server" {
+test "handover: OpenSSL's server gets the alert for a wrong tag" {
     var shaken: Shaken = undefined;
     try shaken.init(.{});
     defer shaken.deinit();
@@ -283,7 +283,7 @@ test "handover: tickets reach OpenSSL, and the next connection resumes" {
     }
 }
 
-test "handover: the handover is exact, however the handshake went and whatever came right behind" {
+test "handover: no byte is lost, however the handshake is cut and whatever follows at once" {
     for (0..200) |seed| {
         errdefer std.debug.print("seed {d}\n", .{seed});
         var prng: std.Random.DefaultPrng = .init(seed);
@@ -316,7 +316,7 @@ test "handover: the handover is exact, however the handshake went and whatever c
     }
 }
 
-test "handover: the kernel is given the keys, and none of them stays" {
+test "handover: the kernel is given the keys, and the session keeps none of them" {
     for (cipher_names) |entry| {
         var shaken: Shaken = undefined;
         try shaken.init(.{
@@ -357,7 +357,7 @@ test "handover: the kernel is given the keys, and none of them stays" {
     }
 }
 
-test "handover: behind a KeyUpdate the kernel is given the next keys, once" {
+test "handover: after a KeyUpdate the kernel is given the next keys, once" {
     var shaken: Shaken = undefined;
     try shaken.init(.{ .engine = .ktls });
     defer shaken.deinit();

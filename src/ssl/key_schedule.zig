@@ -1,5 +1,5 @@
-//! From what a handshake agreed on to the keys of records: RFC 8446, section 7.3, and RFC 5246,
-//! sections 5 and 6.3. The hashes and HMAC are Zig's standard library's.
+//! From the secrets of a handshake to the keys of records: RFC 8446, section 7.3, and RFC 5246,
+//! sections 5 and 6.3. The hashes and HMAC are those of Zig's standard library.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -25,7 +25,7 @@ pub const Suite = struct {
     /// Of HKDF or of the pseudorandom function.
     hash: Hash,
 
-    /// By its number in IANA's registry; null for those with another kind of record.
+    /// By its number in IANA's registry; null if only OpenSSL can open its records.
     pub fn of(number: u16) ?Suite {
         return switch (number) {
             0x1301 => .init(.tls1_3, .aes_128_gcm, .sha256),
@@ -70,7 +70,7 @@ pub const Secret = [secret_size_max]u8;
 /// What one direction of a connection is sealed with.
 pub const Keys = struct {
     key: [aead.key_size_max]u8 = @splat(0),
-    /// The part of the nonce that stays, at its front.
+    /// The fixed part of the nonce, at the front.
     iv: [aead.nonce_size]u8 = @splat(0),
 
     pub fn wipe(keys: *Keys) void {
@@ -143,7 +143,7 @@ pub fn keyBlock(
     for ([_][]u8{
         block.client.key[0..key_size], block.server.key[0..key_size],
         block.client.iv[0..iv_size],   block.server.iv[0..iv_size],
-    }) |part| reader.readSliceAll(part) catch unreachable; // There is enough for the longest.
+    }) |part| reader.readSliceAll(part) catch unreachable; // Enough for the longest.
     return block;
 }
 

@@ -1,9 +1,9 @@
-//! Kernel TLS (Linux): how the kernel is told to open and seal the records of a connection, and why
-//! it does not (Documentation/networking/tls.rst, <linux/tls.h>).
+//! Kernel TLS (Linux): how the kernel is told to open and seal the records of a connection, why it
+//! may refuse, and what is left to do here (Documentation/networking/tls.rst, <linux/tls.h>).
 //!
-//! The direct engine has the connection until it is open. Then the kernel gets the keys of both
-//! directions and the numbers of their next records; what else there is to TLS (alerts, tickets,
-//! new keys) stays with `direct.Session`, to which the kernel gives it opened.
+//! The direct engine has the records until the WebSocket connection is open. Then the kernel gets
+//! the keys of both directions and the sequence numbers of their next records. Alerts, tickets and
+//! KeyUpdates stay with `Session`: the kernel opens their records, and does not look into them.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -27,17 +27,18 @@ pub const CryptoInfo = struct {
     buffer: [size_max]u8 = undefined,
     size: usize = 0,
 
-    /// Version, cipher, nonce, key, number of the next record.
+    /// Version, cipher, nonce, key, sequence number of the next record.
     const size_max = 2 + 2 + aead.nonce_size + aead.key_size_max + 8;
 
-    /// `explicit_nonce`: of the next record, where the records carry one (TLS 1.2 with AES-GCM).
+    /// `explicit_nonce` and `sequence` are the next record's. Only TLS 1.2 with AES-GCM has the
+    /// first.
     pub fn init(suite: Suite, keys: *const Keys, explicit_nonce: u64, sequence: u64) CryptoInfo {
         var info: CryptoInfo = .{};
         info.append(&std.mem.toBytes(versionNumber(suite.version)));
         info.append(&std.mem.toBytes(cipherNumber(suite.algorithm)));
         const key = keys.key[0..suite.algorithm.keySize()];
         switch (suite.algorithm) {
-            // The front of the nonce, which the kernel calls salt, has a place of its own.
+            // The kernel takes the front of the nonce apart, as the salt.
             .aes_128_gcm, .aes_256_gcm => {
                 if (suite.explicitNonceSize() > 0) {
                     info.append(&bigEndian(explicit_nonce));
@@ -74,8 +75,7 @@ pub const CryptoInfo = struct {
     }
 };
 
-/// The handover: what the kernel has to be told to go on where the direct engine is. The caller
-/// wipes it.
+/// What the kernel needs to take over one direction from the direct engine. The caller wipes it.
 pub fn handoverInfo(engine: *const direct.Session, direction: aead.Direction) CryptoInfo {
     const suite = engine.suite;
     const half = switch (direction) {
@@ -97,14 +97,14 @@ pub fn handoverInfo(engine: *const direct.Session, direction: aead.Direction) Cr
 pub const Session = struct {
     control: Control,
     suite: Suite,
-    /// Of TLS 1.3: what the next keys of each direction come from.
+    /// Of TLS 1.3: the next keys of each direction are derived from these.
     receive_secret: Secret,
     send_secret: Secret,
-    /// By the kernel, with the keys that it has.
+    /// How many records the keys in use have sealed.
     sealed_records: u64,
-    /// The peer's keys have changed, and the kernel has not been given the new ones.
+    /// Peer keys changed; the kernel has not been given them yet.
     receive_keys_changed: bool,
-    /// The kernel has not done what it was told. Nothing can be received or sent any more.
+    /// The kernel has refused keys or records. Nothing can be received or sent any more.
     failed: bool,
 
     /// Consumes the direct engine: the kernel has been given the keys of both directions.
@@ -116,7 +116,7 @@ pub const Session = struct {
             .receive_secret = predecessor.receiving.secret,
             .send_secret = predecessor.sending.secret,
             .sealed_records = predecessor.sending.sequence,
-            .receive_keys_changed = false, // It got the keys as they are now.
+            .receive_keys_changed = false, // The kernel has the keys as they are now.
             .failed = false,
         };
         session.invariants();
@@ -139,7 +139,8 @@ pub const Session = struct {
         if (session.receive_keys_changed) assert(session.suite.version == .tls1_3);
     }
 
-    /// The keys that follow on a KeyUpdate, for the kernel. The caller wipes it.
+    /// What the kernel needs for the keys after a KeyUpdate, which begin at record 0. The caller
+    /// wipes it.
     pub fn cryptoInfo(session: *const Session, direction: aead.Direction) CryptoInfo {
         const secret = switch (direction) {
             .open => &session.receive_secret,
@@ -239,7 +240,7 @@ fn cipherNumber(algorithm: aead.Algorithm) u16 {
     };
 }
 
-/// Why the kernel does not do it.
+/// Why the kernel cannot open and seal the records.
 pub const Refusal = enum {
     no_kernel_tls,
     no_cipher,
@@ -293,7 +294,7 @@ test "ktls: the kernel's structures, field by field" {
     const Case = struct { number: u16, nonce: u64, expected: []const u8 };
     const sequence = "\x00\x00\x00\x00\x00\x00\x01\x02";
     const little = @import("builtin").cpu.arch.endian() == .little;
-    try testing.expect(little); // The numbers at the front are the machine's.
+    try testing.expect(little); // The numbers at the front are in the machine's byte order.
     const cases = [_]Case{
         .{ .number = 0x1301, .nonce = 7, .expected = "\x04\x03\x33\x00" ++
             counting(8, 0x14) ++ counting(16, 0x40) ++ counting(4, 0x10) ++ sequence },

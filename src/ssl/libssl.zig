@@ -94,14 +94,14 @@ pub const CipherUpdate = fn (
 ) callconv(.c) c_int;
 pub const CipherFinal = fn (*CipherContext, [*]u8, *c_int) callconv(.c) c_int;
 
-/// One field a function, named as in C, so that a call reads like the manual page. An optional
-/// field is null where the library lacks the function; it lacks no other.
+/// A field for each function, named as in C, so that a call reads like the manual page. An optional
+/// field is null where the library lacks the function; no other function may be missing.
 pub const Api = struct {
     OpenSSL_version: *const fn (c_int) callconv(.c) [*:0]const u8,
     OpenSSL_version_num: *const fn () callconv(.c) c_ulong,
 
     TLS_client_method: *const fn () callconv(.c) *const Method,
-    /// Without a method there is none, and an error in the queue.
+    /// Without a method the result is null, and the error is in the queue.
     SSL_CTX_new: *const fn (?*const Method) callconv(.c) ?*Context,
     SSL_CTX_free: *const fn (*Context) callconv(.c) void,
     SSL_CTX_ctrl: *const fn (*Context, c_int, c_long, ?*anyopaque) callconv(.c) c_long,
@@ -190,7 +190,7 @@ pub const Api = struct {
     EVP_CIPHER_CTX_new: *const fn () callconv(.c) ?*CipherContext,
     EVP_CIPHER_CTX_free: *const fn (*CipherContext) callconv(.c) void,
     EVP_CIPHER_CTX_ctrl: *const fn (*CipherContext, c_int, c_int, ?*anyopaque) callconv(.c) c_int,
-    /// OpenSSL 3; so is the next.
+    /// From OpenSSL 3 on, as the next.
     EVP_CIPHER_CTX_set_params: ?*const fn (
         *CipherContext,
         [*]const Parameter,
@@ -217,7 +217,7 @@ pub const Api = struct {
         return .parse(api.OpenSSL_version_num(), std.mem.span(api.OpenSSL_version(version_text)));
     }
 
-    /// An entry of the error queue, taken apart.
+    /// The fields of an entry of the error queue.
     pub fn errorCode(api: *const Api, code: c_ulong) ErrorCode {
         return api.product().errorCode(code);
     }
@@ -267,7 +267,7 @@ pub const UseError = LoadError || error{
 /// The library is one of the extension's dependencies.
 const linked = build_options.openssl_linked;
 
-/// Names the file to use in place of Python's own and the system's.
+/// The environment variable with the file to use instead of Python's own and the system's.
 const file_variable = "HFTWS_LIBSSL";
 
 /// Where to look after the files that the caller names. On macOS never by a bare name, which dyld
@@ -282,7 +282,7 @@ const system_names: []const [:0]const u8 = switch (os) {
     else => @compileError("hftws supports Linux and macOS"),
 };
 
-/// What to install where there is none.
+/// What to do where no library is found.
 const advice = switch (os) {
     .linux => "Install OpenSSL: `apt install libssl3` on Debian and Ubuntu (libssl3t64 from " ++
         "Debian 13 and Ubuntu 24.04 on), `dnf install openssl-libs` on Fedora and RHEL, " ++
@@ -292,12 +292,12 @@ const advice = switch (os) {
 };
 
 /// Whether the loader can be told to bind a library to its own functions first (RTLD_DEEPBIND).
-/// macOS need not be told; musl cannot.
+/// On macOS it always does; musl cannot.
 const can_isolate = os == .linux and builtin.abi.isGnu();
 
 const Loaded = struct {
     api: Api,
-    /// Of the functions of libssl, as the loader names it.
+    /// The file that has the functions of libssl, as the loader names it.
     file: [:0]const u8,
 };
 
@@ -306,7 +306,7 @@ var loaded: OnceType(Loaded) = .{};
 /// Of this thread's last `load` or `use`.
 threadlocal var last_report: Report = .{};
 
-/// What was tried in vain, and why.
+/// What was tried, and why each failed.
 const Report = struct {
     buffer: [4096]u8 = undefined,
     size: usize = 0,
@@ -333,7 +333,7 @@ pub fn load(files: []const [:0]const u8) LoadError!*const Api {
     return &found.api;
 }
 
-/// Loads this file and no other. It is no error that it is in use already.
+/// Loads this file and no other. Succeeds also if it is in use already.
 pub fn use(named: [:0]const u8) UseError!*const Api {
     last_report = .{};
     if (linked) {
@@ -360,12 +360,12 @@ pub fn get() ?*const Api {
     return if (loaded.get()) |found| &found.api else null;
 }
 
-/// Where they are from, as the loader names it; null before.
+/// The file of `get`'s functions, as the loader names it; null if `get` is.
 pub fn file() ?[:0]const u8 {
     return if (loaded.get()) |found| found.file else null;
 }
 
-/// Why this thread's last `load` or `use` failed, for people. Valid until its next one.
+/// Why this thread's last `load` or `use` failed, as a text for users. Valid until its next one.
 pub fn failure() []const u8 {
     return last_report.text();
 }
@@ -403,7 +403,7 @@ fn find(files: []const [:0]const u8) LoadError!Loaded {
     return last_error;
 }
 
-/// On an error the report has a line more.
+/// On an error, adds the reason to the report.
 fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
     const report = &last_report;
     report.print("{s}: ", .{name});
@@ -418,7 +418,7 @@ fn tryFile(name: [:0]const u8, how: enum { chosen, default }) LoadError!Loaded {
     defer beside.close();
     const library = dynamic_library.Library.open(name, options) orelse {
         const reason = dynamic_library.lastError();
-        // As a rule it begins with the name.
+        // Most loaders put the name in front.
         const rest = std.mem.cutPrefix(u8, reason, name) orelse reason;
         report.print("{s}", .{std.mem.trimStart(u8, rest, ": ")});
         beside.explain(report);
@@ -454,7 +454,8 @@ fn take(library: dynamic_library.Library, beside: *const Beside) LoadError!Loade
     return found;
 }
 
-/// Before anything else is asked of it: what is too old or another product lacks much.
+/// Comes first: a library that is too old, or another product, lacks many functions, and its
+/// version says more than the name of the first one that is missing.
 fn checkProduct(library: dynamic_library.Library) LoadError!void {
     const report = &last_report;
     const VersionNumber = @typeInfo(@FieldType(Api, "OpenSSL_version_num")).pointer.child;
@@ -485,8 +486,8 @@ fn checkVersion(number: c_ulong, text: []const u8) LoadError!void {
     return error.SymbolMissing;
 }
 
-/// A function of libssl leaves its error in the queue of the libcrypto that it was bound to: is
-/// that the one whose functions we have? Mixed up, two libraries crash later, or worse.
+/// Whether libssl is bound to the libcrypto whose functions are in `api`: it leaves its errors in
+/// the queue of that. Two libraries that are mixed crash later, or do worse.
 fn isOnePiece(api: *const Api) bool {
     api.ERR_clear_error();
     const context = api.SSL_CTX_new(null);
@@ -494,9 +495,9 @@ fn isOnePiece(api: *const Api) bool {
     return context == null and api.ERR_peek_error() != 0;
 }
 
-/// Whether the program, or a library that was preloaded, exports functions of a TLS library, other
-/// than ours. The loader would prefer them to those of the library that is loaded next, as far as
-/// they go. Python with OpenSSL inside may do so. It is left alone: it need not be complete.
+/// Whether the program, or a preloaded library, exports functions of a TLS library that are not
+/// those of `ours`, as a Python with OpenSSL linked in may do. The loader would bind the library
+/// that is loaded next to as many of them as there are. Nor can they be used: some may be missing.
 fn exportsOthers(ours: ?*const Api) bool {
     const default_scope = null; // RTLD_DEFAULT of Linux
     inline for (.{ "SSL_new", "BIO_new", "ERR_clear_error", "EVP_DecryptUpdate" }) |name| {
@@ -518,7 +519,7 @@ fn isApples(system: std.Target.Os.Tag, name: []const u8) bool {
 /// loader would take any of the same name (soname) that is loaded already, or that it finds first.
 const Beside = struct {
     library: ?dynamic_library.Library,
-    /// Of the same version by its name; empty where that is not known.
+    /// Set only if its name has the same version.
     path_buffer: [path_size_max]u8 = undefined,
     path_size: usize = 0,
 
@@ -543,7 +544,7 @@ const Beside = struct {
         return beside;
     }
 
-    /// What needs it has a reference of its own.
+    /// The libssl that needs it has its own reference.
     fn close(beside: *const Beside) void {
         if (beside.library) |library| library.close();
     }
@@ -581,7 +582,7 @@ fn isSameFile(one: []const u8, other: []const u8) bool {
 
 // ---- Linked in. --------------------------------------------------------------------------------
 
-/// What the library may lack is a weak reference, null where it is missing.
+/// A function that the library may lack is a weak reference: null where it is missing.
 fn useLinked() LoadError!Loaded {
     var api: Api = undefined;
     inline for (
@@ -644,7 +645,7 @@ test "libssl: Apple's own library is never loaded" {
     if (os == .macos) for (system_names) |name| try testing.expect(!isApples(os, name));
 }
 
-test "libssl: a product that is not known, or too old, is told by its name" {
+test "libssl: the report names a product that is unknown or too old" {
     const cases = [_]struct { c_ulong, [:0]const u8, []const u8 }{
         .{ 0x101000cf, "OpenSSL 1.1.0l  10 Sep 2019", "OpenSSL 1.1.0l  10 Sep 2019 is too old" },
         .{ 0x20000000, "LibreSSL 3.8.4", "LibreSSL 3.8.4 is too old" },

@@ -1,9 +1,10 @@
-//! The engine that every cipher has: OpenSSL (or LibreSSL) opens and seals the records.
+//! The handshake, and the engine for every cipher: OpenSSL (or LibreSSL) opens and seals the
+//! records.
 //!
-//! OpenSSL's side of the connection is a BIO of ours, which reads from and writes to the slices of
-//! the call under way. So one read of the socket serves many records, where SSL_set_fd would make
+//! OpenSSL reads and writes through a BIO that is made here, and serves it the slices of the call
+//! under way. So one read of the socket is enough for many records, where SSL_set_fd would make
 //! two system calls for each; and OpenSSL never reads ahead, so that no byte hides in its buffers
-//! between records. It asks for a header, then for a body, and gets just that.
+//! between records. It asks for a header, then for a body, and gets exactly that.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -28,7 +29,7 @@ const ciphers_tls1_2 =
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:" ++
     "ECDHE+AES:!aNULL:!eNULL";
 
-/// OpenSSL's words for what speaks another TLS, or none.
+/// OpenSSL's reason when the peer speaks another version of TLS, or no TLS.
 const wrong_version_reason = "wrong version number";
 
 /// More than any record grows by when it is sealed: header, explicit nonce, padding, tag.
@@ -38,7 +39,7 @@ const seal_expansion_max = 512;
 const finished_header = [_]u8{ 22, 3, 3, 0, 8 + 16 + 16 };
 const finished_size = finished_header.len + 8 + 16 + 16;
 
-/// The traffic secrets of TLS 1.3, once they have been told.
+/// The traffic secrets of TLS 1.3; the sizes are 0 until OpenSSL has logged them.
 const Secrets = struct {
     client: key_schedule.Secret = @splat(0),
     server: key_schedule.Secret = @splat(0),
@@ -52,7 +53,7 @@ pub const Context = struct {
     product: libssl.Product,
     handle: *libssl.Context,
     method: *libssl.BioMethod,
-    /// Whether we have a certificate of our own to show.
+    /// Whether the client can show a certificate.
     has_certificate: bool,
 
     pub const Options = struct {
@@ -80,7 +81,7 @@ pub const Context = struct {
         errdefer api.SSL_CTX_free(handle);
 
         api.ERR_clear_error();
-        // Retrying is OpenSSL's default. Without it, a ticket is a read that failed.
+        // OpenSSL retries by default. Without that, a read that finds only a ticket fails.
         const mode = libssl.mode_enable_partial_write | libssl.mode_accept_moving_write_buffer |
             libssl.mode_auto_retry;
         const version = libssl.tls1_2_version;
@@ -144,7 +145,7 @@ pub const Context = struct {
     }
 };
 
-/// What OpenSSL does by itself: the environment may name roots. They need not be there.
+/// Does what OpenSSL does by itself: loads the roots that the environment names, if there are any.
 fn loadNamedRoots(api: *const libssl.Api, handle: *libssl.Context) void {
     if (std.c.getenv(api.X509_get_default_cert_file_env())) |file| {
         _ = api.SSL_CTX_load_verify_locations(handle, file, null);
@@ -166,13 +167,13 @@ pub const Session = struct {
     product: libssl.Product,
     handle: *libssl.Ssl,
     transfer: Transfer,
-    /// Plaintext of an opened record that found no room waits inside OpenSSL.
+    /// OpenSSL holds plaintext of the record it opened last, for which there was no room.
     plaintext_pending: bool,
-    /// What the handshake agreed on, until it is used or dropped.
+    /// Kept until the direct engine has taken over, or is not going to.
     secrets: Secrets,
-    /// The end of what the handshake has sent: the Finished of TLS 1.2 is the last of it.
+    /// The last bytes that the handshake has sent. In TLS 1.2 they are the Finished.
     sent_tail: [finished_size]u8,
-    /// What the handshake has received.
+    /// Counts the records that the handshake has received.
     received_records: record_layer.RecordCounter,
     has_certificate: bool,
     /// Where tickets are kept for the next connection. Not owned.
@@ -211,14 +212,15 @@ pub const Session = struct {
     }
 
     pub fn deinit(session: *Session) void {
-        // Else OpenSSL takes a connection without close_notify for broken, and its ticket for bad.
+        // Otherwise OpenSSL invalidates the ticket of a connection that ended without close_notify.
         session.api.SSL_set_shutdown(session.handle, libssl.shutdown_sent_and_received);
         session.api.SSL_free(session.handle);
         session.dropSecrets();
         session.* = undefined;
     }
 
-    /// Says whom the certificate has to be for (RFC 9525: no partial wildcards, no common names).
+    /// Sets the name that the certificate has to be for (RFC 9525: no partial wildcards, no common
+    /// names).
     fn expectServer(session: *Session, options: types.SessionOptions) Error!void {
         const api = session.api;
         const name = options.server_name;
@@ -257,8 +259,8 @@ pub const Session = struct {
         @memcpy(tail[tail.len - size ..], sent[sent.len - size ..]);
     }
 
-    /// What another engine needs to go on with the records, once the handshake is complete. When
-    /// it cannot, says why. The caller wipes the target.
+    /// After the handshake: fills in what the direct engine needs to go on with the records.
+    /// Returns the reason if it cannot have them. The caller wipes `takeover`.
     pub fn takeOver(session: *Session, takeover: *types.Takeover) ?[:0]const u8 {
         defer session.dropSecrets();
         const api = session.api;
@@ -294,7 +296,8 @@ pub const Session = struct {
         const api = session.api;
         var explicit_nonce: u64 = 0;
         if (takeover.suite.explicitNonceSize() > 0) {
-            // OpenSSL starts its nonces at random and counts on: so do we, and none comes twice.
+            // OpenSSL's nonces begin at random and count up. Ours continue after the last of them,
+            // so that none is used twice.
             const tail = &session.sent_tail;
             if (!std.mem.startsWith(u8, tail, &finished_header)) return "no Finished was seen";
             explicit_nonce = std.mem.readInt(u64, tail[finished_header.len..][0..8], .big) +% 1;
@@ -327,8 +330,8 @@ pub const Session = struct {
         session.secrets = .{};
     }
 
-    /// A record that another engine has opened and found to be (a part of) tickets. Nothing may be
-    /// sent: the keys and their nonces are the other's.
+    /// A record with tickets, or with a part of one, that the direct engine has opened: shows it to
+    /// OpenSSL. That gets no room to send, which would use nonces of the direct engine again.
     pub fn giveTicket(session: *Session, received: []const u8) Error!void {
         var scratch: [1]u8 = undefined;
         session.transfer.begin(received, &.{});
@@ -349,8 +352,8 @@ pub const Session = struct {
         plaintext: []u8,
         to_send: []u8,
     ) Error!Step {
-        // OpenSSL sees whole records, one a call: then no byte of the next one hides in its
-        // buffers, and no call is made that can only say "not yet", which costs as much.
+        // OpenSSL gets one whole record a call: so no byte of the next one hides in its buffers,
+        // and no call is made only to learn that bytes are missing, which costs as much.
         const record: []const u8 = record_layer.firstRecord(received) orelse "";
         if (record.len == 0 and !session.plaintext_pending) return .needs_record;
         assert(plaintext.len > 0);
@@ -381,7 +384,7 @@ pub const Session = struct {
     pub fn shutdown(session: *Session, to_send: []u8) Step {
         session.transfer.begin(&.{}, to_send);
         _ = session.api.SSL_shutdown(session.handle);
-        session.api.ERR_clear_error(); // Before the handshake is complete there is nothing to say.
+        session.api.ERR_clear_error(); // It fails before the handshake is complete.
         return session.transfer.step(.closed, 0);
     }
 
@@ -403,8 +406,8 @@ pub const Session = struct {
         };
     }
 
-    /// An alert of the peer's has its name in RFC 8446, whatever OpenSSL's version calls it, and as
-    /// in the direct engine: "sslv3 alert handshake failure" tells which TLS brought the alert in.
+    /// Names the peer's alert as RFC 8446 and the direct engine do, whatever this library calls it:
+    /// in "sslv3 alert handshake failure", sslv3 is only the version that introduced the alert.
     fn explainAlert(session: *Session, code: c_ulong) void {
         const number = session.product.errorCode(code).alert() orelse return;
         const alert: record_layer.Alert = @fromBackingInt(number);
@@ -425,9 +428,10 @@ pub const Session = struct {
         session.last_failure.verify_reason = std.mem.span(api.X509_verify_cert_error_string(code));
     }
 
-    /// What a result of zero or less means. Our BIO knows when it ran dry or full, and our callback
-    /// when the peer has closed. SSL_get_error would look at the thread's error queue, where
-    /// somebody else's error passes for ours, unless it was emptied before every record.
+    /// What a result of zero or less means. The BIO knows whether it was empty or full, and the
+    /// callback whether the peer has sent close_notify. SSL_get_error would read the thread's error
+    /// queue, in which other code may have left an error: it would have to be cleared before every
+    /// record.
     fn meaningOf(session: *Session, result: c_int) Error!Step.Status {
         if (result > 0) return .done;
         if (session.transfer.starved) return .needs_received;
@@ -440,8 +444,8 @@ pub const Session = struct {
         return error.TlsFailed;
     }
 
-    /// In TLS 1.3 LibreSSL returns after a record that holds no data, and after new keys before it
-    /// answers them: once more, and it goes on, or finds that there is no more.
+    /// Whether the call has to be made again. In TLS 1.3 LibreSSL returns after a record without
+    /// data, and after a KeyUpdate before it answers; called again, it goes on, or asks for more.
     inline fn hasPaused(session: *const Session, result: c_int) bool {
         if (result > 0 or !session.product.pausesReads()) return false;
         const transfer = &session.transfer;
@@ -461,9 +465,9 @@ const Transfer = struct {
     starved: bool = false,
     /// OpenSSL wanted to send more than there is room for.
     full: bool = false,
-    /// The peer has said close_notify. Stays.
+    /// The peer has sent close_notify. Never reset.
     closed: bool = false,
-    /// Its last alert but for that. Stays.
+    /// The last alert that the peer has sent, close_notify excepted. Never reset.
     alert: ?record_layer.Alert = null,
 
     fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
@@ -606,8 +610,9 @@ fn bioControl(_: *libssl.Bio, command: c_int, _: c_long, _: ?*anyopaque) callcon
     };
 }
 
-/// Takes the error out of the thread's error queue. The oldest entry is the root of what follows
-/// it; the newest is the one that is surely ours where the queue was not cleared before.
+/// Takes an error out of the thread's error queue, and clears it. The oldest entry is the cause of
+/// the later ones; where the queue was not cleared before the call, only the newest is certainly
+/// from it.
 fn takeError(api: *const libssl.Api, which: enum { oldest, newest }) c_ulong {
     defer api.ERR_clear_error();
     return switch (which) {

@@ -25,7 +25,7 @@ const Options = struct {
     is_address: bool = false,
     engine: ssl.Engine = .openssl,
     tickets: ?*ssl.Tickets = null,
-    /// Null: the library that was found, as it is.
+    /// Null: the library that was found.
     api: ?*const libssl.Api = null,
 };
 
@@ -35,9 +35,9 @@ const Pair = struct {
     context: ssl.Context,
     session: ssl.Session,
     server: Server,
-    /// Ciphertext that the client has been given and has not taken.
+    /// Ciphertext that has arrived and that the client has not used.
     received: std.ArrayList(u8) = .empty,
-    /// How much ciphertext the server has sent, all in all.
+    /// Bytes of ciphertext that the server has sent in total.
     wire_size: usize = 0,
 
     /// Where the stream from the server is cut.
@@ -81,7 +81,7 @@ const Pair = struct {
         return pair.arena.allocator();
     }
 
-    /// Brings what the server has to say to the client.
+    /// Moves what the server has sent to the client.
     fn fetch(pair: *Pair) !void {
         const bytes = try pair.server.take(pair.allocator());
         pair.wire_size += bytes.len;
@@ -106,7 +106,7 @@ const Pair = struct {
             pair.wire_size += bytes.len;
             try held.appendSlice(pair.allocator(), bytes);
             if (step.status == .done) {
-                // Whatever is left of the stream comes later, but it comes.
+                // The rest of the stream still arrives.
                 try pair.received.appendSlice(pair.allocator(), held.items);
                 return;
             }
@@ -127,7 +127,7 @@ const Pair = struct {
         return error.TooManyTurns;
     }
 
-    /// Opens all that has been received; the client's answers go to the server.
+    /// Opens everything that has arrived; the server gets the client's answers.
     fn openAll(pair: *Pair, room: usize) ![]const u8 {
         var plaintext: std.ArrayList(u8) = .empty;
         const target = try pair.allocator().alloc(u8, room);
@@ -153,7 +153,7 @@ const Pair = struct {
         return error.TooManyTurns;
     }
 
-    /// Seals all of it and hands it to the server, which has to read the same.
+    /// Seals all of it; the server has to read the same.
     fn expectSealed(pair: *Pair, plaintext: []const u8, room: usize) !void {
         const to_send = try pair.allocator().alloc(u8, room);
         var sealed_size: usize = 0;
@@ -174,14 +174,15 @@ const Pair = struct {
         try expectEqual(plaintext.len, read_size);
     }
 
-    /// The server says something, and the client hears just that.
+    /// The server sends it; the client has to open the same.
     fn expectOpened(pair: *Pair, plaintext: []const u8, room: usize) !void {
         try pair.server.write(plaintext);
         try pair.fetch();
         try testing.expectEqualSlices(u8, plaintext, try pair.openAll(room));
     }
 
-    /// Refused, with a reason (that one), an alert, and without a byte of plaintext; for good.
+    /// The record is refused with this reason (null: any) and an alert, no plaintext comes out, and
+    /// a second call fails too.
     fn expectRefused(pair: *Pair, reason: ?[]const u8) !void {
         var plaintext: [constants.record_plaintext_size_max]u8 = @splat(0xa5);
         var to_send: [1024]u8 = undefined;
@@ -212,7 +213,7 @@ fn patternOf(gpa: std.mem.Allocator, size: usize) ![]u8 {
 
 // ---- Handshake. --------------------------------------------------------------------------------
 
-test "openssl: the handshake, and what it came to" {
+test "openssl: the handshake, and what was negotiated" {
     for (versions, [_][]const u8{ "TLSv1.2", "TLSv1.3" }, [_][]const u8{
         "ECDHE-ECDSA-AES128-GCM-SHA256",
         "TLS_AES_128_GCM_SHA256",
@@ -231,7 +232,7 @@ test "openssl: the handshake, and what it came to" {
 }
 
 test "openssl: the handshake may be cut at every byte" {
-    // Emulated, a handshake takes a hundred times as long.
+    // Under an emulator a handshake takes a hundred times as long.
     const step: usize = if (@import("test_options").emulated) 64 else 1;
     for (versions) |version| {
         const options: Options = .{ .server = .{ .version = version, .tickets = 1 } };
@@ -242,7 +243,7 @@ test "openssl: the handshake may be cut at every byte" {
             try pair.init(options);
             defer pair.deinit();
             try pair.shake(.{ .at = cut }, 16 * 1024);
-            size = pair.wire_size - pair.received.items.len; // What comes later is no handshake.
+            size = pair.wire_size - pair.received.items.len; // Not the rest.
             if (cut % 64 == 0) try pair.expectOpened("hello", 64);
         }
         var pair: Pair = undefined;
@@ -254,7 +255,7 @@ test "openssl: the handshake may be cut at every byte" {
     }
 }
 
-test "openssl: the handshake goes on when there is room again for what it wants to send" {
+test "openssl: the handshake goes on when there is room to send again" {
     for (versions) |version| {
         for ([_]usize{ 1, 2, 7, 100, 250 }) |room| {
             for ([_]Pair.Cut{ .nowhere, .everywhere }) |cut| {
@@ -311,7 +312,7 @@ fn expectCertificateRefused(pair: *Pair, code: c_long) !void {
     try expect(pair.session.alertSize() > 0);
 }
 
-test "openssl: a certificate that nobody has vouched for is refused, unless told not to look" {
+test "openssl: an untrusted certificate is refused, unless verification is off" {
     for (versions) |version| {
         for ([_]bool{ true, false }) |verify| {
             var pair: Pair = undefined;
@@ -329,7 +330,7 @@ test "openssl: a certificate that nobody has vouched for is refused, unless told
     }
 }
 
-test "openssl: an error of somebody else's in the queue is no error of ours" {
+test "openssl: an error that other code left in the queue is ignored" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.init(.{ .server = .{ .version = version } });
@@ -342,7 +343,7 @@ test "openssl: an error of somebody else's in the queue is no error of ours" {
         _ = try pair.server.handshake();
         try tls_server.leaveError();
         pair.shake(.nowhere, 16 * 1024) catch |err| switch (err) {
-            error.TlsServerFailed => {}, // The server's calls do not expect strangers' errors.
+            error.TlsServerFailed => {}, // It takes that error for its own.
             else => |other| return other,
         };
         pair.server.api.ERR_clear_error();
@@ -362,7 +363,7 @@ test "openssl: an error of somebody else's in the queue is no error of ours" {
     }
 }
 
-test "openssl: what is no TLS at all is refused" {
+test "openssl: a peer that does not speak TLS is refused" {
     for ([_][]const u8{
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "\x00\x00\x00\x00\x00\x00\x00\x00",
@@ -396,12 +397,12 @@ test "openssl: what is no TLS at all is refused" {
     }
 }
 
-test "openssl: a server that refuses us says why" {
+test "openssl: the alert of a server that refuses the client is the reason" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.init(.{ .server = .{ .version = version, .asks_certificate = true } });
         defer pair.deinit();
-        // In TLS 1.3 the client is done before the server has seen that there is no certificate.
+        // In TLS 1.3 the client's handshake is complete before the server misses a certificate.
         if (pair.shake(.nowhere, 16 * 1024)) |_| return error.TestUnexpectedResult else |err| {
             try expectEqual(error.TlsServerFailed, err);
         }
@@ -435,7 +436,7 @@ const PemFile = struct {
     }
 };
 
-test "openssl: trust and a certificate of one's own come out of files" {
+test "openssl: roots and the client's certificate are read from files" {
     _ = try tls_server.clientApi();
     var file: PemFile = undefined;
     try file.init(tls_server.certificate ++ "\n" ++ tls_server.private_key ++ "\n");
@@ -453,7 +454,7 @@ test "openssl: trust and a certificate of one's own come out of files" {
     }
 }
 
-test "openssl: a file that cannot be used says which one and why" {
+test "openssl: the error for an unusable file says which one and why" {
     const api = try tls_server.clientApi();
     var failure: ssl.Failure = undefined;
     var file: PemFile = undefined;
@@ -497,7 +498,7 @@ test "openssl: data of every size, both ways" {
     }
 }
 
-test "openssl: one record a call, and not a byte of the next" {
+test "openssl: a call takes one record, and no byte of the next" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
@@ -523,7 +524,7 @@ test "openssl: one record a call, and not a byte of the next" {
     }
 }
 
-test "openssl: a record is opened when its last byte is there, and not before" {
+test "openssl: a record is opened when its last byte has arrived, and not before" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
@@ -554,7 +555,7 @@ test "openssl: a record that is larger than the room comes in parts" {
         for ([_]usize{ 1, 3, 1000, 8192, 16_383, 16_384 }) |room| {
             try pair.expectOpened(plaintext[0..@min(plaintext.len, room * 100)], room);
         }
-        // Exactly full, and nothing behind it: nothing waits.
+        // The plaintext fills the room exactly.
         try pair.server.write(plaintext[0..100]);
         try pair.server.write(plaintext[0..100]);
         try pair.fetch();
@@ -565,7 +566,7 @@ test "openssl: a record that is larger than the room comes in parts" {
             try expectEqual(@as(usize, 100), step.plaintext_size);
             try expectEqual(round == 0, pair.session.recordWaiting(pair.received.items));
         }
-        // In parts, while the next one is there already.
+        // In parts, when the next record has already arrived.
         try pair.server.write("abcdef");
         try pair.server.write("ghi");
         try pair.fetch();
@@ -573,7 +574,7 @@ test "openssl: a record that is larger than the room comes in parts" {
     }
 }
 
-test "openssl: tickets before the data are passed over" {
+test "openssl: tickets before the data are skipped" {
     var pair: Pair = undefined;
     try pair.initShaken(.{ .server = .{ .tickets = 3 } });
     defer pair.deinit();
@@ -603,7 +604,7 @@ fn recordCount(bytes: []const u8) !usize {
     return count;
 }
 
-test "openssl: new keys are followed, and answered ahead of our next data when asked for" {
+test "openssl: a KeyUpdate is followed, and answered before our next data if it asks for that" {
     var pair: Pair = undefined;
     try pair.initShaken(.{});
     defer pair.deinit();
@@ -630,7 +631,7 @@ test "openssl: new keys are followed, and answered ahead of our next data when a
     }
 }
 
-test "openssl: a server of TLS 1.2 that wants to shake hands again" {
+test "openssl: a server of TLS 1.2 that renegotiates" {
     for ([_]usize{ 16 * 1024, 20 }) |room| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = .tls1_2 } });
@@ -656,7 +657,7 @@ test "openssl: a server of TLS 1.2 that wants to shake hands again" {
     }
 }
 
-test "openssl: sealing needs room for a record, and says so" {
+test "openssl: sealing without room for a record reports needs_room" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
@@ -675,7 +676,7 @@ test "openssl: sealing needs room for a record, and says so" {
     }
 }
 
-test "openssl: the end of the stream is one when the peer says so" {
+test "openssl: close_notify ends the stream" {
     for (versions) |version| {
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
@@ -689,7 +690,7 @@ test "openssl: the end of the stream is one when the peer says so" {
             while (true) {
                 const step = try pair.session.open(pair.received.items, &plaintext, &to_send);
                 pair.drop(step.received_used);
-                if (step.status == .needs_received) continue; // Tickets of TLS 1.2 have gone by.
+                if (step.status == .needs_received) continue; // A ticket of TLS 1.3.
                 try expectEqual(status, step.status);
                 break;
             }
@@ -711,9 +712,9 @@ test "openssl: our own close_notify arrives" {
         var buffer: [64]u8 = undefined;
         try expectEqual(null, try pair.server.read(&buffer));
         try expect(pair.server.receivedCloseNotify());
-        // What the peer had still to say is heard, too.
+        // What the peer sends afterwards is still received.
         try pair.expectOpened("late", 64);
-        // Twice is once, and no room is no harm.
+        // A second call does nothing, and needs no room.
         try expectEqual(@as(usize, 0), pair.session.shutdown(&.{}).to_send_size);
         try expectEqual(@as(c_ulong, 0), pair.server.api.ERR_peek_error());
     }
@@ -721,11 +722,11 @@ test "openssl: our own close_notify arrives" {
     try pair.init(.{});
     defer pair.deinit();
     var to_send: [64]u8 = undefined;
-    _ = pair.session.shutdown(&to_send); // Before there is anything to end.
+    _ = pair.session.shutdown(&to_send); // Before the handshake.
     try expectEqual(@as(c_ulong, 0), pair.server.api.ERR_peek_error());
 }
 
-test "openssl: a record with a wrong bit is refused, and nothing of it comes out" {
+test "openssl: a record with a wrong bit is refused, and gives no plaintext" {
     for (versions) |version| {
         var position: usize = constants.record_header_size;
         var size: usize = position + 1;
@@ -740,7 +741,7 @@ test "openssl: a record with a wrong bit is refused, and nothing of it comes out
             try pair.expectRefused("decryption failed or bad record mac");
         }
         try expect(size > constants.record_header_size + 5 + 16);
-        // A large one, whose wrong bit is its last.
+        // A large record, whose last bit is wrong.
         var pair: Pair = undefined;
         try pair.initShaken(.{ .server = .{ .version = version } });
         defer pair.deinit();
@@ -751,7 +752,7 @@ test "openssl: a record with a wrong bit is refused, and nothing of it comes out
     }
 }
 
-test "openssl: records in the wrong order, or twice, or not at all, are refused" {
+test "openssl: records in the wrong order, twice, or left out are refused" {
     for (versions) |version| {
         for ([_]enum { swapped, doubled, dropped }{ .swapped, .doubled, .dropped }) |mischief| {
             var pair: Pair = undefined;
@@ -781,7 +782,7 @@ test "openssl: records in the wrong order, or twice, or not at all, are refused"
     }
 }
 
-test "openssl: a length that no record may have is refused by its header alone" {
+test "openssl: a record that is too long is refused when its header has arrived" {
     for (versions) |version| {
         for ([_]u16{ constants.record_plaintext_size_max + 2049, 0x8000, 0xffff }) |length| {
             for ([_]usize{ 5, 6, 70_000 }) |size| {
@@ -812,7 +813,7 @@ test "openssl: a record as long as TLS 1.2 allows is waited for" {
     }
 }
 
-test "openssl: a header that makes no sense is refused" {
+test "openssl: a malformed header is refused" {
     for (versions) |version| {
         for ([_][]const u8{
             "HTTP/1.1 200 OK\r\n\r\n",
@@ -831,12 +832,12 @@ test "openssl: a header that makes no sense is refused" {
 
 // ---- LibreSSL. ---------------------------------------------------------------------------------
 
-/// The library that was found, with the ways of LibreSSL that matter here: what is a macro there,
-/// whom it does not call back, and that it may return from a read between two records.
+/// The library that was found, made to behave as LibreSSL where that matters: a function that is a
+/// macro there, callbacks that it does not call, and reads that return between two records.
 const Libressl = struct {
     var real: *const libssl.Api = undefined;
     var pausing = true;
-    /// What the library that was found says for the error that was peeked at last.
+    /// The real library's code for the error that was peeked at last.
     var real_code: c_ulong = 0;
 
     fn api() !libssl.Api {
@@ -859,7 +860,7 @@ const Libressl = struct {
         return "LibreSSL 4.3.2";
     }
 
-    /// The macro SSL_session_reused is a control call, which OpenSSL does not know any more.
+    /// The macro SSL_session_reused is a control call that OpenSSL no longer has.
     fn control(
         handle: *libssl.Ssl,
         command: c_int,
@@ -887,7 +888,7 @@ const Libressl = struct {
 
     fn ignoreInfo(_: *libssl.Context, _: *const libssl.InfoCallback) callconv(.c) void {}
 
-    /// Every other time it has nothing to give yet.
+    /// Every other call pauses.
     fn read(handle: *libssl.Ssl, target: [*]u8, size: c_int) callconv(.c) c_int {
         pausing = !pausing;
         return if (pausing) real.SSL_read(handle, target, size) else -1;
@@ -899,7 +900,7 @@ const Libressl = struct {
     }
 };
 
-test "openssl: LibreSSL's alerts are heard: the end is one, and a refusal says why" {
+test "openssl: LibreSSL's alerts are reported: close_notify, and why it is refused" {
     const api = try Libressl.api();
     for (versions) |version| {
         var pair: Pair = undefined;
@@ -927,7 +928,7 @@ test "openssl: LibreSSL's alerts are heard: the end is one, and a refusal says w
     );
 }
 
-test "openssl: LibreSSL may pause between two records, and nothing is lost" {
+test "openssl: nothing is lost when LibreSSL pauses between two records" {
     const api = try Libressl.api();
     for (versions) |version| {
         var pair: Pair = undefined;
@@ -940,7 +941,7 @@ test "openssl: LibreSSL may pause between two records, and nothing is lost" {
     }
 }
 
-test "openssl: LibreSSL resumes a session, and tells" {
+test "openssl: LibreSSL resumes a session, and it is reported" {
     const api = try Libressl.api();
     var tickets: ssl.Tickets = .{};
     defer tickets.deinit(&api);
@@ -963,7 +964,7 @@ test "openssl: LibreSSL resumes a session, and tells" {
     try expect(pair.session.info().resumed);
 }
 
-test "openssl: LibreSSL tells the secrets of TLS 1.2 only, and why is said" {
+test "openssl: LibreSSL gives only the secrets of TLS 1.2, and the reason is reported" {
     const api = try Libressl.api();
     var legacy: Pair = undefined;
     try legacy.initShaken(.{ .api = &api, .engine = .direct, .server = .{ .version = .tls1_2 } });
@@ -980,7 +981,7 @@ test "openssl: LibreSSL tells the secrets of TLS 1.2 only, and why is said" {
     );
 }
 
-test "openssl: LibreSSL names its own error after an alert, and nobody takes it for the peer's" {
+test "openssl: LibreSSL's error that is named after an alert is not taken for the peer's" {
     const Sent = struct {
         fn peek() callconv(.c) c_ulong {
             return 20 << 24 | 0xfff << 12 | 1070; // SSL_R_TLSV1_ALERT_PROTOCOL_VERSION

@@ -1,7 +1,7 @@
-//! Which TLS library it is, and what follows from that: OpenSSL 1.1.1, OpenSSL 3, LibreSSL.
+//! Which TLS library it is (OpenSSL 1.1.1, OpenSSL 3, LibreSSL), and what follows from that.
 //!
-//! Their functions have the same names; what they mean differs in a few places, and the difference
-//! cannot be looked up by name. Pure: numbers and texts in, values out.
+//! Their functions have the same names. Where they behave differently, no missing name shows it.
+//! Pure: numbers and texts in, values out.
 
 const std = @import("std");
 
@@ -14,16 +14,16 @@ pub const Product = struct {
     pub const Kind = enum {
         openssl,
         libressl,
-        /// Such as BoringSSL. It may have every function and still do something else.
+        /// Such as BoringSSL: it may have every function and still behave differently.
         other,
     };
 
-    /// `number` is OPENSSL_VERSION_NUMBER, which LibreSSL has left at 2.0.0 for ever: its version
-    /// is in the text only.
+    /// `number` is OPENSSL_VERSION_NUMBER, which is always 2.0.0 in LibreSSL: its version is in
+    /// the text only.
     pub fn parse(number: c_ulong, text: []const u8) Product {
         if (std.mem.cutPrefix(u8, text, "LibreSSL ")) |version| return parseLibressl(version);
         const says_openssl = std.mem.startsWith(u8, text, "OpenSSL ");
-        // As AWS-LC: "OpenSSL 1.1.1 (compatible; AWS-LC 1.50.0)".
+        // Such as AWS-LC: "OpenSSL 1.1.1 (compatible; AWS-LC 1.50.0)".
         const is_like_it = std.mem.indexOf(u8, text, "(compatible") != null;
         if (!says_openssl or is_like_it) return .{ .kind = .other };
         const major: u16 = @intCast(number >> 28 & 0xf);
@@ -51,7 +51,7 @@ pub const Product = struct {
         };
     }
 
-    /// Whether hftws is made for it: OpenSSL 1.1.1, LibreSSL 3.9, or later. Both have TLS 1.3.
+    /// OpenSSL 1.1.1, LibreSSL 3.9, or later. Both have TLS 1.3.
     pub fn isSupported(product: Product) bool {
         return switch (product.kind) {
             .openssl => product.isAtLeast(1, 1, 1),
@@ -66,12 +66,12 @@ pub const Product = struct {
         return product.patch >= patch;
     }
 
-    /// Whether the callback for the key log is called. LibreSSL stores it, and that is all.
+    /// Whether the callback for the key log is called. LibreSSL only stores it.
     pub fn tellsSecrets(product: Product) bool {
         return product.kind != .libressl;
     }
 
-    /// Whether the callback for states is called for every alert. LibreSSL's is for TLS 1.2 only.
+    /// Whether the info callback is called for every alert. In LibreSSL only for those of TLS 1.2.
     pub fn tellsAlerts(product: Product) bool {
         return product.kind != .libressl;
     }
@@ -81,14 +81,14 @@ pub const Product = struct {
         return product.kind != .libressl;
     }
 
-    /// Whether a read may return without data or an error while there is more to read. With OpenSSL
-    /// SSL_MODE_AUTO_RETRY rules it out.
+    /// Whether a read may return neither data nor an error while there is more to read. In OpenSSL
+    /// SSL_MODE_AUTO_RETRY prevents that.
     pub fn pausesReads(product: Product) bool {
         return product.kind == .libressl;
     }
 
-    /// An entry of the error queue, taken apart (err.h): OpenSSL 3 has made the fields larger, and
-    /// given the errors of the system a flag in place of a library's number.
+    /// The fields of an entry of the error queue (err.h). In OpenSSL 3 they are larger, and errors
+    /// of the operating system have a flag instead of a library's number.
     pub fn errorCode(product: Product, code: c_ulong) ErrorCode {
         if (product.kind == .openssl and product.major >= 3) {
             if (code & 0x8000_0000 != 0) return .{ .errno = @intCast(code & 0x7fff_ffff) };
@@ -113,10 +113,10 @@ pub const ErrorCode = struct {
     library: u8 = 0,
     /// What the number means depends on the library.
     reason: u32 = 0,
-    /// Of an error of the system's.
+    /// Set for an error of the operating system.
     errno: ?c_int = null,
 
-    /// The number of the peer's alert, if the error is that there was one.
+    /// The number of the alert that the peer sent, if that is the error.
     pub fn alert(code: ErrorCode) ?u8 {
         if (code.library != library_ssl or code.reason < alert_reason_offset) return null;
         return std.math.cast(u8, code.reason - alert_reason_offset);
@@ -125,7 +125,7 @@ pub const ErrorCode = struct {
 
 const testing = std.testing;
 
-test "product: every way to say a version" {
+test "product: versions in every form" {
     const cases = [_]struct { c_ulong, []const u8, Product, bool }{
         .{ 0x1000214f, "OpenSSL 1.0.2t  10 Sep 2019", named(.openssl, 1, 0, 2), false },
         .{ 0x101000cf, "OpenSSL 1.1.0l  10 Sep 2019", named(.openssl, 1, 1, 0), false },
@@ -152,7 +152,7 @@ fn named(kind: Product.Kind, major: u16, minor: u16, patch: u16) Product {
     return .{ .kind = kind, .major = major, .minor = minor, .patch = patch };
 }
 
-test "product: an error's code is taken apart as its library made it" {
+test "product: the fields of an error code lie where its library puts them" {
     const alert_40: ErrorCode = .{ .library = 20, .reason = 1040 };
     // ERR_PACK(ERR_LIB_SSL, SSL_F_SSL3_READ_BYTES, 1040), without and with a function's number.
     const legacy = named(.openssl, 1, 1, 1);

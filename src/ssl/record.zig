@@ -1,5 +1,5 @@
-//! The words of the record layer (RFC 8446, sections 4 to 6; RFC 5246, sections 6 and 7), and the
-//! reader of what may still come once the handshake is over.
+//! The terms of the record layer (RFC 8446, sections 4 to 6; RFC 5246, sections 6 and 7), where
+//! records end, and the reader of the handshake messages that may follow a handshake.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -13,7 +13,7 @@ pub const ContentType = enum(u8) {
     _,
 };
 
-/// RFC 8446, section 6, and what TLS 1.2 had besides.
+/// RFC 8446, section 6, and those that only TLS 1.2 has.
 pub const Alert = enum(u8) {
     close_notify = 0,
     unexpected_message = 10,
@@ -58,7 +58,7 @@ pub const Alert = enum(u8) {
 
 pub const AlertLevel = enum(u8) { warning = 1, fatal = 2, _ };
 
-/// What in a record has to end the connection.
+/// What is wrong with a record, so that the connection has to end.
 pub const Violation = enum {
     bad_record_mac,
     record_overflow,
@@ -73,7 +73,7 @@ pub const Violation = enum {
     malformed_key_update,
     wrong_version,
 
-    /// What the peer is told.
+    /// Tells the peer.
     pub fn alert(violation: Violation) Alert {
         return switch (violation) {
             .bad_record_mac => .bad_record_mac,
@@ -91,7 +91,7 @@ pub const Violation = enum {
         };
     }
 
-    /// What the caller is told, in OpenSSL's words where it has some.
+    /// Tells the caller, in OpenSSL's words where it has an error for this.
     pub fn describe(violation: Violation) [:0]const u8 {
         return switch (violation) {
             .bad_record_mac => "decryption failed or bad record mac",
@@ -117,8 +117,8 @@ const HandshakeType = enum(u8) {
     _,
 };
 
-/// Reads the handshake messages that may follow a handshake of TLS 1.3, in however many records
-/// they come. The content of tickets is passed over: OpenSSL reads it.
+/// Reads the handshake messages that may follow a handshake. They may be cut into any number of
+/// records. The content of tickets is skipped: OpenSSL reads it.
 pub const HandshakeReader = struct {
     header: [header_size]u8 = undefined,
     header_filled: u8 = 0,
@@ -129,9 +129,9 @@ pub const HandshakeReader = struct {
     pub const Found = enum {
         /// Tickets, or parts of them.
         tickets,
-        /// A KeyUpdate at the end of the record; no answer is asked for.
+        /// A KeyUpdate at the end of the record, which asks for no answer.
         key_update,
-        /// The same, and ours is asked for.
+        /// The same, and we have to answer with ours.
         key_update_requested,
     };
 
@@ -141,14 +141,14 @@ pub const HandshakeReader = struct {
         return reader.header_filled > 0;
     }
 
-    /// Hold until there is a violation.
+    /// They hold until `read` has found a violation.
     pub fn invariants(reader: *const HandshakeReader) void {
         assert(reader.header_filled <= header_size);
-        // No message without a body may come, but for TLS 1.2's, which ends with its header.
+        // Only a HelloRequest has no body, and `readHelloRequests` never keeps a whole header.
         assert((reader.header_filled == header_size) == (reader.body_left > 0));
     }
 
-    /// The content of one record. A violation leaves the reader undefined.
+    /// TLS 1.3: reads the content of one record. A violation leaves the reader undefined.
     pub fn read(reader: *HandshakeReader, content: []const u8, violation: *Violation) ?Found {
         var rest = content;
         var found: Found = .tickets;
@@ -180,8 +180,8 @@ pub const HandshakeReader = struct {
         return found;
     }
 
-    /// TLS 1.2: how many of the one message that may come end here, in whatever records they are;
-    /// null for any other. It is a header of zeros (RFC 5246, section 7.4.1.1).
+    /// TLS 1.2: how many HelloRequests end in this record; null if there is another message. A
+    /// HelloRequest is a header of zeros (RFC 5246, section 7.4.1.1).
     pub fn readHelloRequests(reader: *HandshakeReader, content: []const u8) ?usize {
         comptime assert(@backingInt(HandshakeType.hello_request) == 0);
         for (content) |byte| if (byte != 0) return null;
@@ -194,7 +194,7 @@ pub const HandshakeReader = struct {
         return @fromBackingInt(reader.header[0]);
     }
 
-    /// The header is there. What is wrong with it, if anything.
+    /// The header is complete. Returns what is wrong with it, if anything.
     fn begin(reader: *HandshakeReader) ?Violation {
         reader.body_left = std.mem.readInt(u24, reader.header[1..4], .big);
         switch (reader.kind()) {
@@ -224,7 +224,7 @@ pub const RecordCounter = struct {
     header_filled: usize = 0,
     fragment_left: usize = 0,
 
-    /// What follows in the stream, however it is cut.
+    /// The next bytes of the stream, which may be cut anywhere.
     pub fn add(counter: *RecordCounter, bytes: []const u8) void {
         var rest = bytes;
         while (rest.len > 0) {
@@ -247,12 +247,12 @@ pub const RecordCounter = struct {
     }
 };
 
-/// A KeyUpdate of ours (RFC 8446, section 4.6.3): no answer is asked for.
+/// A KeyUpdate that asks for no answer (RFC 8446, section 4.6.3).
 pub const key_update_message = [_]u8{ @backingInt(HandshakeType.key_update), 0, 0, 1, 0 };
 
-/// The whole record that `received` begins with, judged by its length field (RFC 8446, section
-/// 5.1); null while its end is missing. A length that no record may have gives all there is: the
-/// engine is to see and refuse it.
+/// The whole record that `received` begins with, by its length field (RFC 8446, section 5.1); null
+/// while its end is missing. If no record may be that long, it is all of `received`, so that the
+/// engine sees and refuses it.
 pub inline fn firstRecord(received: []const u8) ?[]const u8 {
     const header_size = constants.record_header_size;
     if (received.len < header_size) return null;
@@ -262,8 +262,8 @@ pub inline fn firstRecord(received: []const u8) ?[]const u8 {
     return received[0..size];
 }
 
-/// How many bytes are missing of the record that `received` ends with, or of its header: to read
-/// no more than these leaves the next record where it is. At least 1.
+/// How many bytes are missing of the record that `received` begins with, or of its header. Reading
+/// no more than these leaves the next record in the socket. At least 1.
 pub fn sizeToRecordEnd(received: []const u8) usize {
     const header_size = constants.record_header_size;
     if (received.len < header_size) return header_size - received.len;

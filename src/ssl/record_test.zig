@@ -49,7 +49,7 @@ test "record: tickets and a KeyUpdate are read however they are cut" {
     }
 }
 
-test "record: handshake messages that may not come" {
+test "record: handshake messages that are not allowed" {
     const cases = [_]struct { Violation, []const []const u8 }{
         .{ .malformed_handshake, &.{""} },
         .{ .malformed_handshake, &.{&.{ 4, 0, 0, 0 }} },
@@ -66,7 +66,7 @@ test "record: handshake messages that may not come" {
     for (cases) |case| try testing.expectEqual(case[0], try violationOf(case[1]));
 }
 
-test "record: requests of TLS 1.2 to shake hands again, however they are cut" {
+test "record: HelloRequests of TLS 1.2, however they are cut" {
     var reader: HandshakeReader = .{};
     const zeros: [12]u8 = @splat(0);
     for ([_]usize{ 4, 8, 1, 3, 2, 6, 3, 5 }, [_]usize{ 1, 2, 0, 1, 0, 2, 0, 2 }) |size, count| {
@@ -78,7 +78,7 @@ test "record: requests of TLS 1.2 to shake hands again, however they are cut" {
     try testing.expectEqual(null, reader.readHelloRequests("\x01"));
 }
 
-test "record: records are counted from change_cipher_spec on, however they are cut" {
+test "record: records after change_cipher_spec are counted, however they are cut" {
     const stream = "\x16\x03\x03\x00\x02ab" ++ "\x14\x03\x03\x00\x01\x01" ++
         "\x16\x03\x03\x00\x03abc" ++ "\x16\x03\x03\x00\x00" ++ "\x16\x03\x03\x00\x01d";
     for (0..stream.len + 1) |cut| {
@@ -93,7 +93,7 @@ test "record: records are counted from change_cipher_spec on, however they are c
     try testing.expectEqual(3, counter.count);
 }
 
-test "record: every alert has its name, also those without" {
+test "record: every alert has a description, also an unknown one" {
     const known = Alert.unknown_ca;
     try testing.expectEqualStrings("alert from the peer: unknown_ca", known.describe());
     for (0..256) |code| {
@@ -102,7 +102,7 @@ test "record: every alert has its name, also those without" {
     }
 }
 
-test "record: reading by what is missing ends where the record ends" {
+test "record: reading only what is missing ends where the record ends" {
     var record_bytes: [5 + 20]u8 = @splat(0);
     record_bytes[0..5].* = .{ 23, 3, 3, 0, 20 };
     var size: usize = 0;
@@ -119,7 +119,7 @@ test "record: reading by what is missing ends where the record ends" {
     try testing.expectEqual(@as(usize, 1), record.sizeToRecordEnd(&.{ 23, 3, 3, 0xff, 0xff }));
 }
 
-test "record: a record is whole when its last byte is there" {
+test "record: a record is whole when its last byte has arrived" {
     var whole: [5 + 20]u8 = @splat(0);
     whole[0..5].* = .{ 23, 3, 3, 0, 20 };
     for (0..whole.len) |size| try testing.expect(record.firstRecord(whole[0..size]) == null);
@@ -128,7 +128,7 @@ test "record: a record is whole when its last byte is there" {
     try testing.expectEqual(whole.len, record.firstRecord(&longer).?.len);
 }
 
-test "record: a record that is too long is for the engine to refuse" {
+test "record: the engine gets a record that is too long, to refuse it" {
     try testing.expectEqual(@as(usize, 5), record.firstRecord(&.{ 23, 3, 3, 0xff, 0xff }).?.len);
     try testing.expect(record.firstRecord(&.{ 23, 3, 3, 0xff }) == null);
 }

@@ -1,5 +1,5 @@
 //! Sessions that the next handshake with the same server can resume (RFC 8446, section 4.6.1; RFC
-//! 5077), so that a reconnect needs no certificate and one round of public-key work less.
+//! 5077), so that a reconnect needs no certificate and less public-key cryptography.
 //!
 //! They belong to one server name: a resumed handshake shows no certificate that could be checked.
 
@@ -20,7 +20,7 @@ pub const Tickets = struct {
         }
     }
 
-    /// Takes the reference. The oldest makes room.
+    /// Takes over the reference. When there is no room, the oldest is freed.
     pub fn add(tickets: *Tickets, api: *const libssl.Api, session: *libssl.Session) void {
         if (tickets.count == tickets.items.len) {
             api.SSL_SESSION_free(tickets.items[0]);
@@ -32,8 +32,8 @@ pub const Tickets = struct {
         assert(tickets.count <= tickets.items.len);
     }
 
-    /// Offers the newest in the handshake to come. A ticket of TLS 1.3 is used once: whoever
-    /// watches could tell the connections as one client's (RFC 8446, appendix C.4).
+    /// Offers the newest in the next handshake. A ticket of TLS 1.3 is used only once, or an
+    /// observer could tell that the connections are one client's (RFC 8446, appendix C.4).
     pub fn offer(tickets: *Tickets, api: *const libssl.Api, handle: *libssl.Ssl) void {
         if (tickets.count == 0) return;
         const session = tickets.items[tickets.count - 1];

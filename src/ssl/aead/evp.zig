@@ -3,7 +3,7 @@
 //! A context is keyed once and given a nonce for each record. OpenSSL 3 takes and gives the tag as
 //! a parameter, which saves a tenth of a small record against the control call that it translates
 //! into one; 1.1.1 and LibreSSL have only the control call. EVP_Cipher would save 45 ns of 640 on a
-//! small ChaCha20 record and nothing with AES-GCM, and its manual page says to leave it alone.
+//! small ChaCha20 record and nothing with AES-GCM, and its manual page advises against it.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -71,7 +71,7 @@ pub const Aead = struct {
         const context = provider.context;
         const size: c_int = @intCast(ciphertext.len);
         var written: c_int = 0;
-        var rest: [tag_size]u8 = undefined; // Nothing is left over in a counter mode.
+        var rest: [tag_size]u8 = undefined; // Stays unused: a counter mode leaves no rest.
         const opened = api.EVP_DecryptInit_ex(context, null, null, null, nonce) == 1 and
             api.EVP_DecryptUpdate(
                 context,
@@ -86,7 +86,7 @@ pub const Aead = struct {
         if (!opened) {
             @branchHint(.unlikely);
             std.crypto.secureZero(u8, plaintext);
-            api.ERR_clear_error(); // Whoever reads the queue next would take it for his own.
+            api.ERR_clear_error(); // Other code would take the error for one of its own.
         }
         return opened;
     }
@@ -133,7 +133,7 @@ inline fn expectTag(
     context: *libssl.CipherContext,
     tag: *const [tag_size]u8,
 ) bool {
-    // The library reads it only: the parameter is the same type for both ways.
+    // The library only reads it: the parameter has one type for setting and getting.
     const bytes: *[tag_size]u8 = @constCast(tag);
     if (api.EVP_CIPHER_CTX_set_params) |set_params| {
         const parameters = tagParameters(bytes);

@@ -1,10 +1,10 @@
 //! AES-GCM by Intel's libipsec-mb (x86-64 Linux): one direct call opens or seals a whole record.
 //!
-//! The library has the same functions once for each vector extension, under names that it exports.
-//! The fastest that both the CPU and the library have is chosen, once a process, after it gave the
-//! published answer to a published vector: a file that a user names may be any library. Either the
-//! archive was linked into the extension, or the shared library is looked for when the program
-//! runs. `HFTWS_IPSEC_MB` names another file; empty or "off", it turns the provider off.
+//! The library exports the same functions for each vector extension. Once per process the fastest
+//! is chosen that both the CPU and the library have, and that answers a published test vector
+//! right, because a file that a user names may be any library. Either the archive was linked into
+//! the extension, or the shared library is looked for when the program runs. `HFTWS_IPSEC_MB`
+//! names another file; empty or "off", it turns the provider off.
 //!
 //! ChaCha20-Poly1305 is left to EVP: the function that starts a record is not exported.
 
@@ -41,7 +41,7 @@ pub const Variant = enum {
         };
     }
 
-    /// As much as the library itself asks for before it uses the variant.
+    /// What the library itself requires before it uses the variant.
     fn required(variant: Variant) cpu.FeatureSet {
         const sse: cpu.FeatureSet = .initMany(&.{ .sse4_2, .aes, .pclmulqdq });
         const avx = sse.unionWith(.initOne(.avx));
@@ -61,8 +61,8 @@ pub const Variant = enum {
     }
 };
 
-/// What is linked in: the other variants gain little on these, and each pair takes a quarter of a
-/// megabyte or more.
+/// What is linked in. The other variants are little faster than these, and each takes a quarter of
+/// a megabyte or more.
 const linked_variants = [_]Variant{ .vaes_avx512, .avx_gen4, .sse };
 
 /// The library's working memory. Versions 1 and 2 need 1008 bytes for a key (`gcm_key_data`,
@@ -197,7 +197,7 @@ pub const Aead = struct {
     }
 };
 
-/// What was found. It stays as long as the process.
+/// What was found. It is never freed.
 const Library = struct {
     lock: std.c.pthread_mutex_t = .{}, // Connections may start on several threads.
     searched: bool = false,
@@ -383,7 +383,7 @@ test "ipsec_mb: a library that answers wrong is not used" {
     try std.testing.expect(Wrong.calls > 0);
 }
 
-/// A library whose functions are there, and do something else.
+/// A library whose functions do something else.
 const Wrong = struct {
     var calls: u32 = 0;
     const functions: Functions = .{ .expand = &expand, .open = &crypt, .seal = &crypt };
@@ -410,7 +410,7 @@ const Wrong = struct {
     }
 };
 
-test "ipsec_mb: a CPU without the instructions is not made to try them" {
+test "ipsec_mb: a variant is not tried on a CPU without its instructions" {
     Wrong.calls = 0;
     for (std.enums.values(Variant)) |variant| {
         var required = variant.required().iterator();
@@ -423,9 +423,9 @@ test "ipsec_mb: a CPU without the instructions is not made to try them" {
     try std.testing.expectEqual(0, Wrong.calls);
 }
 
-test "ipsec_mb: what is used says which library and which instructions" {
+test "ipsec_mb: the description names the library and the instructions" {
     const options: types.Options = .{
-        .api = undefined, // Not asked.
+        .api = undefined, // Not used.
         .algorithm = .aes_128_gcm,
         .direction = .open,
     };
