@@ -2,9 +2,9 @@
 
 `Include/` is the same on every machine and for every configuration of a CPython; only pyconfig.h
 has what its configure script found out about one machine. An extension needs little of that: the
-sizes of the C types, which all our platforms (LP64) share, that there are POSIX threads, and whether
-this is the free-threaded build (PEP 703). So the headers of one machine, with a pyconfig.h that has
-only this, serve for every platform.
+sizes of the C types, which all our platforms (LP64) share, that there are POSIX threads, and
+whether this is the free-threaded build (PEP 703). So the headers of one machine, with a pyconfig.h
+that has only this, serve for every platform.
 
 That is checked twice: src/python/abi.zig compares the sizes with the target's own when it compiles,
 and a test compares the module with that of a real pyconfig.h, byte for byte.
