@@ -26,7 +26,6 @@ const ws = @import("ws.zig");
 const ClockType = @import("os/clock.zig").ClockType;
 const FillError = @import("connection/transport.zig").FillError;
 const LifecycleType = @import("connection/lifecycle.zig").LifecycleType;
-const NotifierType = @import("notifier.zig").NotifierType;
 const RingBuffer = @import("ringbuffer.zig").RingBuffer;
 const TransportType = @import("connection/transport.zig").TransportType;
 
@@ -36,7 +35,6 @@ pub const Counters = types.Counters;
 pub const Delivery = delivery.Delivery;
 pub const Event = types.Event;
 pub const Failure = types.Failure;
-pub const InitError = types.InitError;
 pub const Latency = @import("connection/latency.zig").Latency;
 pub const NextError = types.NextError;
 pub const Options = types.Options;
@@ -45,13 +43,11 @@ pub const Stage = types.Stage;
 pub const Stamps = delivery.Stamps;
 pub const StartError = types.StartError;
 pub const State = @import("connection/state.zig").State;
-pub const Wake = types.Wake;
 
 pub fn ConnectionType(comptime Os: type) type {
     return struct {
         const Connection = @This();
         const Clock = ClockType(Os);
-        const Notifier = NotifierType(Os);
         const Transport = TransportType(Os);
 
         options: Options,
@@ -60,34 +56,26 @@ pub fn ConnectionType(comptime Os: type) type {
         /// The bytes: socket, TLS, rings, the sending half.
         transport: Transport,
         parser: ws.Parser,
-        notifier: Notifier,
         clock: Clock,
         latency: ?*Latency = null,
 
-        pub fn init(options: Options) InitError!Connection {
+        pub fn init(options: Options) Connection {
             return .{
                 .options = options,
                 .transport = .{ .line = .{ .hasMoreFn = hasMore } },
-                .notifier = try Notifier.init(),
                 .clock = Clock.init(),
                 .parser = .init(options.parserOptions(false)),
             };
         }
 
-        /// Drops the connection without a word to the peer. Pinned bytes outlive it.
+        /// Drops the connection without a word to the peer. Pinned bytes outlive it. To be called
+        /// before the loop goes that it has waited in.
         pub fn deinit(connection: *Connection) void {
             connection.lifecycle.drop(&connection.transport);
             connection.transport.retireRings();
             const tickets = &connection.lifecycle.opening.tickets;
             if (connection.options.tls) |context| tickets.deinit(context.api);
-            connection.notifier.deinit();
             connection.* = undefined;
-        }
-
-        /// For the copy that a forked process has, before anything else is done with it: from now
-        /// on it can be ended, and the parent's connection notices nothing of that.
-        pub fn disown(connection: *Connection) void {
-            connection.notifier.disown();
         }
 
         /// Leaves the rings with pinned bytes to those who hold them. `start` does, too; but then
@@ -433,68 +421,62 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Waiting. --------------------------------------------------------------------------
 
-        /// Waits until the kernel has something for this connection, the present deadline or the
-        /// timeout has passed, or a signal came. Touches nothing of the owner's: Python releases
-        /// its lock around it.
-        pub fn wait(connection: *Connection, timeout_ns: ?u64) NextError!types.Wake {
-            const transport = &connection.transport;
-            transport.read_budget = constants.reads_per_turn_max;
-            if (connection.state() == .closed) return .ready;
+        // The owner's loop sleeps (loop.zig), for many connections at once. Around its sleep it
+        // calls, in this order: `beginWait`, `interest`, `deadlineNs`, `noteReady`.
+
+        /// Before each wait: the turn of `next` begins anew.
+        pub inline fn beginWait(connection: *Connection) void {
+            connection.transport.read_budget = constants.reads_per_turn_max;
+            if (connection.state() == .closed) return;
             connection.clock.refine();
-            transport.line.rate = connection.clock.rate();
-            const limit_ns = connection.untilDeadline(timeout_ns);
-            const connecting = connection.state() == .connecting;
-            if (connection.options.busy_poll and !connecting) return connection.spin(limit_ns);
-            const dialer = &connection.lifecycle.opening.dialer;
-            const place = if (connecting) dialer.socket else transport.link.socket;
-            const socket = place orelse return .ready; // `next` has not begun yet.
-            connection.notifier.watch(&transport.link.watch, socket.descriptor, .{
-                .readable = !connecting and transport.wantsRead(),
-                .writable = connecting or transport.wantsWrite(),
-            }) catch return error.SystemResources;
-            const wake = connection.notifier.wait(limit_ns) catch return error.SystemResources;
-            const ready = transport.link.watch.take();
-            if (connecting) {
-                dialer.answered = ready.readable or ready.writable;
-            } else {
-                if (ready.readable) transport.socket_drained = false;
-                if (ready.writable) transport.outbox.?.flush(&transport.link);
-            }
-            return wake;
+            connection.transport.line.rate = connection.clock.rate();
         }
 
-        /// Finds out what `wait` must not: an owner with threads may let go of messages during the
+        /// What ends the sleep. Null when there is nothing to wait for: `next` has not begun yet,
+        /// or the connection is over.
+        pub inline fn interest(connection: *const Connection) ?types.Interest {
+            if (connection.state() == .connecting) return connection.lifecycle.opening.interest();
+            return connection.transport.interest();
+        }
+
+        /// When `next` has to be asked although nothing has happened, on the monotonic clock.
+        pub inline fn deadlineNs(connection: *const Connection) ?u64 {
+            return connection.lifecycle.deadlineNs();
+        }
+
+        /// Tells what the descriptor of `interest` turned out to be ready for.
+        pub inline fn noteReady(connection: *Connection, ready: os.Ready) void {
+            if (connection.state() == .connecting) {
+                return connection.lifecycle.opening.noteReady(ready);
+            }
+            connection.transport.noteReady(ready);
+        }
+
+        /// What the loop remembers of this connection.
+        pub inline fn watch(connection: *Connection) *Transport.Watch {
+            return &connection.transport.link.watch;
+        }
+
+        /// Finds out what a wait must not: an owner with threads may let go of messages during the
         /// wait, which moves the front of the ring that a busy wait reads into.
         inline fn willWait(connection: *Connection) Event {
             if (connection.options.busy_poll) connection.transport.findSpinTarget();
             return .blocked;
         }
 
-        /// Waits without the kernel's help: the wake-up costs microseconds, the spin does not.
-        fn spin(connection: *Connection, limit_ns: ?u64) types.Wake {
-            const transport = &connection.transport;
-            const turn_ns = @min(limit_ns orelse constants.spin_turn_ns, constants.spin_turn_ns);
-            const until_ns = Os.monotonicNs() + turn_ns;
-            if (!transport.canSpin()) return .ready;
-            while (true) {
-                for (0..constants.spins_per_clock_read) |_| {
-                    if (transport.look()) return .ready;
-                    std.atomic.spinLoopHint();
-                }
-                transport.flushIfWaiting();
-                if (Os.monotonicNs() >= until_ns) return .timed_out;
-            }
+        /// Whether the loop is to `look`, and not to sleep.
+        pub inline fn spins(connection: *const Connection) bool {
+            return connection.options.busy_poll and connection.state() != .connecting;
         }
 
-        fn untilDeadline(connection: *const Connection, timeout_ns: ?u64) ?u64 {
-            const deadline_ns = connection.deadlineNs() orelse return timeout_ns;
-            const left_ns = deadline_ns -| Os.monotonicNs();
-            return @min(left_ns, timeout_ns orelse left_ns);
+        /// One step of a busy wait, which does not sleep: reads the socket into the room that was
+        /// found before. True when there is something for `next` to do.
+        pub inline fn look(connection: *Connection) bool {
+            return connection.transport.look();
         }
 
-        /// When `next` has to be asked again, whatever the kernel says; on the monotonic clock.
-        pub fn deadlineNs(connection: *const Connection) ?u64 {
-            return connection.lifecycle.deadlineNs();
+        pub fn flushIfWaiting(connection: *Connection) void {
+            connection.transport.flushIfWaiting();
         }
 
         /// Whether something waits for the socket to be writable.

@@ -6,6 +6,7 @@ pub const delivery = @import("delivery.zig");
 pub const deflate = @import("deflate.zig");
 pub const histogram = @import("histogram.zig");
 pub const http = @import("http.zig");
+pub const loop = @import("loop.zig");
 pub const notifier = @import("notifier.zig");
 pub const os = @import("os.zig");
 pub const clock = @import("os/clock.zig");
@@ -16,16 +17,20 @@ pub const ws = @import("ws.zig");
 
 /// A connection on this machine's kernel.
 pub const Connection = connection.ConnectionType(os.Os);
+/// Where connections wait.
+pub const Loop = loop.LoopType(os.Os);
 
 test {
     if (@import("builtin").os.tag == .linux) _ = @import("testing/kqueue_shim_test.zig");
     // So that `zig build check` type checks all of its functions, for every target.
     @import("std").testing.refAllDecls(Connection);
+    @import("std").testing.refAllDecls(Loop);
     _ = connection;
     _ = constants;
     _ = deflate;
     _ = histogram;
     _ = http;
+    _ = loop;
     _ = notifier;
     _ = os;
     _ = clock;

@@ -29,7 +29,7 @@ test "connection: busy waiting does the same without the notifier" {
     kernel.thenConnect(.{ .answered = .{ .after_ns = 1000 } });
     try bed.open();
     const wait_calls = kernel.wait_calls;
-    try expectEqual(.timed_out, try bed.connection.wait(null)); // The owner gets its turn.
+    try expectEqual(.timed_out, try bed.waitFor(null)); // The owner gets its turn.
     kernel.then(.{ .pause_ns = 300_000 });
     try bed.feed(&.{ textFrame("one"), .{ .opcode = frames.ping, .payload = "p" } });
     kernel.send_room = 0;
@@ -37,7 +37,7 @@ test "connection: busy waiting does the same without the notifier" {
     try bed.drive();
     try bed.expectSeen(&.{.text("one")});
     kernel.send_room = 1000;
-    try expectEqual(.timed_out, try bed.connection.wait(0));
+    try expectEqual(.timed_out, try bed.waitFor(0));
     try bed.expectSent(&.{ textFrame("order"), .{ .opcode = frames.pong, .payload = "p" } });
 
     bed.connection.close(1000, "");
@@ -72,7 +72,7 @@ test "connection: waiting twice loses nothing, with and without busy waiting" {
         try bed.feed(&.{textFrame("two")});
         try bed.feed(&.{textFrame("three")});
         kernel.then(.end);
-        for (0..3) |_| try expectEqual(.ready, try bed.connection.wait(null));
+        for (0..3) |_| try expectEqual(.ready, try bed.waitFor(null));
         try bed.driveToEnd();
         try bed.expectSeen(&.{ .text("one"), .text("two"), .text("three") });
         try bed.expectFailure(lost(eof_reason));
@@ -96,12 +96,12 @@ test "connection: busy waiting writes over nothing that is kept" {
         @memset(payload, @intCast('a' + index));
         try bed.feed(&.{textFrame(payload)});
     }
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(null);
     ring.pin(&pin, (try bed.connection.next()).message.payload);
     try testing.expectError(error.ReceiveRingPinned, bed.drive());
     // An owner who waits nevertheless, or has a loop of its own, is told the same again.
     for (0..3) |_| {
-        try expectEqual(.ready, try bed.connection.wait(null));
+        try expectEqual(.ready, try bed.waitFor(null));
         try testing.expectError(error.ReceiveRingPinned, bed.pump());
         bed.connection.beginTurn();
         try testing.expectError(error.ReceiveRingPinned, bed.pump());

@@ -135,7 +135,7 @@ test "connection: a peer that floods us cannot put off the end" {
         while (!bed.isOver()) : (turns += 1) {
             try bed.pump();
             kernel.now_ns += s;
-            _ = try bed.connection.wait(null);
+            _ = try bed.waitFor(null);
         }
         try expect(turns <= 4);
         try expectEqual(answers, bed.seen.items[0].closed.clean);
@@ -180,7 +180,7 @@ test "connection: closing before it is open ends it at once, and not in the ordi
             try expectEqual(lost_code, bed.connection.closed().?.code);
             try expect(!bed.connection.closed().?.isOrdinary());
             try expectEqual(null, bed.connection.failure());
-            try expectEqual(.ready, try bed.connection.wait(null));
+            try expectEqual(.ready, try bed.waitFor(null));
             try testing.expectError(error.Failed, bed.connection.next());
         }
     }

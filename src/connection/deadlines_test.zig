@@ -66,8 +66,8 @@ test "connection: an open connection has no deadline" {
     try bed.open();
     kernel.then(.{ .pause_ns = 1_000_000 * s });
     try bed.feed(&.{textFrame("late")});
-    try expectEqual(.timed_out, try bed.connection.wait(5 * s));
-    try expectEqual(.timed_out, try bed.connection.wait(0));
+    try expectEqual(.timed_out, try bed.waitFor(5 * s));
+    try expectEqual(.timed_out, try bed.waitFor(0));
     try bed.drive();
     try bed.expectSeen(&.{.text("late")});
 }
@@ -80,7 +80,7 @@ test "connection: a signal ends a wait and harms nothing" {
     try bed.start();
     try bed.pump();
     for (0..3) |_| {
-        try expectEqual(.interrupted, try bed.connection.wait(null));
+        try expectEqual(.interrupted, try bed.waitFor(null));
         try bed.pump();
     }
     try bed.drive();
@@ -88,7 +88,7 @@ test "connection: a signal ends a wait and harms nothing" {
     try bed.drive();
     kernel.interrupts = 2;
     try bed.feed(&.{textFrame("x")});
-    try expectEqual(.interrupted, try bed.connection.wait(null));
+    try expectEqual(.interrupted, try bed.waitFor(null));
     try bed.drive();
     try bed.expectSeen(&.{ .{ .opened = 101 }, .text("x") });
 }
@@ -100,10 +100,10 @@ test "connection: a kernel that cannot wait is told, and can be asked again" {
     try bed.start();
     try bed.pump();
     kernel.watch_failure = error.WatchLimit;
-    try testing.expectError(error.SystemResources, bed.connection.wait(null));
+    try testing.expectError(error.SystemResources, bed.waitFor(null));
     kernel.watch_failure = null;
     kernel.wait_failure = error.OutOfMemory;
-    try testing.expectError(error.SystemResources, bed.connection.wait(null));
+    try testing.expectError(error.SystemResources, bed.waitFor(null));
     kernel.wait_failure = null;
     try bed.drive();
     kernel.feed(try bed.upgradeResponse());

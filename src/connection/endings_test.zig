@@ -144,7 +144,7 @@ test "connection: kept bytes outlive a new start and the connection" {
             kernel.clear();
             try bed.open();
             try bed.feed(&.{textFrame("kept")});
-            _ = try bed.connection.wait(null);
+            _ = try bed.waitFor(null);
             payload.* = (try bed.connection.next()).message.payload;
             ring.* = bed.connection.transport.receive_ring.?;
             ring.*.pin(pin, payload.*);

@@ -5,6 +5,7 @@ const test_options = @import("test_options");
 const libssl = @import("../ssl/libssl.zig");
 const ssl = @import("../ssl.zig");
 const deflate = @import("../deflate.zig");
+const loop = @import("../loop.zig");
 const os = @import("../os.zig");
 const types = @import("types.zig");
 const ScriptedOs = @import("../testing/scripted_os.zig");
@@ -60,7 +61,7 @@ test "connection: rings that are kept and cannot be replaced stay, and can be re
         try bed.open();
         try bed.feed(&.{textFrame("kept")});
         kernel.then(.end);
-        _ = try bed.connection.wait(null);
+        _ = try bed.waitFor(null);
         const event = try bed.connection.next();
         const ring = bed.connection.transport.receive_ring.?;
         const send_ring = bed.connection.transport.outbox.?.ring;
@@ -90,7 +91,7 @@ test "connection: a wait that fails while it connects does not stay behind with 
     try bed.start();
     try bed.pump();
     kernel.wait_failure = error.OutOfMemory;
-    try testing.expectError(error.SystemResources, bed.connection.wait(null));
+    try testing.expectError(error.SystemResources, bed.waitFor(null));
     kernel.wait_failure = null;
     kernel.now_ns += 5 * s; // The time of the first address is over.
     try bed.drive();
@@ -257,7 +258,6 @@ const Ordeal = struct {
             }
             ordeal.wait() catch |err| switch (err) {
                 error.SystemResources => {}, // Asked again, it goes on.
-                else => |other| return other,
             };
         }
         return error.TooManyTurns;
@@ -271,8 +271,8 @@ const Ordeal = struct {
         return error.TooManyTurns;
     }
 
-    fn wait(ordeal: *Ordeal) types.NextError!void {
-        _ = try ordeal.bed.connection.wait(s);
+    fn wait(ordeal: *Ordeal) loop.WaitError!void {
+        _ = try ordeal.bed.waitFor(s);
     }
 
     /// The server's turn: it answers the request, and then says all that it has to say.
@@ -481,18 +481,18 @@ fn live(bed: *Bed, tls: ?*TlsBed, faults: *RandomFaults, tally: *Tally) !void {
     try ordeal.check(tally);
 }
 
-/// A poller is made with the connection.
+/// A notifier is made with the loop.
 fn beginUntilItWorks(seed: u64, tally: *Tally) !void {
     ScriptedOs.reset(testing.allocator, seed);
     defer ScriptedOs.deinit();
     var faults: RandomFaults = .init(kernel.random.random());
     kernel.faults = &faults;
     for (0..1000) |_| {
-        var connection = bed_module.Connection.init(plain_options) catch {
+        var made = bed_module.Loop.init() catch {
             try expect(faults.counts.get(.notifier) > 0);
             continue;
         };
-        connection.deinit();
+        made.deinit();
         return tally.add(&faults);
     }
     return error.TooManyTurns;

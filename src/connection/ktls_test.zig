@@ -127,12 +127,12 @@ test "connection over ktls: what waits for the kernel's room keeps the handover 
         tls.checked_size = tls.plaintext.items.len;
         kernel.feed(try tls.server.take(tls.bed.arena()));
         for (0..20) |_| {
-            _ = try tls.bed.connection.wait(0);
+            _ = try tls.bed.waitFor(0);
             try expect(try tls.bed.connection.next() == .blocked);
         }
         try expect(kernel.tls.receiving == null);
         // What is the kernel's stays with it, and is no reason to wake up.
-        if (!busy_poll) try expectEqual(.timed_out, try tls.bed.connection.wait(0));
+        if (!busy_poll) try expectEqual(.timed_out, try tls.bed.waitFor(0));
         kernel.send_room = std.math.maxInt(usize);
         try tls.exchange();
         try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("one") });
@@ -147,7 +147,7 @@ test "connection over ktls: nothing goes out behind an answer that could not" {
     for (0..2) |_| kernel.thenSend(.{ .fails_once = error.WouldBlock });
     tls.server.updateKeys(.requested);
     try tls.sayFrames(&.{textFrame("tick")});
-    _ = try tls.bed.connection.wait(0);
+    _ = try tls.bed.waitFor(0);
     _ = try tls.bed.connection.next();
     try expect(tls.bed.connection.wantsWrite());
     kernel.thenSend(.{ .fails_once = error.AccessDenied });
@@ -164,14 +164,14 @@ test "connection over ktls: what a busy wait has read stays where it is when a p
     kernel.spins_allowed = true;
     try tls.open();
     try tls.sayFrames(&.{textFrame("kept")});
-    _ = try tls.bed.connection.wait(null);
+    _ = try tls.bed.waitFor(null);
     const first = try tls.bed.connection.next();
     const ring = tls.bed.connection.transport.receive_ring.?;
     var pin: Pin = undefined;
     ring.pin(&pin, first.message.payload);
     try expect(try tls.bed.connection.next() == .blocked);
     try tls.sayFrames(&.{textFrame("read early")});
-    _ = try tls.bed.connection.wait(null);
+    _ = try tls.bed.waitFor(null);
     ring.unpin(&pin); // By another thread, as it may be. The ring could start over.
     const second = try tls.bed.connection.next();
     try testing.expectEqualStrings("read early", second.message.payload);
@@ -256,7 +256,7 @@ test "connection over ktls: a part of a message that the kernel takes for new ke
 }
 
 fn readOnce(tls: *TlsBed) !void {
-    _ = try tls.bed.connection.wait(0);
+    _ = try tls.bed.waitFor(0);
     _ = try tls.bed.connection.next();
 }
 
@@ -343,7 +343,7 @@ test "connection over ktls: the control record needs room, and what is kept can 
     try tls.open();
     const payload: [25_000]u8 = @splat('x');
     try tls.sayFrames(&.{ textFrame(&payload), textFrame(&payload) });
-    _ = try tls.bed.connection.wait(null);
+    _ = try tls.bed.waitFor(null);
     const first = try tls.bed.connection.next();
     const ring = tls.bed.connection.transport.receive_ring.?;
     var pins: [2]Pin = undefined;
@@ -353,7 +353,7 @@ test "connection over ktls: the control record needs room, and what is kept can 
     // 15 KiB are free: not enough for the largest record.
     tls.server.sendCloseNotify();
     kernel.feed(try tls.server.take(tls.bed.arena()));
-    _ = try tls.bed.connection.wait(0);
+    _ = try tls.bed.waitFor(0);
     try expectError(error.ReceiveRingPinned, tls.bed.connection.next());
     ring.unpin(&pins[0]);
     ring.unpin(&pins[1]);

@@ -114,6 +114,16 @@ pub fn OpeningType(comptime Os: type) type {
             return .advanced;
         }
 
+        /// What a loop waits for while TCP is set up. Null before the first `next`.
+        pub inline fn interest(opening: *const Opening) ?types.Interest {
+            const socket = if (opening.dialer.socket) |*found| found else return null;
+            return .{ .descriptor = socket.descriptor, .events = .{ .writable = true } };
+        }
+
+        pub inline fn noteReady(opening: *Opening, ready: os.Ready) void {
+            opening.dialer.answered = ready.readable or ready.writable;
+        }
+
         // ---- TLS. ------------------------------------------------------------------------------
 
         fn beginTls(

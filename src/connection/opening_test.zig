@@ -194,7 +194,7 @@ test "connection: what fails before there is a connection is told, and leaves no
         kernel.addresses.count = 0;
         try bed.start();
         try bed.expectFailure(.{ .resolve = error.NameNotFound });
-        try expectEqual(.ready, try bed.connection.wait(null));
+        try expectEqual(.ready, try bed.waitFor(null));
     }
     {
         var bed = try Bed.init(websocket_options);
@@ -222,7 +222,7 @@ test "connection: what fails before there is a connection is told, and leaves no
     }
     ScriptedOs.reset(testing.allocator, 1);
     kernel.notifier_failure = error.TooManyOpenFiles;
-    try testing.expectError(error.TooManyOpenFiles, Connection.init(websocket_options));
+    try testing.expectError(error.TooManyOpenFiles, bed_module.Loop.init());
     ScriptedOs.deinit();
 }
 
@@ -231,8 +231,8 @@ test "connection: waiting before the first look at it is no harm" {
     defer bed.deinit();
     kernel.thenConnect(.{ .answered = .{} });
     try bed.start();
-    _ = try bed.connection.wait(0);
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(0);
+    _ = try bed.waitFor(null);
     try bed.drive();
     kernel.feed(try bed.upgradeResponse());
     try bed.drive();

@@ -175,7 +175,7 @@ fn converseAtRandom(seed: u64) !void {
     var messages: std.ArrayList(Frame) = .empty;
     for (0..60) |_| switch (random.uintLessThan(u8, 4)) {
         0 => try bed.pump(),
-        1 => _ = try bed.connection.wait(random.uintAtMost(u64, s)),
+        1 => _ = try bed.waitFor(random.uintAtMost(u64, s)),
         2 => if (try sendAtRandom(&bed, random)) |frame| try messages.append(bed.arena(), frame),
         else => {
             bed.connection.beginTurn();
@@ -236,7 +236,7 @@ fn actAtRandom(bed: *Bed, random: std.Random) !void {
     switch (random.uintLessThan(u8, 5)) {
         0, 1 => if (!bed.isOver()) try bed.pump(),
         2 => if (!bed.isOver()) {
-            _ = bed.connection.wait(random.uintAtMost(u64, s)) catch |err| {
+            _ = bed.waitFor(random.uintAtMost(u64, s)) catch |err| {
                 try expectEqual(error.SystemResources, err);
             };
         },

@@ -76,7 +76,7 @@ test "connection: a peer that never pauses cannot keep the turn for itself" {
     const reads_max = constants.reads_per_turn_max;
     kernel.feed(try bed.encode(&@as([4 * (reads_max + 2)]Frame, @splat(frame))));
 
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(null);
     const receive_calls = kernel.receive_calls;
     try bed.pump();
     try expectEqual(receive_calls + reads_max, kernel.receive_calls);
@@ -164,7 +164,7 @@ test "connection: more is waiting only when a whole message is" {
     const bytes = try bed.encode(&.{ textFrame("one"), textFrame("two"), textFrame("three") });
     kernel.feed(bytes[0 .. bytes.len - 1]);
     kernel.feed(bytes[bytes.len - 1 ..]);
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(null);
     const expected = [_]bool{ true, false };
     for (expected) |more| {
         try expect(try bed.connection.next() == .message);
@@ -186,7 +186,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
     const kept_frame: Frame = .{ .opcode = frames.binary, .payload = &payload };
     for (0..5) |round| {
         try bed.feed(&.{kept_frame});
-        _ = try bed.connection.wait(null);
+        _ = try bed.waitFor(null);
         const message = (try bed.connection.next()).message;
         var pin: Pin = undefined;
         ring.pin(&pin, message.payload);
@@ -219,7 +219,7 @@ test "connection: stamps of the kernel go with the messages of their read" {
     try bed.open();
     try bed.feed(&.{textFrame("x")});
     kernel.stamp = .{ .source = .software, .realtime_ns = ScriptedOs.realtimeNs() - 700 };
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(null);
     try expect(try bed.connection.next() == .message);
     kernel.now_ns += 50;
     bed.connection.stampDelivery();
@@ -231,7 +231,7 @@ test "connection: stamps of the kernel go with the messages of their read" {
 
     kernel.stamp = .{};
     try bed.feed(&.{textFrame("y")});
-    _ = try bed.connection.wait(null);
+    _ = try bed.waitFor(null);
     try expect(try bed.connection.next() == .message);
     try expectEqual(@as(i64, 0), bed.connection.transport.line.stamps.kernel_ns);
 }

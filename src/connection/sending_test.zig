@@ -44,19 +44,19 @@ test "connection: what the kernel does not take goes out with the next wait" {
     try expect(bed.connection.wantsWrite());
     try bed.connection.send(.text, "second"); // Tries, and queues behind the first.
     try expect(bed.connection.wantsWrite());
-    try expectEqual(.ready, try bed.connection.wait(null));
+    try expectEqual(.ready, try bed.waitFor(null));
     try expect(!bed.connection.wantsWrite());
     try bed.expectSent(&.{ textFrame("first"), textFrame("second") });
-    try expectEqual(.timed_out, try bed.connection.wait(s));
+    try expectEqual(.timed_out, try bed.waitFor(s));
 
     kernel.send_room = 0;
     try bed.connection.send(.text, "third");
-    try expectEqual(.timed_out, try bed.connection.wait(s));
+    try expectEqual(.timed_out, try bed.waitFor(s));
     try bed.feed(&.{textFrame("in between")});
     try bed.drive();
     try bed.expectSeen(&.{.text("in between")});
     kernel.send_room = 4;
-    try expectEqual(.ready, try bed.connection.wait(null));
+    try expectEqual(.ready, try bed.waitFor(null));
     try expect(bed.connection.wantsWrite());
     kernel.send_room = 1000;
     bed.connection.beginTurn(); // For an owner with a loop of its own.

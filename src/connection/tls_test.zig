@@ -96,7 +96,7 @@ test "connection over tls: one read for many records, and one record before the 
         const receive_calls = kernel.receive_calls;
         const records = connection.transport.counters.records;
         kernel.feed(burst.items);
-        _ = try connection.wait(null);
+        _ = try tls.bed.waitFor(null);
         for (1..11) |count| {
             try expect(try connection.next() == .message);
             try expectEqual(records + count, connection.transport.counters.records);
@@ -408,7 +408,7 @@ test "connection over tls: a peer that wants answers and takes none does not hol
     for (0..50) |_| {
         try tls.bed.pump();
         if (tls.bed.isOver()) break;
-        _ = try tls.bed.connection.wait(0);
+        _ = try tls.bed.waitFor(0);
     }
     kernel.send_room = std.math.maxInt(usize);
     try tls.exchange();
@@ -428,7 +428,7 @@ test "connection over tls: what waits for a handshake does not wait for the sock
     try tls.bed.connection.send(.text, "order");
     tls.bed.connection.close(1000, "");
     try tls.bed.drive();
-    try expectEqual(.timed_out, try tls.bed.connection.wait(s));
+    try expectEqual(.timed_out, try tls.bed.waitFor(s));
     try expect(!kernel.send_side_shut);
     try tls.exchange(); // The server goes on with the handshake.
     try tls.expectSent(&.{ textFrame("order"), closeFrame(1000, "") });

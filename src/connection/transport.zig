@@ -19,6 +19,7 @@ const Compression = @import("compression.zig").Compression;
 const Line = @import("../delivery.zig").Line;
 const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
 const LinkType = @import("link.zig").LinkType;
+const NotifierType = @import("../notifier.zig").NotifierType;
 const Opener = @import("link.zig").Opener;
 const OutboxType = @import("outbox.zig").OutboxType;
 const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
@@ -38,6 +39,7 @@ pub fn TransportType(comptime Os: type) type {
         const KernelTls = KernelTlsType(Os);
         const Link = LinkType(Os);
         const Outbox = OutboxType(Os);
+        pub const Watch = NotifierType(Os).Watch;
 
         link: Link = .{},
         /// Plaintext from the peer: HTTP head, frames. Null before the first `renew`.
@@ -161,6 +163,7 @@ pub fn TransportType(comptime Os: type) type {
             }
             transport.link.socket = null;
             transport.lent_size = 0;
+            transport.spin_target = &.{}; // Nobody looks for what is over.
         }
 
         /// What has to hold between two calls.
@@ -261,25 +264,21 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Whether a busy wait has something to do. If not, `next` has to make room, or to say why
-        /// there is none.
-        pub fn canSpin(transport: *Transport) bool {
-            if (transport.spin_target.len > 0 and transport.end == null) return true;
-            transport.flushIfWaiting();
-            transport.socket_drained = false;
-            return false;
-        }
-
         /// Reads the socket once for a busy wait; what it finds, `receive` accepts. False when
         /// there is nothing.
         pub inline fn look(transport: *Transport) bool {
             const target = transport.spin_target;
+            if (target.len == 0 or transport.end != null) {
+                transport.flushIfWaiting();
+                transport.socket_drained = false; // `next` has to make room, or to say why not.
+                return true;
+            }
             const read = switch (transport.link.opener()) {
                 inline else => |opener| transport.readSocket(opener, target),
             };
             if (read.foundNothing()) return false;
             transport.early_read = read;
-            transport.spin_target = &.{}; // Another wait must not read over it.
+            transport.spin_target = &.{}; // Another look must not read over it.
             return true;
         }
 
@@ -465,6 +464,20 @@ pub fn TransportType(comptime Os: type) type {
         pub inline fn hasRecord(transport: *const Transport) bool {
             const tls = if (transport.link.tls) |*session| session else return false;
             return tls.recordWaiting(transport.ciphertext_ring.?.readable());
+        }
+
+        /// What a loop waits for. Null when the socket is gone, or not there yet.
+        pub inline fn interest(transport: *const Transport) ?types.Interest {
+            const socket = if (transport.link.socket) |*found| found else return null;
+            return .{ .descriptor = socket.descriptor, .events = .{
+                .readable = transport.wantsRead(),
+                .writable = transport.outbox.?.isWaiting(&transport.link),
+            } };
+        }
+
+        pub inline fn noteReady(transport: *Transport, ready: os.Ready) void {
+            if (ready.readable) transport.socket_drained = false;
+            if (ready.writable) transport.outbox.?.flush(&transport.link);
         }
 
         /// Whether what arrives is to be read now.

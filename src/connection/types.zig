@@ -76,7 +76,7 @@ pub const Stage = state.Stage;
 pub const CompressionOptions = @import("compression.zig").Options;
 
 pub const Event = union(enum) {
-    /// Nothing more can be done without the kernel: `wait`.
+    /// Nothing more can be done without the kernel: wait.
     blocked,
     /// The upgrade is done. Its response, borrowed.
     opened: http.Head,
@@ -198,13 +198,10 @@ pub const NextError = error{
     Failed,
     /// The owner holds so many received bytes that no more fit. It can let go and go on.
     ReceiveRingPinned,
-    /// The kernel has no memory or no descriptor left for waiting.
-    SystemResources,
     OutOfMemory,
 };
 
-/// A poller is made with the connection, the rings when it is first started.
-pub const InitError = os.NotifierError;
+/// The rings are made when it is first started.
 pub const StartError = error{Failed} || os.MapError;
 
 pub const SendError = error{
@@ -233,6 +230,9 @@ pub const Read = struct {
         return false;
     }
 };
+
+/// What a connection waits for in the kernel.
+pub const Interest = struct { descriptor: os.Descriptor, events: os.Interest };
 
 /// What ended a wait.
 pub const Wake = os.Wake;

@@ -50,18 +50,20 @@ pub fn NotifierType(comptime Os: type) type {
             interest: Interest,
         ) os.WatchError!void {
             assert(watched >= 0);
-            if (target.notifier) |owner| assert(owner == notifier);
-            if (target.matches(watched, interest)) return;
-            return notifier.change(target, watched, interest);
+            if (!target.matches(watched, interest)) {
+                return notifier.change(target, watched, interest);
+            }
+            assert(target.notifier == notifier);
         }
 
-        fn change(
+        noinline fn change(
             notifier: *Notifier,
             target: *Watch,
             watched: Descriptor,
             interest: Interest,
         ) os.WatchError!void {
             assert(!notifier.disowned);
+            if (target.notifier) |owner| assert(owner == notifier);
             if (target.descriptor != watched) notifier.unwatch(target);
             const is_new = target.notifier == null;
             try Os.epollControl(notifier.epoll, if (is_new) .add else .modify, watched, .{
@@ -100,43 +102,39 @@ pub fn NotifierType(comptime Os: type) type {
         pub fn wait(notifier: *Notifier, timeout_ns: ?u64) os.WaitError!Wake {
             assert(!notifier.disowned);
             var events: [constants.events_per_wait_max]EpollEvent = undefined;
-            const result = if (timeout_ns) |timeout|
-                notifier.waitTimeout(&events, timeout)
-            else
-                Os.epollWait(notifier.epoll, &events, -1);
-            const count = result catch |failure| switch (failure) {
+            const count = notifier.poll(&events, timeout_ns) catch |failure| switch (failure) {
                 error.Interrupted => return .interrupted,
                 error.OutOfMemory => return error.OutOfMemory,
                 error.Unsupported, error.Unexpected => return error.Unexpected,
             };
-            if (count == 0) return .timed_out;
             for (events[0..count]) |*event| {
                 const target: *Watch = @ptrFromInt(event.data.ptr);
                 assert(target.notifier == notifier);
                 target.ready = readyOf(event.events, target.interest);
             }
-            return .ready;
+            return if (count > 0) .ready else .timed_out;
         }
 
-        fn waitTimeout(
+        inline fn poll(
             notifier: *Notifier,
             events: []EpollEvent,
-            timeout_ns: u64,
+            timeout_ns: ?u64,
         ) os.PollError!usize {
-            if (timeout_ns == 0) return Os.epollWait(notifier.epoll, events, 0);
+            const timeout = timeout_ns orelse return Os.epollWait(notifier.epoll, events, -1);
+            if (timeout == 0) return Os.epollWait(notifier.epoll, events, 0);
             if (notifier.nanoseconds) {
-                if (Os.epollWaitNs(notifier.epoll, events, timeout_ns)) |count| {
+                if (Os.epollWaitNs(notifier.epoll, events, timeout)) |count| {
                     return count;
                 } else |failure| switch (failure) {
                     error.Unsupported => notifier.nanoseconds = false,
                     error.Interrupted, error.OutOfMemory, error.Unexpected => return failure,
                 }
             }
-            return notifier.waitMilliseconds(events, timeout_ns);
+            return notifier.pollMilliseconds(events, timeout);
         }
 
         /// Rounds up, and waits in parts for what is longer than the kernel's 24 days.
-        fn waitMilliseconds(
+        noinline fn pollMilliseconds(
             notifier: *Notifier,
             events: []EpollEvent,
             timeout_ns: u64,

@@ -480,7 +480,7 @@ pub fn epollControl(
 }
 
 /// epoll_wait(2): how many events there are, 0 when the time passed; -1 waits without end.
-pub fn epollWait(
+pub inline fn epollWait(
     epoll: Descriptor,
     events: []EpollEvent,
     timeout_ms: c_int,
@@ -489,7 +489,7 @@ pub fn epollWait(
 }
 
 /// epoll_pwait2(2), the same with nanoseconds. `Unsupported` before Linux 5.11 or glibc 2.35.
-pub fn epollWaitNs(
+pub inline fn epollWaitNs(
     epoll: Descriptor,
     events: []EpollEvent,
     timeout_ns: u64,
@@ -502,10 +502,13 @@ pub fn epollWaitNs(
 }
 
 inline fn eventsCount(status: c_int) posix.PollError!usize {
-    return switch (c.errno(status)) {
-        .SUCCESS => @intCast(status),
-        else => |cause| posix.pollError(cause),
-    };
+    if (status < 0) return pollFailed();
+    return @intCast(status);
+}
+
+/// Apart, so that the way of the events is short.
+noinline fn pollFailed() posix.PollError {
+    return posix.pollError(c.errno(-1));
 }
 
 const EpollPwait2 = *const fn (

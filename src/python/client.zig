@@ -23,6 +23,8 @@ const ns_per_s = std.time.ns_per_s;
 pub const Client = struct {
     /// False until `__init__` is through.
     ready: bool,
+    /// Where the connection waits.
+    loop: core.Loop,
     connection: core.Connection,
     tls_context: ?core.ssl.Context,
     /// Owns every string of the options.
@@ -123,7 +125,7 @@ pub const Client = struct {
 
     /// Half a connection is of no use.
     fn giveUp(client: *Client) void {
-        if (client.isInherited()) client.connection.disown();
+        if (client.isInherited()) client.loop.disown();
         client.connection.abort();
     }
 
@@ -265,9 +267,7 @@ pub const Client = struct {
                     client.connection.abort();
                     break;
                 },
-                error.OutOfMemory, error.SystemResources => {
-                    return exceptions.raiseNext(client, err);
-                },
+                error.OutOfMemory => return exceptions.raiseNext(client, err),
             };
             if (event == .blocked) _ = try client.waitFor(null);
         }
@@ -369,8 +369,9 @@ pub const Client = struct {
 
     /// Only looks. Where there is more at once, Python's lock is better kept: to take it back
     /// costs, and a release too short to be used disturbs the thread that waits for it.
-    fn waitLocked(client: *Client) py.Error!core.connection.Wake {
-        return client.connection.wait(0) catch |err| return exceptions.raiseNext(client, err);
+    fn waitLocked(client: *Client) py.Error!core.loop.Wake {
+        const connections = [_]*core.Connection{&client.connection};
+        return client.loop.wait(&connections, 0) catch |err| return exceptions.raiseWait(err);
     }
 
     fn waitUnlocked(client: *Client, timeout_ns: ?u64) py.Error!void {
@@ -378,10 +379,9 @@ pub const Client = struct {
         // ends: it never lasts long.
         const wait_max_ns = core.constants.wait_max_ns;
         const limit_ns = @min(timeout_ns orelse wait_max_ns, wait_max_ns);
-        const arguments = .{ &client.connection, limit_ns };
-        _ = py.withoutLock(core.Connection.wait, arguments) catch |err| {
-            return exceptions.raiseNext(client, err);
-        };
+        const connections = [_]*core.Connection{&client.connection};
+        const arguments = .{ &client.loop, &connections, limit_ns };
+        _ = py.withoutLock(core.Loop.wait, arguments) catch |err| return exceptions.raiseWait(err);
     }
 
     fn noteRelease(client: *Client, before_ns: u64) void {
@@ -761,9 +761,10 @@ pub const Client = struct {
     fn release(client: *Client) void {
         if (!client.ready) return;
         client.dropSpare();
-        if (client.isInherited()) client.connection.disown();
+        if (client.isInherited()) client.loop.disown();
         client.forgetResponse();
         client.connection.deinit();
+        client.loop.deinit();
         if (client.tls_context) |*context| context.deinit();
         client.arena.deinit();
     }

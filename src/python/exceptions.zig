@@ -98,7 +98,7 @@ pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) 
     return raiseTls("cannot use ", file, failure);
 }
 
-pub fn raiseInit(err: connection.InitError) py.Error {
+pub fn raiseInit(err: core.loop.InitError) py.Error {
     return switch (err) {
         error.OutOfMemory => noMemory(),
         error.TooManyOpenFiles => raiseErrno(.MFILE),
@@ -132,8 +132,13 @@ pub fn raiseNext(client: *Client, err: connection.NextError) py.Error {
             "the receive ring is full of messages that are kept: let go of some and go on",
         ),
         error.OutOfMemory => return noMemory(),
-        error.SystemResources => return py.raise(c.PyExc_OSError, "the kernel cannot wait for it"),
     }
+}
+
+pub fn raiseWait(err: core.loop.WaitError) py.Error {
+    return switch (err) {
+        error.SystemResources => py.raise(c.PyExc_OSError, "the kernel cannot wait for it"),
+    };
 }
 
 /// How the connection ended; also when it ended in the ordinary way.

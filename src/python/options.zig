@@ -108,9 +108,9 @@ pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object
     if (options.url.scheme.isSecure()) client.tls_context = try tlsContext(arena, &arguments);
     errdefer if (client.tls_context) |*context| context.deinit();
 
-    client.connection = core.Connection.init(options) catch |err| {
-        return exceptions.raiseInit(err);
-    };
+    client.loop = core.Loop.init() catch |err| return exceptions.raiseInit(err);
+    errdefer client.loop.deinit();
+    client.connection = .init(options);
     errdefer client.connection.deinit();
     client.connection.clock = ModuleState.get().clock;
     if (client.tls_context) |*context| client.connection.options.tls = context;

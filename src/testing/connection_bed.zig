@@ -5,6 +5,7 @@
 
 const std = @import("std");
 const connection_module = @import("../connection.zig");
+const loop_module = @import("../loop.zig");
 const http = @import("../http.zig");
 const ws = @import("../ws.zig");
 const types = @import("../connection/types.zig");
@@ -20,6 +21,7 @@ const kernel = &ScriptedOs.kernel;
 const s = std.time.ns_per_s;
 
 pub const Connection = connection_module.ConnectionType(ScriptedOs);
+pub const Loop = loop_module.LoopType(ScriptedOs);
 
 pub fn optionsOf(comptime url: []const u8) types.Options {
     return .{
@@ -107,6 +109,7 @@ pub const Seen = union(enum) {
 
 /// A connection on a machine of its own, and what came out of it.
 pub const Bed = struct {
+    loop: Loop,
     connection: Connection,
     seen: std.ArrayList(Seen) = .empty,
     failed: bool = false,
@@ -125,13 +128,14 @@ pub const Bed = struct {
 
     pub fn initWith(gpa: std.mem.Allocator, options: types.Options, seed: u64) !Bed {
         ScriptedOs.reset(gpa, seed);
-        const connection: Connection = try .init(options);
+        const connection: Connection = .init(options);
         kernel.now_ns += 20 * std.time.ns_per_ms; // Else the clock spins until it is calibrated.
-        return .{ .connection = connection };
+        return .{ .loop = try .init(), .connection = connection };
     }
 
     pub fn deinit(bed: *Bed) void {
         bed.connection.deinit();
+        bed.loop.deinit();
         ScriptedOs.deinit();
     }
 
@@ -195,12 +199,13 @@ pub const Bed = struct {
         return error.TooManyTurns;
     }
 
-    /// A busy wait reads, so that it can also be the end.
     pub fn wait(bed: *Bed) !void {
-        _ = bed.connection.wait(null) catch |err| switch (err) {
-            error.Failed => bed.failed = true,
-            else => |other| return other,
-        };
+        _ = try bed.waitFor(null);
+    }
+
+    /// Until something happens, or for so long.
+    pub fn waitFor(bed: *Bed, timeout_ns: ?u64) loop_module.WaitError!types.Wake {
+        return bed.loop.wait(&.{&bed.connection}, timeout_ns);
     }
 
     /// Through the upgrade.
