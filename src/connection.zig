@@ -69,7 +69,7 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// Drops the connection without a word to the peer. Pinned bytes outlive it. To be called
-        /// before the loop goes that it has waited in.
+        /// before the `deinit` of its loop.
         pub fn deinit(connection: *Connection) void {
             connection.lifecycle.drop(&connection.transport);
             connection.transport.retireRings();
@@ -439,12 +439,12 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.transport.interest();
         }
 
-        /// When `next` has to be asked although nothing has happened, on the monotonic clock.
+        /// When `next` has to be called even if nothing has happened, on the monotonic clock.
         pub inline fn deadlineNs(connection: *const Connection) ?u64 {
             return connection.lifecycle.deadlineNs();
         }
 
-        /// Tells what the descriptor of `interest` turned out to be ready for.
+        /// After the sleep, if the descriptor of `interest` was found ready.
         pub inline fn noteReady(connection: *Connection, ready: os.Ready) void {
             if (connection.state() == .connecting) {
                 return connection.lifecycle.opening.noteReady(ready);
@@ -452,25 +452,26 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.noteReady(ready);
         }
 
-        /// What the loop remembers of this connection.
+        /// What the loop's notifier knows of the socket, or of the dialer's. The connection does not
+        /// move while something is watched.
         pub inline fn watch(connection: *Connection) *Transport.Watch {
             return &connection.transport.link.watch;
         }
 
-        /// Finds out what a wait must not: an owner with threads may let go of messages during the
-        /// wait, which moves the front of the ring that a busy wait reads into.
+        /// Finds the room for a busy wait. The wait itself must not: other threads may let go of
+        /// messages meanwhile, which moves the front of the ring that it reads into.
         inline fn willWait(connection: *Connection) Event {
             if (connection.options.busy_poll) connection.transport.findSpinTarget();
             return .blocked;
         }
 
-        /// Whether the loop is to `look`, and not to sleep.
+        /// Whether the loop busy polls for this connection, by `look`, instead of sleeping.
         pub inline fn spins(connection: *const Connection) bool {
             return connection.options.busy_poll and connection.state() != .connecting;
         }
 
-        /// One step of a busy wait, which does not sleep: reads the socket into the room that was
-        /// found before. True when there is something for `next` to do.
+        /// One step of a busy wait: reads the socket once, into the room that was found before.
+        /// True when there is something for `next` to do.
         pub inline fn look(connection: *Connection) bool {
             return connection.transport.look();
         }

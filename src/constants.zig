@@ -37,8 +37,8 @@ pub const ciphertext_ring_capacity = 128 * kib;
 /// Reads in one turn, so that a peer that never pauses cannot keep the owner's loop forever.
 pub const reads_per_turn_max = 16;
 
-/// Events that one wait of a notifier takes. What is ready beyond that has its turn in the next
-/// wait: the kernel puts what it has reported behind what it has not.
+/// Events that one wait of a notifier takes. The rest comes with the next wait: the kernel queues
+/// what it has reported behind what it has not.
 pub const events_per_wait_max = 64;
 
 /// How long a busy wait spins before its owner gets a turn (signals, other Python threads), and

@@ -33,11 +33,13 @@ pub fn LoopType(comptime Os: type) type {
 
         notifier: Notifier,
 
-        /// What the connections of one wait have said.
+        /// What the connections of one wait asked for.
         const Plan = struct {
+            /// Connections that wait in the kernel.
             sleepers: usize = 0,
+            /// Connections that busy poll.
             spinners: usize = 0,
-            /// The first one, on the monotonic clock.
+            /// The earliest of their deadlines, on the monotonic clock.
             deadline_ns: ?u64 = null,
         };
 
@@ -45,15 +47,15 @@ pub fn LoopType(comptime Os: type) type {
             return .{ .notifier = try .init() };
         }
 
-        /// After every connection that has waited here.
+        /// To be called after the `deinit` of every connection that has waited here.
         pub fn deinit(loop: *Loop) void {
             loop.notifier.deinit();
             loop.* = undefined;
         }
 
-        /// For the copy that a forked process has, before anything else is done with it or with a
-        /// connection that has waited here: from now on these can be ended, and the parent's notice
-        /// nothing of that.
+        /// For the copy in a forked process, before anything else is done with it or with a
+        /// connection that has waited here. Both can then be ended without any effect on the
+        /// parent's, and nothing else may be done with them.
         pub fn disown(loop: *Loop) void {
             loop.notifier.disown();
         }
@@ -81,9 +83,9 @@ pub fn LoopType(comptime Os: type) type {
 
         inline fn prepare(loop: *Loop, connection: *Connection, plan: *Plan) WaitError!void {
             connection.beginWait();
-            const wanted = connection.interest() orelse return; // It can go on without waiting.
+            const wanted = connection.interest() orelse return; // `next` has something to do.
             if (connection.spins()) {
-                connection.watch().cancel(); // From when it slept, to be connected.
+                connection.watch().cancel(); // It slept while it was connecting.
                 plan.spinners += 1;
             } else {
                 const watch = connection.watch();
@@ -109,7 +111,8 @@ pub fn LoopType(comptime Os: type) type {
             return wake;
         }
 
-        /// Not all sleep. Whoever can go on has the others only looked at.
+        /// A wait in which not all connections sleep. When one of them can go on at once, the
+        /// others are still looked at, so that it cannot keep them from being served.
         noinline fn waitAwake(
             loop: *Loop,
             connections: []const *Connection,
@@ -126,8 +129,8 @@ pub fn LoopType(comptime Os: type) type {
             return if (can_go_on) .ready else wake;
         }
 
-        /// Waits without the kernel's help: the wake-up costs microseconds, the spin does not.
-        /// Those who sleep are looked after as often as the clock, and before the spin ends.
+        /// Busy polls: a wake-up by the kernel costs microseconds, a spin does not. The connections
+        /// that sleep are looked at whenever the clock is, and before the spin ends.
         fn spin(
             loop: *Loop,
             connections: []const *Connection,

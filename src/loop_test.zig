@@ -305,7 +305,9 @@ test "loop: one wait hears all who have something, and asks nobody else" {
         try feeds.give(1);
         try feeds.give(3);
         var reads: [4]u64 = undefined;
-        for (&reads, &feeds.connections) |*count, *connection| count.* = connection.transport.counters.reads;
+        for (&reads, &feeds.connections) |*count, *connection| {
+            count.* = connection.transport.counters.reads;
+        }
         try expectEqual(.ready, try feeds.wait(patience_ns));
         try expect(!feeds.connections[1].transport.socket_drained);
         try expect(feeds.connections[0].transport.socket_drained);

@@ -3,12 +3,12 @@
 //!
 //! Design: each descriptor has a `Watch`, which its owner keeps in memory of its own, so that
 //! nothing is allocated here. The watch remembers what the kernel was told: asking for the same
-//! again is no system call. The kernel is given the address of the watch, and `wait` notes in each
-//! what it is ready for, in all of them before it returns: so an owner may cancel any watch at any
-//! other time, also one that has just become ready. By level: nothing is lost when a caller reads
-//! only a part of what is there. `descriptor` is itself readable when a watched one is ready, so
-//! that other people's event loops can watch a notifier.
-//! Invariant: as long as the kernel has a descriptor, its watch stays where it is.
+//! again is no system call. The kernel is given the address of the watch. `wait` notes in every
+//! watch that is ready what it is ready for, before it returns: afterwards an owner may cancel any
+//! watch, also one that has just become ready. Readiness is by level: nothing is lost when a caller
+//! reads only a part of what is there. `descriptor` is itself readable when a watched one is ready,
+//! so that a foreign event loop can watch a notifier.
+//! Invariant: a watch does not move while the kernel watches its descriptor.
 
 const constants = @import("constants.zig");
 const os = @import("os.zig");
@@ -35,21 +35,21 @@ pub const WatchType = @import("notifier/watch.zig").WatchType;
 ///
 /// A notifier does not move once it watches something; `deinit` asserts that nothing is watched.
 ///
-/// `watch` adds the descriptor or changes what it is watched for, and puts it in the place of
-/// another one that the watch had. When that fails, the watch is as it was, or has nothing. A
-/// descriptor has one watch in a notifier.
+/// `watch` adds the descriptor, or changes what it is watched for. A watch that had another
+/// descriptor lets go of that first. After an error the watch says what the kernel still watches.
+/// A descriptor has at most one watch in a notifier.
 ///
-/// `unwatch` does nothing when the watch has nothing. It has to be called before the descriptor is
-/// closed: where a forked process keeps the file open, the kernel would go on reporting it, and its
-/// watch may be gone by then.
+/// `unwatch` does nothing when nothing is watched. It has to be called before the descriptor is
+/// closed: if a forked process keeps the file open, the kernel goes on reporting it, with the
+/// address of a watch that may be gone by then.
 ///
 /// `wait` returns when a watched descriptor is ready, a signal came, or the time has passed, whole;
 /// 0 only looks, null waits without end. `Watch.take` then says what is ready. No more than
-/// `constants.events_per_wait_max` events are noted at once. It releases no lock of its caller's:
-/// that is for the caller to do.
+/// `constants.events_per_wait_max` events are noted at once. A lock that the caller holds stays
+/// held.
 ///
-/// `disown` is for the copy that a forked process has: what the kernel watches, it watches for the
-/// parent, and goes on. From then on the copy can unwatch and be ended, and nothing else.
+/// `disown` is for the copy in a forked process: the kernel goes on watching for the parent, and
+/// the copy does not change that. Afterwards it may only be asked to `unwatch` and `deinit`.
 pub fn NotifierType(comptime Os: type) type {
     const Chosen = if (@hasDecl(Os, "Notifier"))
         Os.Notifier

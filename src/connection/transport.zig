@@ -163,7 +163,7 @@ pub fn TransportType(comptime Os: type) type {
             }
             transport.link.socket = null;
             transport.lent_size = 0;
-            transport.spin_target = &.{}; // Nobody looks for what is over.
+            transport.spin_target = &.{}; // `look` must not read a closed socket.
         }
 
         /// What has to hold between two calls.

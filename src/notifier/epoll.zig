@@ -21,11 +21,11 @@ const Wake = os.Wake;
 pub fn NotifierType(comptime Os: type) type {
     return struct {
         epoll: Descriptor,
-        /// How many there are.
+        /// How many descriptors are watched.
         watches: u32 = 0,
         /// False once the kernel has said that it does not know epoll_pwait2.
         nanoseconds: bool = true,
-        /// In a forked process: what the kernel watches belongs to the parent.
+        /// In a forked process: the kernel watches for the parent.
         disowned: bool = false,
 
         const Notifier = @This();
@@ -87,13 +87,13 @@ pub fn NotifierType(comptime Os: type) type {
             const no_event: EpollEvent = .{ .events = 0, .data = .{ .ptr = 0 } };
             Os.epollControl(notifier.epoll, .remove, unwatched, no_event) catch |failure| {
                 switch (failure) {
-                    // Of a descriptor that is open, the kernel lets go.
+                    // Not for a descriptor that is open: nothing is needed to let go of it.
                     error.WatchLimit, error.OutOfMemory, error.Unexpected => {},
                 }
             };
         }
 
-        /// See notifier.zig. The instance is the parent's as well; its descriptor is our own.
+        /// See notifier.zig. Parent and child share the instance, by a descriptor each.
         pub fn disown(notifier: *Notifier) void {
             notifier.disowned = true;
         }

@@ -20,7 +20,7 @@ pub fn NotifierType(comptime Os: type) type {
     return struct {
         /// `none` once it is disowned.
         kqueue: Descriptor,
-        /// How many there are.
+        /// How many descriptors are watched.
         watches: u32 = 0,
 
         const Notifier = @This();
@@ -106,7 +106,7 @@ pub fn NotifierType(comptime Os: type) type {
 
         fn drop(notifier: *Notifier, target: *Watch, filter: i16) void {
             notifier.changeFilter(target, filter, false) catch |failure| switch (failure) {
-                // Of a descriptor that is open, the kernel lets go.
+                // Not for a descriptor that is open: nothing is needed to let go of it.
                 error.WatchLimit, error.OutOfMemory, error.Unexpected => {},
             };
         }

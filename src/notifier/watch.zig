@@ -7,7 +7,7 @@ pub fn WatchType(comptime Notifier: type) type {
     return struct {
         const Watch = @This();
 
-        /// Who watches; null when nobody does.
+        /// The notifier that watches; null when nothing is watched.
         notifier: ?*Notifier = null,
         /// What the kernel was told. For the notifier, like all fields.
         descriptor: os.Descriptor = none,
@@ -33,8 +33,8 @@ pub fn WatchType(comptime Notifier: type) type {
             return ready;
         }
 
-        /// The descriptor is watched no more; nothing when none is. To be called before it is
-        /// closed, and before the watch moves or goes.
+        /// Ends the watching; does nothing when nothing is watched. To be called before the
+        /// descriptor is closed, and before the watch moves or its memory is freed.
         pub fn cancel(watch: *Watch) void {
             if (watch.notifier) |notifier| notifier.unwatch(watch);
         }

@@ -506,7 +506,7 @@ inline fn eventsCount(status: c_int) posix.PollError!usize {
     return @intCast(status);
 }
 
-/// Apart, so that the way of the events is short.
+/// A function of its own, so that the wait itself is short enough to be inlined.
 noinline fn pollFailed() posix.PollError {
     return posix.pollError(c.errno(-1));
 }
