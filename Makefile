@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-python-1 test-python-2 test-safe check lint types integration-test soak bench format clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
+.PHONY: help build demo test test-core test-python test-python-1 test-python-2 test-safe check lint types integration-test soak bench format map clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -34,6 +34,7 @@ help:
 	@echo "make check             type check core and binding for Linux (glibc, musl) and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
 	@echo "make format            rewrite the sources in the house format"
+	@echo "make map               rewrite the order and the map in ARCHITECTURE.md, from the sources"
 	@echo "make clean             remove what was built, but for .venv"
 
 # The environment of the developers, made again when what it needs has changed.
@@ -73,8 +74,8 @@ test-python-2: build
 
 # What is long, or not about the core: `make test` has just shown the same.
 NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn \
-	$(addprefix test_,$(addsuffix .py,bench ci debian demo fuzz_corpus ktls_rig leaks libssl soak tidy \
-	xstate_shim)))
+	$(addprefix test_,$(addsuffix .py,architecture bench ci debian demo fuzz_corpus ktls_rig leaks libssl \
+	soak tidy xstate_shim)))
 
 # The same tests once more with every assertion of the core switched on, and with the AEAD that is
 # there for every machine. What is freed is filled with noise, so that no use of it goes unnoticed.
@@ -199,6 +200,10 @@ format: $(VENV)/.installed
 	$(ZIG) fmt build.zig src
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The sections of ARCHITECTURE.md that are read off the sources: tests/architecture/.
+map:
+	$(PYTHON) -m tests.architecture
 
 clean:
 	rm -rf .zig-cache zig-out build dist .pytest_cache .mypy_cache .ruff_cache hftws/*.so

@@ -16,6 +16,7 @@ import pytest
 COMPILES = "compiles a library for this machine's own libc, which the emulated one cannot load"
 MEASURES = "measures time or memory, of which an emulator has its own"
 RUNNERS = "is about what runs the tests"
+SOURCES = "is about the sources"
 LONG = "takes minutes when it is emulated"
 
 #: By the file, or by the file and the function.
@@ -25,7 +26,8 @@ NOT_ON_ARM = {
     "test_libssl.py": COMPILES,
     "test_soak.py": LONG,
     "test_leaks.py": MEASURES,
-    "test_tidy.py": "is about the sources",
+    "test_architecture.py": SOURCES,
+    "test_tidy.py": SOURCES,
     "test_ci.py": RUNNERS,
     "test_debian.py": RUNNERS,
     "test_ktls_rig.py": RUNNERS,

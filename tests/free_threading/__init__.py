@@ -1,0 +1,1 @@
+"""Tests of threads on a CPython without the GIL, which is built for them."""
