@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from architecture.imports import is_zig_test, without_tests, zig_imports
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / "build.zig", *sorted((ROOT / "src").rglob("*.zig"))]
+BUILD = ROOT / "build.zig"
+CORE = sorted((ROOT / "src").rglob("*.zig"))
+SOURCES = [BUILD, *CORE]
 LINE_LENGTH_MAX = 100
 FUNCTION_LINES_MAX = 70
 
@@ -37,26 +40,6 @@ GLOBAL_STATE = {
 #: Tables that CPython wants to be variable, and does not change.
 PYTHON_TABLES = {"definition", "getters", "methods", "slots", "spec"}
 
-#: Which modules a file may import, by the folder or file it is in. First match counts.
-ALLOWED_IMPORTS = [
-    ("src/constants.zig", set()),
-    # The one place where the platform is chosen: a build for tests may bring another.
-    ("src/os.zig", {"os/*", "platform_override"}),
-    ("src/os", {"constants", "os", "os/*"}),
-    ("src/ws", {"constants", "http", "ws", "ws/*"}),
-    ("src/http", {"constants", "http", "http/*"}),
-    ("src/ssl", {"constants", "cpu", "dynamic_library", "once", "ssl", "ssl/*"}),
-    ("src/deflate", {"constants", "deflate", "deflate/*", "dynamic_library", "once"}),
-    ("src/cpu.zig", set()),
-    ("src/dynamic_library.zig", set()),
-    ("src/once.zig", set()),
-    ("src/ringbuffer.zig", {"constants", "os"}),
-    ("src/histogram.zig", {"constants"}),
-    ("src/notifier", {"constants", "os", "os/*", "notifier", "notifier/*"}),
-    ("src/socket.zig", {"constants", "os"}),
-    ("src/python", {"core", "python", "python/*"}),
-]
-
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     yield from enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
@@ -64,9 +47,9 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def product_code(path: Path) -> str:
     """The file without its tests, which stand at its end."""
-    if path.stem.endswith(("_test", "_fuzz")):
+    if is_zig_test(relative(path)):
         return ""
-    return re.split(r"\n(?:test |const testing\b)", path.read_text(encoding="utf-8"))[0]
+    return without_tests(path.read_text(encoding="utf-8"))
 
 
 def relative(path: Path) -> str:
@@ -118,34 +101,30 @@ def test_files_say_what_they_are(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("//! ")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_arrows_point_down(path: Path) -> None:
-    name = relative(path)
-    allowed = next(
-        (modules for prefix, modules in ALLOWED_IMPORTS if name.startswith(prefix)), None
-    )
-    if allowed is None:  # connection and what is above it
-        return
-    for target in re.findall(r'@import\("([\w./]+)"\)', product_code(path)):
-        if target in ("std", "builtin", "build_options", "core", "platform_override", "python"):
-            assert target in ("std", "builtin", "build_options") or target in allowed, target
-            continue
-        module = relative((path.parent / target).resolve())
-        module = module.removeprefix("src/").removesuffix(".zig")
-        folder = f"{module.split('/')[0]}/*"
-        assert module in allowed or ("/" in module and folder in allowed), target
+def test_every_file_of_the_core_is_compiled() -> None:
+    """Zig analyses what is referenced: a file that nobody imports has no tests and no errors."""
+    roots = re.findall(r'"(src/[\w/]+\.zig)"', BUILD.read_text(encoding="utf-8"))
+    reached = set(roots)
+    new = [*roots]
+    while new:
+        path = new.pop()
+        targets = zig_imports(path, (ROOT / path).read_text(encoding="utf-8"))
+        new += [target for target in targets if target.endswith(".zig") and target not in reached]
+        reached.update(targets, new)
+    assert not {relative(path) for path in CORE} - reached
 
 
-def test_every_file_of_the_core_is_tested() -> None:
-    """Zig analyses what is referenced: a file that nobody lists has no tests and no errors."""
-    listed = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
-    core = [path for path in SOURCES if "src/python/" not in relative(path)]
-    missing = [
-        relative(path)
-        for path in core
-        if path.name not in ("build.zig", "core.zig") and f'{path.name}")' not in listed
-    ]
-    assert not missing
+def test_every_file_of_tests_is_listed() -> None:
+    """Zig runs the tests of a file only if a `test` block names the file, as this one does: `_ =
+    @import("connection_test.zig");`."""
+    listed = {
+        target
+        for path in CORE
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.lstrip().startswith("_ = @import(")
+        for target in zig_imports(relative(path), line)
+    }
+    assert not {relative(path) for path in CORE if is_zig_test(relative(path))} - listed
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
