@@ -29,18 +29,19 @@ class Deflate:
     :meth:`Client.info` tells what was agreed on.
     """
 
-    #: The server forgets its window after each message: each can be inflated by itself.
+    #: The server forgets its window after each message: each can be inflated without the others.
     server_no_context_takeover: bool = False
-    #: The client does.
+    #: The client forgets its window after each message that it sends.
     client_no_context_takeover: bool = False
     #: The server's window has at most 2 to the power of this many bytes: 8 to 15, None for any.
     server_max_window_bits: int | None = None
-    #: The client's. Below 9 messages go out as they are, because zlib has no such window.
+    #: The same for the client's window. Below 9, messages are sent uncompressed: zlib has no
+    #: window that small.
     client_max_window_bits: int | None = None
-    #: zlib's level for messages that are sent: 0 (none), 1 (fastest) to 9 (smallest).
+    #: zlib's level for messages that are sent: 0 (no compression), 1 (fastest) to 9 (smallest).
     level: int = 1
-    #: Messages of fewer bytes are sent as they are: to compress an order takes longer than to
-    #: send it. What :meth:`Client.reserve` gives is never compressed.
+    #: Messages of fewer bytes are sent uncompressed: to compress an order takes longer than to
+    #: send it. What you write through :meth:`Client.reserve` is never compressed.
     threshold: int = 1024
 
 
@@ -50,24 +51,24 @@ class Client(_core.Connection):
     Constructing does no I/O; :meth:`connect`, or entering the client as a context manager, does.
     A client belongs to one thread at a time: a second one that uses it meanwhile gets
     ``RuntimeError``. Any thread may ask :attr:`is_open`, :meth:`stats` and :meth:`fileno`, and
-    may keep, read and let go of messages.
+    may keep, read and release messages.
 
     In a loop of your own, wait for :meth:`fileno`: to be readable, or writable while
     :attr:`wants_write` is true; then call :meth:`poll`. Messages that have been read already do not
     make it readable. So call ``poll(0)`` once after :meth:`connect`, because the server's first
     messages may have come with its answer, and again after each exception of a callback, before
     you wait. When :attr:`is_open` is false, call :meth:`poll` every few milliseconds until it
-    raises how the connection ended: the call that finds the end returns, and after it there is no
-    descriptor to wait for; nor does a peer that never hangs up wake anybody at ``close_timeout``.
+    raises how the connection ended. The call that finds the end returns, and after it there is no
+    descriptor to wait for; and if the peer never hangs up, nothing wakes you at ``close_timeout``.
 
     What :meth:`reserve` lends is yours until the end of its block. A slice of it that lives longer,
-    be it an array that ``numpy.frombuffer`` made of it, could still write into the place: then the
+    or an array that ``numpy.frombuffer`` made of it, could still write into the place: then the
     block ends in ``BufferError``, the message is not sent, and everything that sends, receives or
     closes raises ``RuntimeError`` until the last slice is gone. After that the message is dropped,
     and the client works as before.
 
     Callbacks are arguments. A subclass that has one as a method passes it on
-    (``super().__init__(url, self.on_msg)``); else constructing it is a ``TypeError``.
+    (``super().__init__(url, self.on_msg)``); otherwise constructing it is a ``TypeError``.
 
     :param url: ``ws://`` or ``wss://``.
     :param on_msg: called with each :class:`Message`; without it messages are dropped.
@@ -78,9 +79,9 @@ class Client(_core.Connection):
     :param subprotocols: offered to the server, the preferred one first.
     :param compression: ``"deflate"``, or :class:`Deflate` with parameters, offers
         permessage-deflate (RFC 7692) to the server. That saves bytes, not time: to inflate a
-        message takes longer than all the rest of its way. Needs zlib, which every Linux and macOS
-        has; ``HFTWS_ZLIB`` names another library with its functions, such as zlib-ng's.
-        Compressed messages have a ring of their own, of ``ring_size``.
+        message takes longer than everything else that happens to it. Needs zlib, which every
+        Linux and macOS has; ``HFTWS_ZLIB`` names another library with its functions, such as
+        zlib-ng's. Compressed messages have a ring of their own, of ``ring_size``.
     :param ca_file: PEM file of trusted roots instead of the system's.
     :param cert_file: PEM file of our own certificate chain, for servers that ask for one.
     :param key_file: PEM file of its key, if it is not in ``cert_file``; not encrypted.
@@ -92,7 +93,7 @@ class Client(_core.Connection):
         ``"ktls"``: the Linux kernel, from when the connection is open; connecting fails, with the
         reason, where it cannot. The kernel then gives no receive stamps, and it can follow a
         server that changes its keys from Linux 6.14 on only: before, that ends the connection.
-        ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it can be had, else
+        ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it is possible, otherwise
         openssl; :meth:`info` tells ``engine`` and ``engine_reason``.
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
@@ -110,7 +111,7 @@ class Client(_core.Connection):
         wire, too (RFC 6455, section 10.3).
     :param busy_poll: spin on the socket instead of sleeping in the kernel. Takes a whole CPU.
     :param timestamps: ``"software"`` (the kernel stamps each segment), ``"hardware"`` (the network
-        card does, if it was told to), or ``"none"``, which saves some 10 ns per message.
+        card does, if it is configured to), or ``"none"``, which saves some 10 ns per message.
     :param latency: whether :meth:`stats` has a histogram of each stage.
     :param quick_ack: re-arm TCP_QUICKACK after every read: one more system call.
     :param local_address: IP address to connect from.
@@ -121,7 +122,7 @@ class Client(_core.Connection):
 
     :raises InvalidURL: when the URL is malformed.
     :raises TypeError: when a callback cannot be called, or is a method that was not passed.
-    :raises ValueError: when an option, a header or a subprotocol cannot be.
+    :raises ValueError: when an option, a header or a subprotocol is not valid.
     :raises TLSError: when a certificate or key file cannot be used.
     """
 
@@ -210,11 +211,11 @@ class Client(_core.Connection):
         return {"url": self._url, **super().info()}
 
     def __enter__(self: ClientT) -> ClientT:
-        """Connects. A client that is connected already stays so, and says RuntimeError."""
+        """Connects. If it is connected already, it stays so, and RuntimeError is raised."""
         was_connected = is_connected(self)
         try:
             self.connect()
-        except BaseException:  # Such as one that on_open raised: then there is no exit to close it.
+        except BaseException:  # From on_open, for example. Python will not call __exit__ then.
             if not was_connected:
                 self.close()
             raise
@@ -234,7 +235,7 @@ class Client(_core.Connection):
 
 
 def is_connected(client: Client) -> bool:
-    """Whether there is a connection, be it on its way up or down."""
+    """Whether there is a connection, also while it is being opened or closed."""
     try:
         client.fileno()
     except ValueError:
@@ -243,25 +244,25 @@ def is_connected(client: Client) -> bool:
 
 
 def check_url(url: object) -> None:
-    """What is no text is a mistake of another kind than a malformed URL."""
+    """A URL that is not a str is a TypeError; a malformed one is an InvalidURL."""
     if not isinstance(url, str):
         raise TypeError(f"the URL has to be a str, not {url!r}")
 
 
 def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
-    """A key alone would be left out without a word, and the server refuse the client."""
+    """A key without a certificate would be ignored, and the server would refuse the client."""
     if key_file is not None and cert_file is None:
         raise ValueError("key_file needs cert_file")
 
 
 def check_engine(tls: object) -> None:
-    """None is no choice here: it would not say which engine was meant."""
+    """None is refused too: it would not say which engine is meant."""
     if tls not in ("auto", "direct", "ktls", "openssl"):
         raise ValueError(f"tls has to be 'auto', 'direct', 'ktls' or 'openssl', not {tls!r}")
 
 
 def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
-    """What would not be called is told at once, not with the first message."""
+    """A callback that could not be called is an error now, not at the first message."""
     for name, callback in callbacks.items():
         if callback is None:
             if getattr(client_class, name) is not getattr(_core.Connection, name):
@@ -274,7 +275,7 @@ def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
 
 
 def check_names(subprotocols: Sequence[str]) -> tuple[str, ...]:
-    """A str is a sequence of str, too, and never what was meant."""
+    """A str is a sequence of str too, but never what the caller meant."""
     if isinstance(subprotocols, str):
         raise TypeError("subprotocols is a sequence of str, not one str")
     return tuple(subprotocols)
@@ -301,7 +302,7 @@ def deflate_options(
 
 
 def window_bits(bits: int | None) -> int:
-    """0 for None, which no window may be by itself."""
+    """0 for None: no window has that size."""
     if bits is None:
         return 0
     if bits == 0:
@@ -324,7 +325,7 @@ def file_text(file: StrPath | None) -> str | None:
 
 def tls_libraries() -> tuple[str, ...]:
     """Where to look for the TLS library first: in the one that Python itself uses."""
-    if os.environ.get("HFTWS_LIBSSL"):  # No other is tried; and this leaves the choice to be made.
+    if os.environ.get("HFTWS_LIBSSL"):  # The core uses that one, and tries no other.
         return ()
     try:
         import _ssl
@@ -345,7 +346,7 @@ def zlib_libraries() -> tuple[str, ...]:
 
 
 def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None:
-    """The file of trusted roots to load; None for those that the TLS library finds by itself."""
+    """The file of trusted roots to load; None if the TLS library finds its own."""
     secure = url.lower().startswith(("wss:", "https:"))
     if ca_file is not None or not verify or not secure:
         return file_text(ca_file)
@@ -357,18 +358,18 @@ def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None
         return None
     try:
         import certifi
-    except ImportError:  # Then the handshake says that the issuer is unknown.
+    except ImportError:  # The handshake will say that the issuer is unknown.
         return None
     return certifi.where()
 
 
 def has_file(file: str) -> bool:
-    """Whether OpenSSL can read it; what it cannot is no error to it, either."""
+    """Whether OpenSSL can read it. OpenSSL, too, passes over a file that it cannot read."""
     return os.path.isfile(file) and is_permitted(file, os.R_OK)
 
 
 def has_roots(directory: str) -> bool:
-    """Whether OpenSSL can look for roots there, and there may be some."""
+    """Whether OpenSSL can look for roots there, and the directory is not empty."""
     try:
         with os.scandir(directory) as entries:
             return any(True for _ in entries)

@@ -1,6 +1,6 @@
-"""``python -m hftws demo``: the simulated exchange on loopback, and what its messages cost.
+"""Shows what the messages of the simulated exchange cost: ``python -m hftws demo``.
 
-Starts the exchange in a process of its own, connects to it over TLS, receives recorded Binance
+Starts the exchange in its own process, connects to it over TLS, receives recorded Binance
 messages, and shows where the time of each goes while it runs.
 """
 
@@ -127,7 +127,7 @@ def show_connection(client: Client) -> None:
 
 
 def show_summary(stats: dict[str, Any], feed: Feed, seconds: float) -> None:
-    """What came, once it is over."""
+    """What was received, at the end."""
     print()
     print(
         f"{stats['messages']} messages, {stats['bytes'] / 1e6:.2f} MB in {seconds:g} s: "

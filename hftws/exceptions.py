@@ -41,7 +41,7 @@ class TLSError(Error, ConnectionError):
     reason: str
     #: OpenSSL's ``X509_V_ERR_*``; 0 when the certificate was not the cause.
     verify_code: int
-    #: What is wrong with the certificate, such as ``"certificate has expired"``; else ``""``.
+    #: What is wrong with the certificate, such as ``"certificate has expired"``, or ``""``.
     verify_reason: str
 
     def __init__(
@@ -80,12 +80,12 @@ class HandshakeError(Error, ConnectionError):
         self.body = body
 
     def header(self, name: str) -> str | None:
-        """The first header of this name, in any case of letters; None when there is none."""
+        """The first header of this name, in upper or lower case; None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 class ProtocolError(Error, ConnectionError):
-    """The peer broke the protocol (RFC 6455). It was told so, and the connection is over."""
+    """The peer broke the protocol (RFC 6455). It was sent a CLOSE frame; the connection is over."""
 
     #: The close code that was sent: 1002, 1007 or 1009.
     code: int

@@ -15,11 +15,11 @@ def use_libssl(path: str | os.PathLike[str]) -> None:
     Without this call, hftws uses the library that the environment variable ``HFTWS_LIBSSL`` names,
     or else the one of Python's own ``ssl`` module, or else the system's. A library that was named
     is never replaced by another. ``Client.info()`` tells which one is in use: ``tls_library`` and
-    ``tls_library_file``. On macOS the path has to be a whole one, and not Apple's library.
+    ``tls_library_file``. On macOS the path has to be absolute, and not of Apple's library.
 
-    Call it before the first :class:`~hftws.Client` or :func:`~hftws.get`. If another file of the
-    same name (``libcrypto.so.3``) would be needed than the one that Python has loaded, call it
-    before anything imports ``ssl`` or ``hashlib``, too; or start Python with ``LD_LIBRARY_PATH``.
+    Call it before the first :class:`~hftws.Client` or :func:`~hftws.get`. If the library needs
+    another ``libcrypto.so.3`` than the one that Python itself loads, call it also before anything
+    imports ``ssl`` or ``hashlib``, or start Python with ``LD_LIBRARY_PATH``.
 
     :raises RuntimeError: when another library is in use already, or was linked in.
     :raises TLSError: when the file cannot be loaded, is too old, or lacks a function.

@@ -32,7 +32,7 @@ class Response:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first header of this name, in any case of letters; None when there is none."""
+        """The first header of this name, in upper or lower case; None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
@@ -50,11 +50,11 @@ def get(
 ) -> Response:
     """Gets ``url`` with one HTTP/1.1 request, over a connection of its own.
 
-    Whatever the status, it is an answer: look at it. Redirects are not followed. The options are
-    those of :class:`hftws.Client`; ``timeout`` is for all of it, in seconds.
+    No status raises an exception: look at it. Redirects are not followed. The options are those of
+    :class:`hftws.Client`; ``timeout`` is for the whole request, in seconds.
 
     :raises InvalidURL: when the URL is malformed or not ``http://`` or ``https://``.
-    :raises ConnectError: when there is no connection; ConnectTimeout when it took too long.
+    :raises ConnectError: when no connection can be made; ConnectTimeout when it took too long.
     :raises TLSError: when the server is not who it should be.
     :raises HandshakeError: when the answer is not valid HTTP, or was cut off.
     :raises ValueError: when the body is larger than ``max_body_size``.

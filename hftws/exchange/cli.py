@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the exchange as a program of its own."""
+    """Run the exchange as a program."""
     parser = argparse.ArgumentParser(prog="python -m hftws.exchange", description=HELP)
     add_arguments(parser)
     return run(parser.parse_args(argv))

@@ -69,7 +69,7 @@ class ExchangeConnection(ServerConnection):
                 self.transport.write(frame)
 
     async def writable(self) -> None:
-        """Wait until the client has taken enough of what is buffered; let others run anyhow."""
+        """Let other tasks run, and wait until the client has taken enough of what is buffered."""
         await asyncio.sleep(0)
         await self._writable.wait()
 
@@ -81,7 +81,7 @@ class ExchangeConnection(ServerConnection):
             # Each payload is new, so that a pong answers one ping only.
             sent_ms = max(sent_ms + 1, TimeUnit.MILLISECOND.from_ns(time.time_ns()))
             payload = str(sent_ms).encode()
-            # Not by `ping()`, which waits for a client that does not read: those have to go.
+            # `ping()` would wait for a client that does not read, which has to be disconnected.
             self.send_frames([ping_frame(payload)])
             if timeout:
                 self._unanswered[payload] = self.loop.call_later(
@@ -89,7 +89,7 @@ class ExchangeConnection(ServerConnection):
                 )
 
     def dismiss(self, code: int, reason: str) -> asyncio.Task[None]:
-        """Disconnect the client, one that does not read any more as well."""
+        """Disconnect the client, even if it no longer reads."""
         if self._dismissal is None:
             self._dismissal = self.loop.create_task(self._dismiss(code, reason))
         return self._dismissal
@@ -101,7 +101,7 @@ class ExchangeConnection(ServerConnection):
             self.transport.abort()
 
     def _pong_received(self, payload: bytes) -> None:
-        """Settle the ping that has this payload, and those before it; ignore any other pong."""
+        """Take this ping and those before it as answered; ignore a pong that answers no ping."""
         if payload not in self._unanswered:
             return
         for ping in list(self._unanswered):
@@ -112,7 +112,7 @@ class ExchangeConnection(ServerConnection):
     # What websockets and asyncio call.
 
     def process_event(self, event: Event) -> None:
-        """Count what comes in, match pongs, and turn a deaf ear once the client is dismissed."""
+        """Count frames and match pongs; ignore everything once the client is being disconnected."""
         if self._dismissal is not None:
             return
         if isinstance(event, Frame):

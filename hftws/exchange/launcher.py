@@ -1,4 +1,4 @@
-"""Runs the simulated exchange in a process of its own, for tests and demonstrations."""
+"""Runs the simulated exchange in its own process, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RunningExchange:
 
     def _read_start_line(self) -> dict[str, str]:
         assert self.process.stdout is not None
-        # Killed, it ends its output, which ends the wait below.
+        # Killing the process ends its output, and so the wait below.
         deadline = threading.Timer(START_TIMEOUT, self.process.kill)
         deadline.start()
         try:
@@ -86,8 +86,8 @@ def launch(**options: str | float | bool | os.PathLike[str] | None) -> Iterator[
         with hftws.exchange.launch(recording="sample", rate=1000) as exchange:
             connect(exchange.url + "/ws/btcusdt@trade", ca_file=exchange.ca_file)
 
-    Its standard error is shown if the block fails, and part of the `ExchangeError` that tells of
-    its own failure. It does not outlive this process, whatever becomes of it.
+    Its standard error is shown if the block fails, and is in the `ExchangeError` if the exchange
+    itself fails. It ends with this process, however this process ends.
     """
     command = [sys.executable, "-m", _PACKAGE, *_arguments(options), "--stop-with-stdin"]
     path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))

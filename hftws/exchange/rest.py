@@ -81,7 +81,7 @@ class RestApi:
         if symbol not in self._books:
             raise RequestError(-1121, "Invalid symbol.")
         snapshot = self._books[symbol].to_json(min(int(limit), _DEPTH_MAX))
-        # `chunked` is no parameter of Binance's: it chooses how this server frames its response.
+        # Binance has no parameter `chunked`: it chooses how this server frames its response.
         return json_reply(snapshot, chunked=parameters.get("chunked") == "true")
 
 
