@@ -1,4 +1,4 @@
-"""What a benchmark module describes itself with."""
+"""The types with which a benchmark module describes itself: scales, cases, figures, targets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that every client does, in a process of its own, once a round."""
+    """One thing that every client does, in its own process, once a round."""
 
     benchmark: str
     #: One of `wire.SUITES`.
@@ -92,7 +92,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """Which figure of whom."""
+    """A figure of one client in one case."""
 
     client: str
     benchmark: str

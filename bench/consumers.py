@@ -40,14 +40,14 @@ class Kind(enum.Enum):
     STAMP = "stamp"
     """Takes the time, and stops the client after the last message, whose payload it keeps."""
     WAKE = "wake"
-    """Stops the client after so many messages as ``expect`` was told, and does nothing else."""
+    """Only stops the client, after as many messages as ``expect`` was given."""
     ECHO = "echo"
     """Takes the time, and sends the next order, or after the last one stops the client."""
 
 
 @dataclass
 class Consumer:
-    """A callback, and what it has found out."""
+    """A callback, and its results."""
 
     callback: Any
     count: Callable[[], int]
@@ -56,7 +56,7 @@ class Consumer:
     last: Callable[[], bytes] = lambda: b""
     #: For WAKE: how many messages there will be.
     expect: Callable[[int], None] = lambda messages: None
-    #: For ECHO: sends an order. Where sending has to be awaited, the callback hands that on.
+    #: For ECHO: sends an order. If sending has to be awaited, the callback returns what to await.
     order: Callable[[], Any] = lambda: None
 
 
@@ -206,7 +206,7 @@ def waking(form: Form, stop: Callable[[], None]) -> Consumer:
 
 
 def echoing(form: Form, total: int, stop: Callable[[], None]) -> Consumer:
-    """The stamps are in turn of an order and of its echo; the first order is the caller's."""
+    """Stamps alternate between an order and its echo; the caller sends the first order."""
     consumer = Consumer(None, lambda: len(stamps))
     stamps, now = consumer.stamps, time.monotonic_ns
 

@@ -48,13 +48,13 @@ def set_descriptor_buffer_size(descriptor: int, size: int) -> None:
 
 
 def receive_capacity(size: int) -> int:
-    """How many of these bytes a socket of ours can hold unread."""
+    """How many of these bytes one of our sockets can hold unread."""
     with socket.socket() as probe:
         return set_buffer_size(probe, "receive", size)
 
 
 def descriptors(port: int) -> list[int]:
-    """Our sockets that are connected to this port, whichever library hides them."""
+    """This process's sockets that are connected to this port, also those inside of a library."""
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # No socket, or not connected.
@@ -87,12 +87,12 @@ def wait_until_ready(connection: socket.socket, timeout: float = 10.0) -> None:
     urgent.poll(timeout * 1000)
     try:
         connection.recv(1, socket.MSG_OOB)
-    except OSError as error:  # There is none: the poll has timed out, or the client is gone.
+    except OSError as error:  # No urgent byte: the poll has timed out, or the client is gone.
         raise ConnectionResetError("the client asked for a burst and never was ready") from error
 
 
 def wait_until_queued(descriptor: int, size: int, timeout: float = 10.0) -> None:
-    """Until this many bytes lie unread in a socket."""
+    """Waits until this many bytes lie unread in a socket."""
     queued = array.array("i", [0])
     deadline = time.monotonic() + timeout
     while queued[0] < size:

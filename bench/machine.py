@@ -1,4 +1,4 @@
-"""What the benchmarks ran on: without it the numbers mean nothing."""
+"""What the benchmarks ran on: numbers mean nothing without it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """The checkout's, and whether something in it was changed."""
+    """The commit of the checkout, and whether files were changed since."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True

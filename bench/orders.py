@@ -35,7 +35,7 @@ LOOP = """
 
 
 def as_loop(client: Client, what: str) -> Callable[[int], int]:
-    """Sends so many orders, and gives the ns until the last call has returned."""
+    """Sends this many orders, and returns the ns until the last call has returned."""
     coroutine = isinstance(client, AsyncioClient)
     source = LOOP.format(
         define="async def" if coroutine else "def",
@@ -46,7 +46,7 @@ def as_loop(client: Client, what: str) -> Callable[[int], int]:
 
 
 def as_function(client: Client) -> Callable[[], Any]:
-    """Sends one order as text; what there is to await is returned."""
+    """Sends one order as text; returns what has to be awaited, if anything."""
     source = f"def order():\n    return {client.sends['text']}"
     order: Callable[[], Any] = _evaluate(source, client, text=ORDER.decode())["order"]
     return order

@@ -9,7 +9,7 @@ WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 190, 130
 ROW_HEIGHT, BAR_HEIGHT, TITLE_HEIGHT = 22, 14, 30
 MARGIN = 16
 
-#: A bar that is longer than so many times the first one is cut, so that the others can be seen.
+#: A bar longer than this many times the first one is cut, so that the others can be seen.
 CUT_FACTOR = 6
 
 OURS, FLOOR, PEER, INK, PAPER = "#d9480f", "#adb5bd", "#4c6ef5", "#212529", "#ffffff"
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """The bars of one case; those that the others are measured by come first."""
+    """The bars of one case; those that the others are compared with come first."""
 
     title: str
     bars: list[Bar]
@@ -89,7 +89,7 @@ def colour(label: str) -> str:
 
 
 def format_value(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -16,7 +16,7 @@ from bench.case import Case, Cell, Figure, Target
 from bench.clients import SPECS
 from bench.runner import Outcome
 
-#: What the others are measured by.
+#: The client that the others are compared with.
 BASELINE = "hftws"
 
 
@@ -48,7 +48,7 @@ class Verdict:
 
 
 class Results:
-    """All outcomes of a run, to be asked."""
+    """All outcomes of a run, and what follows from them."""
 
     def __init__(self, outcomes: Iterable[Outcome]) -> None:
         self.outcomes = list(outcomes)
@@ -237,7 +237,7 @@ def ratio_text(ratio: float) -> str:
 
 
 def engines(results: Results) -> list[str]:
-    """What hftws says about its TLS, once for each different answer."""
+    """What hftws says about its TLS, each different answer once."""
     answers = []
     for outcome in results.outcomes:
         info = outcome.raw.get("info") or {}

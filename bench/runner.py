@@ -22,7 +22,7 @@ from bench.clients import ClientSpec
 PROCESS_TIMEOUT = 120
 
 #: Keeps glibc from giving freed memory back. Libraries that allocate a large buffer for each read
-#: are ten times slower when it does, and whether it does is a matter of where in the heap they lie.
+#: are ten times slower when it does, and whether it does depends on where in the heap they lie.
 STEADY_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 
@@ -54,7 +54,7 @@ class Plan:
     more: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def steps(self) -> Iterator[tuple[int, Case, ClientSpec]]:
-        """Interleaved: each case with all clients in turn, and all of that once a round."""
+        """The steps, interleaved: in each round, each case with all clients in turn."""
         for number in range(1, self.rounds + 1):
             for case in self.cases:
                 if case.once and number > 1:

@@ -62,7 +62,7 @@ class Connection:
         self.socket.sendall(b"".join(self.seal([answer])))
 
     def receive(self) -> str | None:
-        """The next text message; None when the client goes."""
+        """The next text message; None when the client is gone."""
         while (frame := self.receive_frame()) is not None:
             opcode, payload = frame
             if opcode == 0x1:
@@ -70,7 +70,7 @@ class Connection:
         return None
 
     def receive_frame(self) -> tuple[int, bytes] | None:
-        """The next frame as opcode and payload; None when the client goes."""
+        """The next frame as opcode and payload; None when the client is gone."""
         while (frame := self._frames.next()) is None:
             try:
                 self._frames.feed(self._receive())
@@ -119,7 +119,7 @@ def serve_connection(
             extension = getattr(benchmark, "extension", lambda parameters: "")
             connection.upgrade(extension(parameters))
             benchmark.serve(connection, parameters)
-    except ConnectionError:  # The client has what it wants.
+    except ConnectionError:  # The client has received what it needs, and is gone.
         pass
     except Exception:
         # The client waits for bytes that never come: its process has to end, and this one, too.
@@ -139,7 +139,7 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(arguments.certificate)
-        context.num_tickets = 0  # Nothing is on the wire but what was asked for.
+        context.num_tickets = 0  # Only what was asked for is on the wire.
     listener = socket.create_server(("127.0.0.1", 0))
     kernel.set_buffer_size(listener, "send", BUFFER_SIZE)
     print(listener.getsockname()[1], flush=True)
@@ -172,7 +172,7 @@ class Certificates:
 
 @contextlib.contextmanager
 def launch(transport: str, certificates: Certificates, directory: Path) -> Iterator[str]:
-    """A server process for one of ``wire.SUITES``. Gives the start of its URLs."""
+    """Runs a server process for one of ``wire.SUITES``, and yields the start of its URLs."""
     suite = wire.SUITES[transport]
     command = [sys.executable, "-m", "bench.server"]
     environment = dict(os.environ)

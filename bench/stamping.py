@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.clients.base import Client
     from bench.server import Connection
 
-#: The columns that they all have, and which share of the samples each stands for.
+#: The columns that they all have, and the percentile that each one shows.
 FIGURES = (
     Figure("p50", "p50", "µs", plot=True),
     Figure("p99", "p99", "µs", plot=True),
@@ -32,14 +32,14 @@ SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 #: Seconds for a client to be asleep again before it is sent something.
 SETTLE_TIME = 0.003
 
-#: After a stream that was queued: the client itself knows when it began to read.
+#: For a stream that was queued: the client itself knows when it began to read.
 LAST_UNIT = wire.text_frame(b"[0]")
 
 
 def serve(
     connection: Connection, units: list[bytes], send: Callable[[list[bytes]], list[int]]
 ) -> None:
-    """Answers the client with what `send` sends; it returns the times of that."""
+    """Answers the client with what `send` sends; `send` returns when it sent each message."""
     while (text := connection.receive()) is not None:
         sealed = connection.seal(units)
         if text == "queue":
@@ -51,7 +51,7 @@ def serve(
             connection.socket.sendall(b"".join(sealed))
             continue
         sent = send(sealed)
-        time.sleep(SETTLE_TIME)  # So that the message with the times disturbs nobody.
+        time.sleep(SETTLE_TIME)  # The next message must not disturb what is measured.
         connection.send(json.dumps(sent).encode())
 
 

@@ -53,9 +53,9 @@ class Feed:
         self.count += 1
 
     def drain(self, count: int, cpu: int, start: threading.Barrier) -> None:
-        """Takes in what waits, once all threads are there.
+        """Receives what waits, once all threads are ready.
 
-        Each on a CPU of its own: for milliseconds, the kernel may leave two on the same one.
+        Each thread gets its own CPU: the kernel may leave two on the same one for milliseconds.
         """
         hftws.pin_thread(cpu)
         start.wait()

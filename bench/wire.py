@@ -17,7 +17,7 @@ RECORD_OVERHEAD = 22
 #: Bytes of plaintext that a record holds at most.
 RECORD_MAX = 1 << 14
 
-#: What a server can be asked for: the name in a case, and the cipher suite.
+#: The cipher suites of the servers, by their names in a case.
 SUITES = {
     "plain": None,
     "aes128": "TLS_AES_128_GCM_SHA256",
@@ -78,12 +78,12 @@ def deflate(payloads: Iterable[bytes], *, context_takeover: bool) -> list[bytes]
 
 
 def group(frames: list[bytes], size: int) -> list[bytes]:
-    """The frames joined by so many: the plaintexts of records."""
+    """This many frames joined at a time: the plaintexts of records."""
     return [b"".join(frames[start : start + size]) for start in range(0, len(frames), size)]
 
 
 def wire_size(units: Iterable[bytes], *, secure: bool) -> int:
-    """Bytes on the wire of these units, each in records of its own if there is TLS."""
+    """Bytes on the wire of these units, each in its own records if there is TLS."""
     if not secure:
         return sum(map(len, units))
     return sum(len(unit) + RECORD_OVERHEAD * math.ceil(len(unit) / RECORD_MAX) for unit in units)
@@ -114,7 +114,7 @@ class Checksum:
 
 
 def request_headers(request: bytes) -> dict[bytes, bytes]:
-    """All in small letters."""
+    """The headers, all in lower case."""
     return dict(line.lower().split(b":", 1) for line in request.split(b"\r\n")[1:] if b":" in line)
 
 

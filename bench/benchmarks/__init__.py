@@ -1,4 +1,4 @@
-"""The benchmarks. A module of this package is one; see README.md for what it has to have."""
+"""The benchmarks: each module here is one, and README.md says what it has to have."""
 
 from __future__ import annotations
 

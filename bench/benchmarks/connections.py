@@ -66,18 +66,18 @@ _groups: dict[str, list[Connection]] = {}
 
 
 def serve(connection: Connection, parameters: Mapping[str, int]) -> None:
-    """Each connection says whose it is; then one of them asks for a stream on all of them."""
+    """Each connection names its client; then one of them asks for a stream on all of them."""
     while (text := connection.receive()) is not None:
         order, name = text.split()
         group = _groups.setdefault(name, [])
         if order == "join":
             group.append(connection)
             continue
-        while len(group) < parameters["connections"]:  # Each of them has its own thread here.
+        while len(group) < parameters["connections"]:  # Each has its own thread here.
             time.sleep(0.001)
         frames = [wire.text_frame(payload) for payload in payloads(parameters["messages"])]
         streams = [member.seal(frames) for member in group]
-        time.sleep(0.003)  # The client has to sleep, or to stand still.
+        time.sleep(0.003)  # Gives the client time to fall asleep, or to stop reading.
         send(group, streams, SPACING_NS if order == "single" else 0)
 
 
@@ -95,7 +95,7 @@ def send(group: list[Connection], streams: list[list[bytes]], spacing_ns: int) -
 
 @dataclass(frozen=True)
 class Group:
-    """Connections that are driven together. The process has one of each kind, till its end."""
+    """Connections that are driven together. The process has one group of each kind, to its end."""
 
     name: str
     clients: list[Client]
@@ -119,7 +119,7 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
 def open_group(
     open_client: Callable[..., Client], case: Case, kind: Kind, other: Group | None = None
 ) -> Group:
-    """So many connections, beside those of the `other`. With WAKE they have the same consumer."""
+    """This many connections, beside those of the `other`. With WAKE all share one consumer."""
     first = open_client(kind, small=True)
     consumer = first.consumer if kind is Kind.WAKE else None
     clients = [first]

@@ -1,4 +1,4 @@
-"""What a message costs that is waiting in the kernel: read, decrypt, parse, call back."""
+"""What a message costs that waits in the kernel: to read, decrypt, parse and call back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cases(scale: Scale) -> Iterator[Case]:
         for detail, group_size in RECORD_MESSAGES.items():
             parameters = {"messages": fitting(scale.messages, group_size), "group": group_size}
             if transport == "plain":
-                if group_size == 1:  # Without records it makes no difference.
+                if group_size == 1:  # Without TLS there are no records, and so no difference.
                     yield Case(NAME, transport, "", parameters)
             else:
                 yield Case(NAME, transport, detail, parameters)

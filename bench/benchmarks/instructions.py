@@ -1,4 +1,4 @@
-"""What a message costs a client that sleeps, in instructions: a figure that no noise can touch."""
+"""What a message costs a client that sleeps, in instructions: a figure free of noise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MESSAGE_SIZE = 300
 #: Messages before those that are counted: by then Python's bytecode is specialised.
 WARM_UP = 60
 
-#: Seconds without a wake-up after which a client is taken to sleep for good, and between two looks.
+#: Seconds without a wake-up after which a client counts as asleep, and between two checks.
 SETTLE_TIME, LOOK_TIME = 0.02, 0.0002
 
 SOURCE = toolchain.FOLDER / "floors" / "callgrind.c"
@@ -71,7 +71,7 @@ def expected(parameters: Mapping[str, int]) -> wire.Checksum:
 
 
 def serve(connection: Connection, parameters: Mapping[str, int]) -> None:
-    """Is told how many messages, and whose sleep to wait for before each; 0 for nobody's."""
+    """The client says how many messages, and which process has to sleep before each; 0 for none."""
     while (text := connection.receive()) is not None:
         messages, process = map(int, text.split())
         sealed = connection.seal([wire.text_frame(payload) for payload in payloads(messages)])
@@ -87,14 +87,14 @@ def serve(connection: Connection, parameters: Mapping[str, int]) -> None:
 
 
 class Sleeper:
-    """A process that another one can see sleep: its main thread gave up the CPU by itself."""
+    """Tells whether another process sleeps: its main thread has given up the CPU voluntarily."""
 
     def __init__(self, process: int) -> None:
         self._status = Path(f"/proc/{process}/status")
         self._sleeps = 0
 
     def wait(self) -> None:
-        """Until it sleeps, and not the sleep that was seen before."""
+        """Waits until it sleeps again, after the sleep that was seen last."""
         while True:
             asleep, sleeps = self._look()
             if asleep and sleeps > self._sleeps:
@@ -103,7 +103,7 @@ class Sleeper:
             time.sleep(LOOK_TIME)
 
     def settle(self) -> None:
-        """Until it sleeps for longer than it takes to get to where it waits for messages."""
+        """Waits until it sleeps for longer than it needs to reach the place where it waits."""
         asleep, seen = False, -1
         while not asleep or seen != self._sleeps:
             self._sleeps = seen
@@ -136,7 +136,7 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
 def trace() -> dict[str, Any]:
     """Does this process's task again under callgrind, which counts what each stretch takes."""
     if toolchain.is_stale(SHIM, SOURCE):
-        # By default Zig compiles for this CPU, which valgrind may not know.
+        # By default Zig compiles for this CPU, whose instructions valgrind may not know.
         toolchain.compile_c(SOURCE, SHIM, ["-shared", "-fPIC", "-mcpu=baseline"])
     task = json.loads(sys.argv[1])
     task["case"]["parameters"]["traced"] = 1

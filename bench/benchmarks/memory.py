@@ -36,7 +36,7 @@ MESSAGES, MESSAGE_SIZE = 100, 300
 
 SIZES = Path("/proc/self/smaps_rollup")
 
-#: It is what is given back that counts here.
+#: What is given back to the system is what counts here.
 STEADY_HEAP = False
 
 FIGURES = (
@@ -85,14 +85,14 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
 
 
 def receive(client: Client) -> Client:
-    """Everything that a connection needs has been used once."""
+    """Uses everything that a connection needs once."""
     client.send("go")
     client.run_until_count(MESSAGES)
     return client
 
 
 def held(open_client: Callable[..., Client], connections: int, *, small: bool) -> float:
-    """Bytes for each of so many connections."""
+    """Bytes for each connection, if there are this many."""
     gc.collect()
     before = proportional_size(SIZES.read_text())
     clients = [receive(open_client(Kind.CHECK, small=small)) for _ in range(connections)]
@@ -111,7 +111,7 @@ def proportional_size(text: str) -> int:
 
 
 def starts(statement: str, count: int) -> dict[str, list[int]]:
-    """Times of Pythons that do nothing else, and their memory at the end."""
+    """How long a Python takes that only runs this, and its memory at the end."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     code = f"{statement}\nwith open('/proc/self/smaps_rollup') as file: print(file.read())"
     found: dict[str, list[int]] = {"time_ns": [], "size": []}

@@ -50,7 +50,7 @@ def recording(messages: int) -> tuple[list[int], list[bytes]]:
 
 
 def payload_of(frame: bytes) -> bytes:
-    """Of an unmasked frame."""
+    """The payload of an unmasked frame."""
     header_size = {126: 4, 127: 10}.get(frame[1], 2)
     return frame[header_size:]
 

@@ -65,7 +65,7 @@ def expected(parameters: Mapping[str, int]) -> wire.Checksum:
 
 
 def serve(connection: Connection, parameters: Mapping[str, int]) -> None:
-    """Takes orders. "report" asks for the last one, and how many there were says "mark"."""
+    """Takes orders. "report" asks for the last one, and "mark" for how many there were."""
     kernel.set_buffer_size(connection.socket, "receive", 8 << 20)
     orders_got, last = 0, b""
     while (frame := connection.receive_frame()) is not None:
@@ -100,14 +100,14 @@ def measure(open_client: Callable[..., Client], case: Case, scale: Scale) -> dic
         if written != FRAME_SIZE + (wire.RECORD_OVERHEAD if case.secure else 0):
             raise RuntimeError(f"{way}: {written} bytes were written for an order")
         result["writes"], result["written"] = writes, written
-    # Frames are missing now, and records: the server could only refuse what comes after them.
+    # Frames and records are missing now: the server could only refuse what comes after them.
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         connection.shutdown(socket.SHUT_RDWR)
     return result
 
 
 def preload() -> ctypes.CDLL:
-    """Starts this process again with the shim in it, unless it is."""
+    """Starts this process again with the shim loaded, unless it is loaded already."""
     if os.environ.get("LD_PRELOAD") != str(SHIM):
         source = toolchain.FOLDER / "floors" / "nosend.c"
         if toolchain.is_stale(SHIM, source):
@@ -120,7 +120,7 @@ def preload() -> ctypes.CDLL:
 
 
 def check(open_client: Callable[..., Client]) -> list[int]:
-    """Of the order as it arrives; if that is not in every way the same, of the one that differs."""
+    """The checksum of the order as it arrives; if one way to send differs, of that one."""
     found: list[list[int]] = []
     for way in WAYS:
         client = open_client(Kind.CHECK)
@@ -134,7 +134,7 @@ def check(open_client: Callable[..., Client]) -> list[int]:
 
 
 def timed(client: Client, way: str, scale: Scale, *, alone: bool = False) -> list[float]:
-    """ns an order, of so many rows of orders; unless `alone`, the server keeps up."""
+    """ns an order, for this many rows of orders; unless `alone`, the server reads meanwhile."""
     loop = orders.as_loop(client, way)
     samples = []
     for _ in range(scale.repetitions):

@@ -56,10 +56,10 @@ FLOORS = ("drain", "compression", "replay", "burst", "latency")
 #: The benchmarks in which it makes a difference that a listener is compiled.
 RECEIVING = ("drain", "replay", "burst", "latency", "instructions", "connections")
 
-#: The benchmarks for those who can receive from many connections in one thread.
+#: The benchmarks for clients that can receive from many connections in one thread.
 SINGLE = ("drain", "replay", "burst", "latency", "instructions", "echo", "send", "memory")
 
-#: The benchmarks for those who know no permessage-deflate.
+#: The benchmarks for clients without permessage-deflate.
 UNCOMPRESSED = (*SINGLE, "connections")
 
 SPECS = {

@@ -1,4 +1,4 @@
-"""aiohttp."""
+"""The adapter of aiohttp."""
 
 from __future__ import annotations
 

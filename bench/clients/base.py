@@ -1,4 +1,4 @@
-"""What an adapter has to do, and all of it for libraries of asyncio but connecting and sending."""
+"""The base classes of adapters; that for asyncio leaves only connecting and sending to them."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def send(self, text: str) -> None:
-        """A text message, out of the process when this returns."""
+        """Sends a text message; when this returns, it has left the process."""
 
     @abc.abstractmethod
     def run_until(self, done: Callable[[], bool]) -> None:
         """Receives until `done`. It is asked as rarely as possible: once a read, not a message."""
 
     def run_until_count(self, goal: int) -> None:
-        """Receives until the consumer has counted so far."""
+        """Receives until the consumer has counted this many messages."""
         count = self.consumer.count
         self.run_until(lambda: count() >= goal)
 
@@ -80,14 +80,14 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends the connection; how does not matter."""
+        """Ends the connection, in any way."""
 
     def info(self) -> dict[str, Any]:
         """What the library says about itself, for the results."""
         return {}
 
     def stages(self) -> dict[str, Any]:
-        """What the library knows of where the time went."""
+        """What the library knows about where the time went."""
         return {}
 
     def names(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Client(abc.ABC):
         """Before `connect`: this one will be driven together with `first`."""
 
     def run_group(self, group: Sequence[Client]) -> None:
-        """`run` for those that have joined this one, and itself."""
+        """`run` for this one and those that have joined it."""
         raise NotImplementedError
 
 
@@ -137,14 +137,14 @@ class AsyncioClient(Client, Generic[Opened]):
 
     @abc.abstractmethod
     async def open(self) -> Opened:
-        """Connects. A library that calls back is told of ``consumer.callback`` here."""
+        """Connects. A library that calls back gets ``consumer.callback`` here."""
 
     @abc.abstractmethod
     async def write(self, connection: Opened, text: str) -> None:
         """Sends a text message."""
 
     async def receive(self, connection: Opened) -> None:
-        """For a library that does not call back: receive for ever, and call the callback."""
+        """For a library that does not call back: receives without end, and calls the callback."""
 
     def connect(self) -> None:
         self.connection = self.loop.run_until_complete(self.open())
@@ -188,7 +188,7 @@ class AsyncioClient(Client, Generic[Opened]):
             self._receiving.cancel()
         sockets = len(kernel.descriptors(self.port))
         self.loop.run_until_complete(self.shut())
-        # Some libraries close the socket only later, and the next one has to be found.
+        # Some libraries close the socket later, and we look for the next one by its port.
         while len(kernel.descriptors(self.port)) >= sockets > 0:
             self.loop.run_until_complete(asyncio.sleep(0.001))
 

@@ -1,4 +1,4 @@
-"""hftws."""
+"""The adapter of hftws."""
 
 from __future__ import annotations
 

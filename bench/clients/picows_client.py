@@ -1,4 +1,4 @@
-"""picows: the core API, with aiofastnet's transport, which it takes if it is installed."""
+"""The adapter of picows: its core API, with the transport of aiofastnet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from picows import WSListener, WSMsgType, WSTransport, ws_connect
 from bench.clients.base import AsyncioClient
 from bench.consumers import Form
 
-#: Bytes that its transport reads at most: so its buffer need not grow.
+#: The most bytes that its transport reads at once, so that its buffer does not have to grow.
 READ_SIZE = 256 * 1024
 
 #: It writes the header of a frame into this many bytes before the payload.
@@ -35,7 +35,7 @@ class Adapter(AsyncioClient[WSTransport]):
         self._read_size = read_size
 
     def listener(self) -> WSListener:
-        # A function of the class that is no method: picows calls it with transport and frame, and
+        # A plain function, not a method: picows calls it with transport and frame, and
         # no bound method has to be made for each call. It saves picows a third of the drain.
         attributes = {"on_ws_frame": staticmethod(self.consumer.callback)}
         return type("Listener", (WSListener,), attributes)()

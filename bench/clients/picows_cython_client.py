@@ -1,4 +1,4 @@
-"""picows with a listener that is compiled: what its authors recommend to those in a hurry."""
+"""The adapter of picows with a compiled listener, which its authors recommend for speed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""picows's listener compiled: it counts, parses, checks and stamps without Python's bytecode."""
+"""The compiled listener of picows: it counts, parses, checks and stamps without Python's bytecode."""
 
 from libc.time cimport timespec
 

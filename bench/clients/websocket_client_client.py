@@ -1,4 +1,4 @@
-"""websocket-client: blocking, in pure Python."""
+"""The adapter of websocket-client: blocking, in pure Python."""
 
 from __future__ import annotations
 

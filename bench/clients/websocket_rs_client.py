@@ -1,4 +1,4 @@
-"""websocket-rs: the client that runs in asyncio's own loop, the fastest of its three."""
+"""The adapter of websocket-rs: the fastest of its three clients, in asyncio's own loop."""
 
 from __future__ import annotations
 

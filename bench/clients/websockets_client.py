@@ -1,4 +1,4 @@
-"""websockets: its asyncio API."""
+"""The adapter of websockets: its asyncio API."""
 
 from __future__ import annotations
 
