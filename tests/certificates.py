@@ -35,7 +35,7 @@ _serial_numbers = itertools.count(1000)
 
 @functools.cache
 def private_key(kind: str, purpose: str) -> Any:
-    """Of a ``kind`` such as "P-256", "RSA 2048" or "Ed25519"."""
+    """A private key of a ``kind`` such as "P-256", "RSA 2048" or "Ed25519"."""
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind.startswith("RSA"):
@@ -44,7 +44,7 @@ def private_key(kind: str, purpose: str) -> Any:
 
 
 def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
-    """An address where it is one, else a name."""
+    """An IP address if the text is one, otherwise a DNS name."""
     result: list[x509.GeneralName] = []
     for name in names:
         try:
@@ -55,7 +55,7 @@ def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
 
 
 def key_usage(*names: str) -> x509.KeyUsage:
-    """These bits and no others (RFC 5280, section 4.2.1.3)."""
+    """A key usage with exactly these bits (RFC 5280, section 4.2.1.3)."""
     every = (
         "digital_signature content_commitment key_encipherment data_encipherment key_agreement "
         "key_cert_sign crl_sign encipher_only decipher_only"
@@ -97,7 +97,7 @@ class Issuer:
 
     @property
     def chain(self) -> list[Issuer]:
-        """Up to the root, but without it: what a server shows."""
+        """The chain up to the root, but without it: what a server shows."""
         return [self, *self.parent.chain] if self.parent is not None else []
 
     def issue(self, *names: str, key: str = "P-256", **options: Any) -> Issuer:
@@ -173,7 +173,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _digest(key: Any) -> Any:
-    """As strong as the key."""
+    """The hash that is as strong as the key."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -194,7 +194,7 @@ _DIGEST_INFO = {
 def sign_again(subject: Issuer, digest: str) -> Issuer:
     """The same certificate, signed with RSA (PKCS #1 v1.5) and MD5 or SHA-1.
 
-    Libraries refuse to do so, wherefore it is done by hand: the size of nothing changes.
+    Libraries refuse to do so, so it is done by hand: no size changes.
     """
     assert subject.parent is not None
     last_byte, prefix = _DIGEST_INFO[digest]
@@ -213,7 +213,7 @@ def sign_again(subject: Issuer, digest: str) -> Issuer:
 
 
 def forge(subject: Issuer) -> Issuer:
-    """The same certificate with another serial number, and the signature of before."""
+    """The same certificate with another serial number, and its old signature."""
     der = bytearray(subject.certificate.public_bytes(Encoding.DER))
     number = subject.certificate.serial_number.to_bytes(2, "big")
     place = der.index(b"\x02\x02" + number) + 3

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-sys.path.insert(0, str(Path(__file__).parent))  # For `servers`, whatever the import mode.
+sys.path.insert(0, str(Path(__file__).parent))  # Where `servers` is, in any import mode.
 
 from footprint import no_huge_pages
 from servers import PATIENCE, Scripts, ScriptServer, Serve
@@ -27,7 +27,7 @@ LONG_TEST_TIMEOUT = 5 * TEST_TIMEOUT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the tests of a failing network take, how to repeat one, and where a release is."""
+    """Adds the options: how long the fault tests take, which seed to repeat, where a release is."""
     group = parser.getgroup("faults")
     group.addoption("--fault-seeds", type=int, default=3000, help="seeds of test_faults.py")
     group.addoption("--fault-seed", type=int, default=None, help="only this one")
@@ -37,13 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is tested too. A shell that runs something in the background has it ignored."""
+    """Restores Ctrl-C, which is tested: a shell that starts us in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Lets gc.collect(), which many tests call, pass over all that was there before the first."""
+    """Makes gc.collect(), which many tests call, skip all that exists before the first test."""
     gc.collect()
     gc.freeze()
 
@@ -66,7 +66,7 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small_pages() -> Iterator[None]:
-    """For modules that look at what the process has in memory."""
+    """For modules that measure what the process has in memory."""
     with no_huge_pages():
         yield
 

@@ -20,7 +20,7 @@ import hftws
 
 __all__ = ["SHORT", "SOON", "TIMEOUTS", "in_time", "times_out", "unless_given_up"]
 
-#: Seconds, for what has to run into its deadline.
+#: Seconds, for a test that has to reach its deadline.
 SHORT = 0.3
 
 #: What is tried, one after the other, until nothing else was in the way. All are shorter than the
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 def times_out(attempt: Callable[[float], object], stage: str, *, busy: bool = False) -> None:
-    """The attempt ends with the deadline that it is given, in the stage that the error tells."""
+    """Checks that the attempt times out, in this stage, with the deadline that it is given."""
     for timeout in TIMEOUTS:
         with takes(timeout, timeout + SOON, busy=busy):
             with pytest.raises(hftws.ConnectTimeout) as caught:
@@ -47,9 +47,9 @@ def times_out(attempt: Callable[[float], object], stage: str, *, busy: bool = Fa
 
 
 def in_time(attempt: Callable[[float], Result]) -> Result:
-    """What the attempt gives when it is not over its deadline where it should succeed.
+    """The result of an attempt that should succeed; tried again with more time if it times out.
 
-    It lets out the ConnectTimeout that it does not expect, and has a server of its own.
+    The attempt must not catch ConnectTimeout, and has to start its own server.
     """
     for timeout in TIMEOUTS[:-1]:
         with contextlib.suppress(hftws.ConnectTimeout):
@@ -58,7 +58,7 @@ def in_time(attempt: Callable[[float], Result]) -> Result:
 
 
 def unless_given_up(script: Callable[[Peer], object]) -> Callable[[Peer], None]:
-    """The script, for a client with a short deadline, which may be gone wherever the script is."""
+    """Makes the script end without an error when the client, whose deadline is short, is gone."""
 
     @functools.wraps(script)
     def play(peer: Peer) -> None:

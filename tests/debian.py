@@ -1,7 +1,7 @@
 """Packages of any Debian suite and architecture: fetched, unpacked into a folder, never installed.
 
-apt does the work, with a configuration and a state of its own, which go when it is done: it checks
-the signatures, and what the machine has installed is neither asked for nor changed. Of the
+apt does the work, with its own configuration and state, which are removed afterwards. It checks
+the signatures, and neither uses nor changes what the machine has installed. Of the
 machine's own apt, only the mirror is read, and the keys that it trusts. The lists of packages are
 kept for an hour, in build/debian-lists.
 
@@ -77,7 +77,7 @@ class Unavailable(Exception):
 
 
 class PackageError(Exception):
-    """A package is not there, or not as expected, in a suite that is. Then tests have failed."""
+    """The suite is there, but a package is missing or not as expected. Then tests fail."""
 
 
 def unpack(
@@ -113,7 +113,7 @@ def unpack(
 def download_source(packages: Sequence[str], suites: Sequence[str], folder: Path) -> Path:
     """Upstream's archive of the first source package that can be had, in its newest version.
 
-    A mirror may list what it has no more: then the next version, or package, is tried.
+    A mirror may list what it no longer has: then the next version, or package, is tried.
     """
     with private_apt("deb-src", suites, folder) as apt:
         for package in packages:
@@ -163,7 +163,7 @@ class Apt:
         return sorted(archives.glob("*.deb"))
 
     def source_versions(self, package: str) -> list[str]:
-        """Of a source package, the newest first."""
+        """The versions of a source package, the newest first."""
         try:
             shown = self._run("apt-cache", "showsrc", "--only-source", package)
         except PackageError:
@@ -172,7 +172,7 @@ class Apt:
         return sorted(versions, key=functools.cmp_to_key(compare_versions), reverse=True)
 
     def download_source(self, package: str, version: str) -> Path:
-        """What upstream has released, without what Debian has added."""
+        """The upstream version, without what Debian has added."""
         target = self.folder / "source" / version
         target.mkdir(parents=True)
         options = ("-qq", "--download-only", "--tar-only")
@@ -188,9 +188,9 @@ class Apt:
 
 @contextlib.contextmanager
 def is_fresh(lists: Path) -> Iterator[bool]:
-    """Whether they can be used as they are. Else the block fetches them; others wait meanwhile."""
+    """Whether the lists are fresh. If not, the block fetches them while other processes wait."""
     (lists / "partial").mkdir(parents=True, exist_ok=True)
-    # Beside the folder: apt removes from it what it does not know.
+    # Beside the folder: apt removes unknown files from it.
     complete = lists.with_name(f"{lists.name}.complete")
     with lists.with_name(f"{lists.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -216,7 +216,7 @@ def private_apt(
 
 
 def check_host() -> None:
-    """Whether this machine has what is needed."""
+    """Checks that this machine has what is needed."""
     if platform.system() != "Linux" or own_release().get("ID") != "debian":
         raise Unavailable("this is not Debian, whose packages are needed")
     for program in NEEDED:
@@ -227,7 +227,7 @@ def check_host() -> None:
 
 
 def own_release() -> dict[str, str]:
-    """What this system says that it is."""
+    """The contents of os-release."""
     try:
         return platform.freedesktop_os_release()
     except OSError:
@@ -235,7 +235,7 @@ def own_release() -> dict[str, str]:
 
 
 def own_suite() -> str:
-    """The suite that this machine is of."""
+    """The suite that this machine runs."""
     return own_release().get("VERSION_CODENAME", "sid")
 
 
@@ -248,7 +248,7 @@ def own_architecture() -> str:
 
 
 def find_mirror() -> str:
-    """Where this machine has the packages of its own Debian from."""
+    """The mirror from which this machine gets its own packages."""
     names = (own_suite(), "stable", "testing", "unstable", "sid")
     wanted = ("Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main")
     targets = run("apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", *wanted)
@@ -260,7 +260,7 @@ def find_mirror() -> str:
 
 
 def compare_versions(one: str, other: str) -> int:
-    """Below zero when one is older than the other, as Debian sees it."""
+    """Compares two versions by Debian's rules: below zero when the first one is older."""
     if one == other:
         return 0
     command = ["dpkg", "--compare-versions", one, "lt", other]

@@ -1,4 +1,4 @@
-"""A TCP proxy on the loopback that does to a connection what networks do: a plan says what, where.
+"""A TCP proxy on the loopback that breaks connections as networks do, at the bytes of a plan.
 
     with FaultProxy(server.port, Plan(to_client=(Step(200, Fault.RESET),))) as proxy:
         hftws.Client(f"ws://127.0.0.1:{proxy.port}/").connect()
@@ -37,7 +37,7 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Fault(enum.Enum):
-    """What can become of a connection at some byte."""
+    """What can happen to a connection at some byte."""
 
     #: FIN to both ends; what they still send goes nowhere.
     CUT = "cut"
@@ -52,7 +52,7 @@ class Fault(enum.Enum):
 
     @property
     def ends(self) -> bool:
-        """Whether nothing comes after it in its direction."""
+        """Whether this fault ends its direction."""
         return self in (Fault.CUT, Fault.HALF_CLOSE, Fault.RESET)
 
 
@@ -73,7 +73,7 @@ Place = int | Record
 
 @dataclass(frozen=True)
 class Step:
-    """A fault once all bytes before its place have gone through, and none after."""
+    """A fault that happens when all bytes before its place have gone through, and none after it."""
 
     place: Place
     fault: Fault
@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of one connection. In each direction the steps stand in order of place."""
+    """What happens to one connection: the steps of each direction, in the order of their places."""
 
     to_client: tuple[Step, ...] = ()
     to_server: tuple[Step, ...] = ()
@@ -130,13 +130,13 @@ class _Direction:
     pending: bytearray = field(default_factory=bytearray)
     #: Bytes that have gone through.
     passed: int = 0
-    #: The source has said all.
+    #: The source has ended.
     ended: bool = False
-    #: The target has been told so.
+    #: That end has been passed on to the target.
     shut: bool = False
     stalled: bool = False
     resume_at: float | None = None
-    #: The socket of the target takes nothing now.
+    #: The socket of the target is full.
     full: bool = False
     #: Where each record starts, and the bytes behind the last of these starts.
     records: list[int] = field(default_factory=lambda: [0])
@@ -162,7 +162,7 @@ class _Direction:
             del self.head[:size]
 
     def place_of(self, step: Step) -> int | None:
-        """In bytes; None when it is not known yet, and so behind all that has been received."""
+        """The place in bytes; None while it is unknown, and so behind all that was received."""
         place = step.place
         if isinstance(place, int):
             return place
@@ -180,7 +180,7 @@ class _Link:
 
     def __init__(self, client: socket.socket, server: socket.socket, plan: Plan) -> None:
         self.client, self.server = client, server
-        # One for each direction: else the cuts of one would depend on the pace of the other.
+        # One for each direction: otherwise the cuts of one would depend on the pace of the other.
         rngs = [random.Random(plan.seed), random.Random(plan.seed + 1)]
         self.directions = [
             _Direction(server, client, list(plan.to_client), plan.pieces, rngs[0]),
@@ -348,7 +348,7 @@ class FaultProxy:
         except BlockingIOError:
             return
         except OSError:
-            link.reset()  # As it was by one end, it is for the other.
+            link.reset()  # Reset by one end, so reset the other one too.
             return
         if data:
             direction.add(data)

@@ -1,4 +1,4 @@
-"""What a process holds: memory, descriptors, mappings, objects. For tests that nothing leaks."""
+"""Measures what a process holds: memory, descriptors, mappings, objects; for tests of leaks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PR_SET_THP_DISABLE = 41
 
 @contextmanager
 def no_huge_pages() -> Iterator[None]:
-    """What is resident grows by what is touched, and not by 2 MiB at a time.
+    """Makes resident memory grow by the pages that are touched, and not by 2 MiB at a time.
 
     With transparent huge pages, where they are always on, the kernel gives such a page for the
     first byte of a thread's stack, or puts one together from the pages of a heap when it likes.
@@ -48,14 +48,14 @@ def no_huge_pages() -> Iterator[None]:
 
 
 def resident_bytes() -> int:
-    """What the process has in memory now; elsewhere than on Linux, the most that it ever had."""
+    """Bytes that the process has in memory now; without /proc, the most it ever had."""
     if STATM.exists():
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def descriptors() -> int:
-    """How many are open."""
+    """How many descriptors are open."""
     return len(os.listdir("/dev/fd"))
 
 
@@ -66,12 +66,12 @@ def mappings() -> int | None:
 
 @dataclass(frozen=True)
 class Footprint:
-    """All of it, at one moment, after the garbage was collected."""
+    """All of these at one moment, after a garbage collection."""
 
     resident_bytes: int
     descriptors: int
     mappings: int | None
-    #: What Python's own allocator has given out.
+    #: Blocks that Python's allocator has handed out.
     blocks: int
 
     @staticmethod

@@ -48,10 +48,10 @@ KIB = 1024
 #: The smallest ring that a client can have.
 RING_MIN = 256 * KIB
 
-#: Frees tests from the time that 16 MiB of ring take.
+#: Small rings, since making 16 MiB of ring takes time in every test.
 SMALL = {"ring_size": RING_MIN, "send_ring_size": RING_MIN, "max_message_size": 128 * KIB}
 
-#: Seconds for what comes at once; only a failing test needs them.
+#: Seconds to wait for what comes at once; only a failing test uses them up.
 SOON = 10.0 * PATIENCE
 
 Serve = Callable[..., ScriptServer]
@@ -69,7 +69,7 @@ class Inbox:
 
     @property
     def payloads(self) -> list[bytes]:
-        """The payloads alone."""
+        """Only the payloads."""
         return [payload for _, payload in self.messages]
 
 
@@ -96,7 +96,7 @@ def connected(
         try:
             yield client, peer
         finally:
-            peer.close()  # So that the client need not wait for an answer to its goodbye.
+            peer.close()  # So that the client does not wait for an answer to its CLOSE.
             client.close()
 
 
@@ -109,7 +109,7 @@ def poll_until(client: hftws.Client, done: Callable[[], bool], seconds: float = 
 
 
 def wait_until_arrived(client: hftws.Client, size: int) -> None:
-    """Until the kernel has at least so many bytes for the client: one read can take them all."""
+    """Waits until the kernel has this many bytes for the client, so that one read takes all."""
     deadline = time.monotonic() + SOON
     while int.from_bytes(fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)), "little") < size:
         assert time.monotonic() < deadline, "it does not arrive"
@@ -117,14 +117,14 @@ def wait_until_arrived(client: hftws.Client, size: int) -> None:
 
 
 def wait_until_reset(client: hftws.Client) -> None:
-    """Until the client's kernel knows that the peer has reset the connection; nothing is read."""
+    """Waits until the client's kernel knows of the peer's reset; reads nothing."""
     poll = select.poll()
     poll.register(client.fileno(), select.POLLHUP)
     assert poll.poll(SOON * 1000), "the reset does not arrive"
 
 
 def expect_failure(client: hftws.Client, peer: Peer, code: int) -> hftws.ProtocolError:
-    """The client fails the connection: it says so to the peer, with this code, and then raises."""
+    """Checks that the client fails the connection: it sends CLOSE with this code, then raises."""
     poll_until(client, lambda: not client.is_open)
     peer.expect_close(code)
     peer.close()
@@ -136,7 +136,7 @@ def expect_failure(client: hftws.Client, peer: Peer, code: int) -> hftws.Protoco
 
 
 def receive(client: hftws.Client, inbox: Inbox, count: int) -> list[bytes]:
-    """Polls until there are so many messages; gives all payloads."""
+    """Polls until there are this many messages; returns all payloads."""
     poll_until(client, lambda: len(inbox.messages) >= count)
     return inbox.payloads
 
@@ -210,7 +210,7 @@ def feed_like_stream(rng: random.Random, messages: Sequence[tuple[int, bytes]]) 
 
 @dataclass
 class ServerFrames:
-    """What a stream of a server says, by the most obvious decoder: the model for comparison."""
+    """What a server's stream contains, by a simple decoder: the model for comparison."""
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
     pings: list[bytes] = field(default_factory=list)

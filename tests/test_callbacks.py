@@ -35,7 +35,7 @@ class Stop(Exception):
 
 
 def talk(*messages: bytes) -> Callable[[Peer], None]:
-    """A script: these messages in one write, and goodbye."""
+    """A script: these messages in one write, then CLOSE."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -346,7 +346,7 @@ def test_close_in_a_callback_keeps_a_kept_message(serve_both: Serve) -> None:
 
 
 def answer_after(wire: bytes) -> Callable[[Peer], None]:
-    """A script: this, and then the client says goodbye."""
+    """A script: this, and then the CLOSE handshake of the client."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -556,7 +556,7 @@ try:
             client.poll(None)
 except KeyboardInterrupt:
     print("interrupted", client.is_open, flush=True)
-client.send("goodbye")
+client.send("leaving")
 client.close()
 print("closed", client.close_code, flush=True)
 """
@@ -601,7 +601,7 @@ def test_ctrl_c_interrupts_and_leaves_the_client_usable(
                 assert child.wait(SOON) == 0
             finally:
                 child.kill()
-    assert received == ["goodbye"]
+    assert received == ["leaving"]
 
 
 @pytest.mark.parametrize("busy_poll", [False, True])
@@ -638,7 +638,7 @@ def test_signal_handler_that_does_not_raise_lets_run_go_on(
 
 @pytest.mark.parametrize("busy_poll", [False, True])
 def test_signal_handler_may_close_the_client(serve_both: Serve, busy_poll: bool) -> None:
-    """As a service does that is told to stop: run() says goodbye and returns."""
+    """As a service does that is stopped: run() sends CLOSE and returns."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()

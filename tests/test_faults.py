@@ -369,16 +369,16 @@ def test_a_stall_in_the_tls_handshake_times_out(counted: Counted) -> None:
         expect_timeout(counted.live, counted.proxy, stage)
 
 
-# ---- In our own goodbye, and in what we send. --------------------------------------------------
+# ---- In the client's CLOSE, and in what it sends. -----------------------------------------------
 
 
 @whatever_happens
-def answer_goodbye(peer: Peer) -> None:
+def answer_close(peer: Peer) -> None:
     peer.accept_upgrade(then=text("hello"))
     peer.answer_close()
 
 
-def say_goodbye(proxy: FaultProxy, close_timeout: float = IN_TIME) -> Outcome:
+def close_through(proxy: FaultProxy, close_timeout: float = IN_TIME) -> Outcome:
     outcome = Outcome()
     client = client_for(proxy, outcome, "ws", close_timeout=close_timeout)
     client.connect()
@@ -395,18 +395,18 @@ def test_our_close_is_not_answered(serve: Serve, fault: Fault) -> None:
     size = len(encode_frame(CLOSE, close_payload(1000, "bye")))
     start = len(head()) + len(text("hello"))
     plan: Plan
-    with serve(answer_goodbye) as server, FaultProxy(server.port, lambda _: plan) as proxy:
+    with serve(answer_close) as server, FaultProxy(server.port, lambda _: plan) as proxy:
         # Not at 0: that would be before our CLOSE.
         for offset in range(1, size):
             plan = Plan(to_client=(Step(start + offset, fault),))
-            outcome = say_goodbye(proxy, CLOSE_TIMEOUTS[fault])
+            outcome = close_through(proxy, CLOSE_TIMEOUTS[fault])
             assert outcome.close_code == 1006
             assert outcome.close_reason == UNANSWERED[fault]
             proxy.go_on()
         # All of the answer comes. Where only the end of the connection stalls, we wait for it.
         plan = Plan(to_client=(Step(start + size, fault),))
         for deadline in DEADLINES:
-            outcome = say_goodbye(proxy, deadline)
+            outcome = close_through(proxy, deadline)
             proxy.go_on()
             if outcome.close_code != 1006:
                 break
@@ -426,10 +426,10 @@ def test_our_close_does_not_arrive(serve: Serve, fault: Fault) -> None:
     plans = Plans()
     size = len(encode_frame(CLOSE, close_payload(1000, "bye"), mask=bytes(4)))
     with serve(script) as server, FaultProxy(server.port, plans) as proxy:
-        say_goodbye(proxy)
+        close_through(proxy)
         for offset in range(1, size):
             plans.next = Plan(to_server=(Step(requests[0] + offset, fault),))
-            outcome = say_goodbye(proxy, CLOSE_TIMEOUTS[fault])
+            outcome = close_through(proxy, CLOSE_TIMEOUTS[fault])
             assert (outcome.close_code, outcome.close_reason) == (1006, UNANSWERED[fault])
             proxy.go_on()
 

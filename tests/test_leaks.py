@@ -142,7 +142,7 @@ def test_compressed_messages_leave_nothing_behind(serve: Serve, kept: bool) -> N
 # ---- Ten thousand connections. -----------------------------------------------------------------
 
 
-def goodbye(peer: Peer) -> None:
+def message_and_close(peer: Peer) -> None:
     """A script: one message and the end."""
     peer.accept_upgrade(then=text("hello") + encode_frame(CLOSE, close_payload(1000)))
     peer.recv_all()
@@ -172,7 +172,7 @@ def test_ten_thousand_connections_leave_nothing_behind(
         nonlocal messages
         messages += 1
 
-    with serve(goodbye) as server:
+    with serve(message_and_close) as server:
         lasting = server.client(on_msg, **SMALL)
 
         def live() -> None:
@@ -189,7 +189,7 @@ def test_ten_thousand_connections_leave_nothing_behind(
 @pytest.mark.parametrize("engine", ["direct", "openssl"])
 def test_connections_over_tls_leave_nothing_behind(serve: Serve, engine: str) -> None:
     """An SSL object of OpenSSL is some 10 KiB, its context far more."""
-    with serve(goodbye, tls=True) as server:
+    with serve(message_and_close, tls=True) as server:
 
         def live() -> None:
             with server.client(tls=engine, **SMALL) as client:
@@ -283,7 +283,7 @@ def test_failed_handshakes_leave_nothing_behind(serve: Serve, answer: bytes) -> 
 def test_bad_certificates_leave_nothing_behind(serve: Serve, tmp_path: Path, engine: str) -> None:
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
-    with serve(goodbye, tls=True) as server:
+    with serve(message_and_close, tls=True) as server:
 
         def fail() -> None:
             client = server.client(tls=engine, ca_file=stranger, **SMALL)
@@ -449,7 +449,7 @@ def test_exceptions_of_other_callbacks_leave_nothing_behind(serve: Serve, where:
     def fail_there(*arguments: object) -> None:
         raise CallbackError(*arguments)
 
-    with serve(goodbye) as server:
+    with serve(message_and_close) as server:
 
         def fail() -> None:
             client = server.client(nothing, **SMALL, **{where: fail_there})
@@ -579,7 +579,7 @@ def test_client_that_its_own_warning_brings_back_lives_on(serve: Serve) -> None:
         def __del__(self) -> None:
             Phoenix.saved = self
 
-    with serve(goodbye) as server:
+    with serve(message_and_close) as server:
         client: Phoenix | None = Phoenix(server.url(), lambda msg: messages.append(bytes(msg)))
         assert client is not None
         client.connect()

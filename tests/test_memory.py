@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def goodbye(peer: Peer) -> None:
+def message_and_close(peer: Peer) -> None:
     """A script: one message, and the end."""
     peer.accept_upgrade(then=text("hello"))
     peer.close_handshake()
@@ -43,7 +43,7 @@ def test_close_gives_the_rings_back_though_a_cycle_keeps_the_client(serve_both: 
 
     gc.disable()
     try:
-        with serve_both([goodbye] * 3) as server:
+        with serve_both([message_and_close] * 3) as server:
             strategy = Strategy(server.client)
             client = strategy.client
             for count in (1, 2, 3):  # And it can connect again.
@@ -116,7 +116,7 @@ def test_cycle_of_client_and_callback_is_collected(
 
 
 def test_client_goes_with_its_last_reference_when_there_is_no_cycle(serve_both: Serve) -> None:
-    with serve_both(goodbye) as server:
+    with serve_both(message_and_close) as server:
         client = server.client(print_nothing)
         client.connect()
         client.run()
@@ -157,7 +157,7 @@ def test_client_that_was_never_connected_does_not_warn(recwarn: pytest.WarningsR
 
 def test_many_clients_leave_nothing_behind(serve_both: Serve) -> None:
     """Descriptors, mapped rings and memory are those of before (the server may hold one or two)."""
-    with serve_both(goodbye) as server:
+    with serve_both(message_and_close) as server:
 
         def live() -> None:
             inbox = Inbox()
@@ -183,7 +183,7 @@ def test_many_clients_leave_nothing_behind(serve_both: Serve) -> None:
 
 
 def test_many_reconnects_leave_nothing_behind(serve_both: Serve) -> None:
-    with serve_both(goodbye) as server:
+    with serve_both(message_and_close) as server:
         client = server.client(print_nothing, **SMALL)
 
         def live() -> None:
@@ -229,7 +229,7 @@ def test_failed_connects_leave_nothing_behind(serve_both: Serve) -> None:
 def test_kept_views_free_their_ring_when_they_go(serve_both: Serve) -> None:
     """Every connection leaves its ring to the views that were kept of it."""
     views: list[memoryview] = []
-    with serve_both(goodbye) as server:
+    with serve_both(message_and_close) as server:
         client = server.client(lambda msg: views.append(msg.data), **SMALL)
         client.connect()
         client.run()

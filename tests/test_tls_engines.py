@@ -809,9 +809,9 @@ def test_a_cut_is_told_from_close_notify_wherever_it_is(
     for kept in itertools.count():
         stack = PythonTls(context)
         with bed.converse(stack, engine) as conversation:
-            good, goodbye = conversation.text(b"good"), stack.close_notify()
-            outcome = conversation.finish(good + goodbye[:kept], hang_up=True)
-        whole = kept == len(goodbye)
+            good, close_notify = conversation.text(b"good"), stack.close_notify()
+            outcome = conversation.finish(good + close_notify[:kept], hang_up=True)
+        whole = kept == len(close_notify)
         reason = CLOSE_NOTIFY_REASON if whole else EOF_REASON
         answer = ["close_notify"] if whole else []
         assert outcome == Outcome([b"good"], "ConnectionClosed", reason, answer)

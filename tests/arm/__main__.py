@@ -1,4 +1,4 @@
-"""`python -m tests.arm`: every test that is chosen here; with a command, that command on Arm."""
+"""`python -m tests.arm`: runs the tests that `selection.py` chooses, or a command, on Arm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SITE = WORK / "site"
 PACKAGE = WORK / "package"
 CORE_TEST = WORK / "core" / "core-test"
 
-#: The tests that have to do with the size of a page, by a part of their names.
+#: The tests that depend on the size of a page, by a part of their names.
 PAGES_TEST = WORK / "pages" / "core-test"
 PAGES_FILTERS = ("os:", "ringbuffer:", "outbox:", "aead:", "kept", "full ring")
 
@@ -36,14 +36,14 @@ PYTEST = (
     "tests",
 )  # fmt: skip
 
-#: Of a core's log: its end is where a failure is counted.
+#: How much of a core's log is shown: failures are counted at its end.
 OUTPUT_SHOWN = 4_000
 
 #: A CPU of data centres. qemu's own choice has pointer authentication, and computes its signatures
 #: so slowly that a TLS handshake takes four times as long.
 CPU = "neoverse-n1"
 
-#: That of the wheels.
+#: The target of the wheels.
 TARGET = "aarch64-linux-gnu.2.28"
 
 
@@ -64,7 +64,7 @@ def zig_build(*arguments: str) -> None:
 
 
 def build_core() -> None:
-    """The tests of the core, with what an emulator cannot do left out."""
+    """Compiles the tests of the core, without those that an emulator cannot run."""
     options = ("install-test", "-Demulated=true", "-Dfault-seeds=100")
     filters = [f"-Dtest-filter={name}" for name in PAGES_FILTERS]
     zig_build(*options, "--prefix", str(CORE_TEST.parent))
@@ -72,7 +72,7 @@ def build_core() -> None:
 
 
 def build_extension() -> None:
-    """The package with an extension that has every assertion on, those of alignment too."""
+    """Makes the package, its extension with every assertion on, also those about alignment."""
     shutil.rmtree(PACKAGE, ignore_errors=True)
     shutil.copytree(
         PROJECT / "hftws", PACKAGE / "hftws", ignore=shutil.ignore_patterns("*.so", "__pycache__")
@@ -103,12 +103,12 @@ def write_python(qemu: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """For the emulated Python, which is slower than the limits of the tests think."""
+    """The environment of the emulated Python, which is slower than the tests' limits allow for."""
     path = os.pathsep.join(map(str, (PACKAGE, SITE, PROJECT)))
     return {
         **os.environ,
         "PYTHONPATH": path,
-        "PYTHONSAFEPATH": "1",  # Else the checkout, which has no extension for Arm, comes first.
+        "PYTHONSAFEPATH": "1",  # The checkout, with no extension for Arm, must not come first.
         "HFTWS_TEST_PATIENCE": "10",
         "HFTWS_TEST_EMULATED": "1",
     }
@@ -123,7 +123,7 @@ def command_on_arm(qemu: str, words: list[str], page_size: int | None) -> list[s
 
 
 def prepare() -> str:
-    """Everything there is to have and to build; the emulator's path."""
+    """Fetches and builds everything; returns the emulator's path."""
     qemu = find_qemu()
     make_root(ROOT)
     include_folder(ROOT, WORK)
@@ -132,7 +132,7 @@ def prepare() -> str:
 
 
 def run_all(qemu: str) -> int:
-    """The core and the extension side by side: 0 when neither has failed."""
+    """Tests core and extension side by side: 0 when neither has failed."""
     log = WORK / "core.log"
     core = command_on_arm(qemu, [str(CORE_TEST)], None)
     python = command_on_arm(qemu, ["python", "-m", "pytest", *PYTEST], None)
@@ -153,7 +153,7 @@ def run_all(qemu: str) -> int:
 
 
 def run_pages(qemu: str) -> int:
-    """The tests of memory once more with the largest pages of Arm: 0 when none has failed."""
+    """Runs the tests of memory again with Arm's largest pages: 0 when none has failed."""
     for page_size in PAGE_SIZES:
         command = command_on_arm(qemu, [str(PAGES_TEST)], page_size)
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)

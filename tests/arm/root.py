@@ -1,4 +1,4 @@
-"""Debian's Python for arm64 in a folder of its own, its headers, and what the tests import.
+"""Unpacks Debian's Python for arm64, its headers, and the packages that the tests import.
 
 The suite is that of the machine.
 """
@@ -34,13 +34,13 @@ def python_version(root: Path) -> str:
 
 
 def include_folder(root: Path, folder: Path) -> Path:
-    """Where Python.h is; fetched into `folder`, unless that has been done."""
+    """The folder of Python.h; fetched into `folder`, unless that has been done."""
     python = Python(python_version(root), suite=debian.own_suite())
     return from_debian(python, ARCHITECTURE, folder)
 
 
 def install_packages(target: Path, version: str, project: Path) -> None:
-    """What the tests import, as wheels for that machine; compiled ones among them."""
+    """Installs the packages that the tests import, from wheels for that machine."""
     complete = target / ".complete"
     if complete.exists():
         return

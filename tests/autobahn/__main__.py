@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def is_wanted(case: str, patterns: list[str] | None) -> bool:
-    """Whether it is one of these, or in one of these sections."""
+    """Whether the case is one of these, or in one of these sections."""
     return patterns is None or any(f"{case}.".startswith(f"{one}.") for one in patterns)
 
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def play_variants(python: Path, options: argparse.Namespace) -> list[Outcome]:
-    """Some at a time. An error in one of them, or Ctrl-C, ends all at their next case."""
+    """Plays some variants at a time. An error in one, or Ctrl-C, ends all at their next case."""
     stopping = threading.Event()
     with ThreadPoolExecutor(options.jobs) as pool:
         plays = [
@@ -124,7 +124,7 @@ def passed(outcome: Outcome) -> bool:
 
 
 def show(progress: str) -> None:
-    """On one line of a terminal."""
+    """Shows progress on one line of a terminal."""
     if sys.stdout.isatty():
         print(f"\r{progress:<30}", end="", flush=True)
 

@@ -15,7 +15,7 @@ __all__ = ["CASE_TIMEOUT", "COMPRESSION_SECTIONS", "LARGE_CASES", "Echo", "optio
 
 MIB = 1024 * 1024
 
-#: About permessage-deflate. Here small messages are compressed, too, which by default they are not.
+#: Compresses small messages, too, which the client does not do by default.
 COMPRESSION_SECTIONS = {12, 13}
 
 #: Seconds after which a case is given up. The server ends nearly all of them long before.
@@ -45,11 +45,11 @@ class Echo:
         self._url = url
         self._options = {"ca_file": ca_file, **options}
         self._client: hftws.Client | None = None
-        #: What had no room in the send ring, in order, with its kind.
+        #: Messages for which the send ring had no room, in order, with their opcodes.
         self._waiting: deque[tuple[bytes, bool]] = deque()
 
     def run(self) -> None:
-        """Until the connection has ended. Raises what ended it, unless that was in order."""
+        """Receives until the connection ends. Raises why, unless it was an ordinary end."""
         deadline = time.monotonic() + CASE_TIMEOUT
         try:
             with hftws.Client(self._url, self.on_msg, **self._options) as self._client:
@@ -57,7 +57,7 @@ class Echo:
                     self._client.poll(RETRY_INTERVAL if self._waiting else 1.0)
                     self.send_waiting()
         finally:
-            self._client = None  # It refers to this, and would keep its rings until the next gc.
+            self._client = None  # Breaks the cycle: the rings are freed before the next gc.
 
     def on_msg(self, message: hftws.Message) -> None:
         if self._waiting or not self.send(message.data, message.is_text):
@@ -69,7 +69,7 @@ class Echo:
             self._waiting.popleft()
 
     def send(self, data: bytes | memoryview, text: bool) -> bool:
-        """Whether there was room."""
+        """Sends it; false if there was no room."""
         assert self._client is not None
         try:
             self._client.send(data, text=text)

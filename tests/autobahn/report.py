@@ -12,7 +12,7 @@ from .verdicts import INFORMATIONAL_CASES, SECTION_SIZES, section_of, summary
 
 __all__ = ["markdown"]
 
-#: Measured by ourselves in the same suite, but not by this program.
+#: We measured these in the same suite, but not with this program.
 OTHER_CLIENTS = [
     ("client", "OK", "non-strict", "informational", "unimplemented", "failed", "close not OK"),
     ("aiohttp 3.14.5", 509, 4, 3, 0, 1, 1),
@@ -71,7 +71,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def cells(outcomes: Iterable[Outcome], cases: list[str]) -> list[str]:
-    """One for each outcome."""
+    """A cell for each outcome."""
     return [summary(cases, outcome.verdicts) for outcome in outcomes]
 
 

@@ -1,4 +1,4 @@
-"""Plays cases against a server of their own, and collects its verdicts."""
+"""Plays cases against one server, and collects its verdicts."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has brought."""
+    """The result of a run."""
 
     variant: Variant
-    #: The suite's.
+    #: The version of the suite.
     version: str
     #: What the suite calls its sections.
     titles: dict[int, str]
@@ -98,12 +98,12 @@ def run(
 
 
 def is_heavy(case: str) -> bool:
-    """Whether it leaves the server no time for others."""
+    """Whether this case leaves the server no time for others."""
     return section_of(case) in HEAVY_SECTIONS
 
 
 def drain(results: Iterable[None]) -> None:
-    """Waits for all, and raises what one of them raised."""
+    """Waits for all of them, and raises what any of them raised."""
     for _ in results:
         pass
 

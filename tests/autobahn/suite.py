@@ -1,4 +1,4 @@
-"""The fuzzing server as a process of its own, and the verdicts that it writes."""
+"""Runs the fuzzing server as a process, and reads the verdicts that it writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVER = Path(__file__).with_name("server.py")
 #: Seconds that the server has to start, on a machine that does other things, too.
 START_TIMEOUT = 120
 
-#: Seconds that the server has to end after it was told to.
+#: Seconds that the server has to end when it is asked to.
 STOP_TIMEOUT = 10
 
 
@@ -60,7 +60,7 @@ class Suite:
 
     def __enter__(self) -> Suite:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._index.unlink(missing_ok=True)  # An old one must not pass for this run's.
+        self._index.unlink(missing_ok=True)  # The report of an earlier run.
         spec = self.folder / "spec.json"
         spec.write_text(json.dumps(self._spec()), encoding="utf-8")
         with self._log.open("wb") as log:
@@ -105,7 +105,7 @@ class Suite:
         return f"{self.scheme}://127.0.0.1:{self._ready.port}/{target}"
 
     def verdicts(self, agent: str) -> dict[str, Verdict]:
-        """By case; what the server wrote when it was asked to update its reports."""
+        """The verdicts by case, as the server wrote them when it was last asked to."""
         if not self._index.is_file():
             raise self.error("the server wrote no report")
         agents = json.loads(self._index.read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ class Suite:
         }
 
     def error(self, what: str) -> SuiteError:
-        """With the last words of the server."""
+        """The error with the last lines of the server's output."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return SuiteError(f"{what}; {self._log} ends with: " + " | ".join(lines[-3:]))
 

@@ -88,7 +88,7 @@ def test_the_suite_has_all_cases(outcome: Outcome) -> None:
 
 
 def test_a_client_that_leaves_out_a_check_is_noticed(python: Path, tmp_path: Path) -> None:
-    """Or else the tests above could not fail."""
+    """Without this, the tests above could not fail."""
     lax = Variant("lax", "", "ws", {"validate_utf8": False})
     outcome = run(python, lax, {"6.2.1", "6.3.1"}.__contains__, tmp_path, print)
     assert set(failures(outcome.picked, outcome.verdicts)) == {"6.3.1"}

@@ -23,9 +23,9 @@ INFORMATIONAL_CASES = {"7.1.6", "7.13.1", "7.13.2"}
 class Verdict:
     """The suite's words for one case."""
 
-    #: What it says of the messages: OK, NON-STRICT, INFORMATIONAL, UNIMPLEMENTED or FAILED.
+    #: Its verdict on the messages: OK, NON-STRICT, INFORMATIONAL, UNIMPLEMENTED or FAILED.
     behavior: str
-    #: What it says of the end: OK, INFORMATIONAL, WRONG CODE, UNCLEAN, FAILED …
+    #: Its verdict on the end: OK, INFORMATIONAL, WRONG CODE, UNCLEAN, FAILED …
     behavior_close: str
 
     def __str__(self) -> str:
@@ -35,12 +35,12 @@ class Verdict:
 
 
 def section_of(case: str) -> int:
-    """The number in front."""
+    """The number of the section, which begins the name of a case."""
     return int(case.partition(".")[0])
 
 
 def expected(case: str) -> Verdict:
-    """The only verdict that passes: both of it OK, but for what the RFC leaves open."""
+    """The only verdict that passes: OK twice, except where the RFC leaves it open."""
     word = INFORMATIONAL if case in INFORMATIONAL_CASES else OK
     return Verdict(word, word)
 

@@ -18,7 +18,7 @@ from .steps import FIRST, STEPS, TOTAL_LIMIT_S, Step
 
 ROOT = Path(__file__).parents[2]
 
-#: The tools wrap and cut their lines to it where they see no terminal.
+#: Tools that see no terminal wrap and cut their lines to this width.
 COLUMNS = 200
 
 
@@ -26,11 +26,11 @@ COLUMNS = 200
 class Plan:
     """What runs, and when."""
 
-    #: Alone. The others begin only when it has passed.
+    #: Runs alone. The others begin only when it has passed.
     first: Step
-    #: Some at a time.
+    #: Run side by side, some at a time.
     steps: Sequence[Step]
-    #: When these have ended, one at a time.
+    #: Run one at a time, when those have ended.
     last: Sequence[Step] = ()
 
 
@@ -76,7 +76,7 @@ def make(step: Step) -> list[str]:
 
 
 def run(plan: Plan, *, lanes: int, logs: Path, command: Callable[[Step], Sequence[str]]) -> int:
-    """Runs the first by itself, and then the others, whatever becomes of them."""
+    """Runs the first step alone, and then the others, whether or not they fail."""
     began = time.monotonic()
     runner = Lanes(logs, command=command, deadline=began + TOTAL_LIMIT_S, folder=ROOT)
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -88,7 +88,7 @@ def run(plan: Plan, *, lanes: int, logs: Path, command: Callable[[Step], Sequenc
         print(f"===== {step.name} begins; its output so far: {log}", flush=True)
 
     def ended(result: Result) -> None:
-        """The whole output of a step at once: that of two would be mixed."""
+        """Prints the whole output of a step at once: that of two would be mixed."""
         results.append(result)
         print(f"===== {result.step.name}", flush=True)
         with result.log.open("rb") as log:

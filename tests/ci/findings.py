@@ -12,7 +12,7 @@ NAMES = (
     re.compile(r"(FAILED|ERROR) \S+(::| - )"),  # pytest: a test, or a file that it cannot import
     re.compile(r"INTERNALERROR> \w+(Error|Exception)|ImportError while loading "),  # pytest itself
     re.compile(r"error: '.+' (failed|leaked|terminated|timed out)"),  # a test of Zig's
-    re.compile(r"\d+/\d+ .+\.\.\.FAIL "),  # one in the program by itself, under valgrind and on Arm
+    re.compile(r"\d+/\d+ .+\.\.\.FAIL "),  # the same without `zig build`: valgrind, Arm
     re.compile(r"\S+\.(zig|zon):\d+:\d+: error: "),  # its compiler
     re.compile(r"\S+\.pyi?:\d+: error: "),  # mypy
     re.compile(r"error: (not checked|\S+ (is not present|is inconsistent))"),  # stubtest
@@ -29,10 +29,10 @@ NAMES = (
     re.compile(r"make(\[\d+\])?: \*\*\* "),
 )
 
-#: What pytest says of tests that have not failed.
+#: What pytest says about tests that have not failed.
 BESIDES = re.compile(r"SKIPPED \[|\d+\.\d+s (call|setup|teardown) ")
 
-#: Of a line that is too long, the begin tells most.
+#: How much of a long line is shown: its beginning says most.
 LINE_LENGTH_MAX = 240
 
 
@@ -50,7 +50,7 @@ def find(output: str, *, lines_max: int) -> list[str]:
 
 
 def end_of(lines: Iterable[str]) -> list[str]:
-    """Without what fills the last pages of pytest's output whether or not something failed."""
+    """The output without what pytest always prints at its end."""
     return [line for line in lines if line.strip() and not BESIDES.match(line)]
 
 
@@ -60,12 +60,12 @@ def is_name(line: str) -> bool:
 
 
 def shorten(lines: Sequence[str], lines_max: int) -> list[str]:
-    """The first of them, and how many there are besides."""
+    """The first of them, and how many more there are."""
     if len(lines) <= lines_max:
         return list(lines)
     return [*lines[: lines_max - 1], f"… and {len(lines) - lines_max + 1} more"]
 
 
 def cut(line: str) -> str:
-    """A line that fits."""
+    """The line, cut to fit."""
     return line if len(line) <= LINE_LENGTH_MAX else line[: LINE_LENGTH_MAX - 1] + "…"

@@ -1,4 +1,4 @@
-"""Runs steps, some at a time: each with a log of its own, a limit, and its CPU time."""
+"""Runs steps, some at a time, each with its own log, a time limit, and its CPU time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Lanes", "Result"]
 #: Seconds from SIGTERM, which lets a step clean up, to SIGKILL.
 STOP_TIMEOUT_S = 30.0
 
-#: Seconds until a lane looks again how its step is.
+#: Seconds between two looks of a lane at its step.
 LOOK_S = 0.1
 
 
@@ -33,14 +33,14 @@ class Result:
     #: Its exit status; negative when a signal has ended it.
     status: int
     seconds: float
-    #: Of all its processes that have been waited for.
+    #: CPU seconds of all its processes that have been waited for.
     cpu_seconds: float
-    #: Why it was ended, or did not begin; empty when it ended by itself.
+    #: Why it was stopped, or did not begin; empty when it ended normally.
     ended: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether everything in it was found right, or could not be tried on this machine."""
+        """Whether nothing in it failed; what this machine cannot run does not count."""
         return self.status == 0 and not self.ended
 
 
@@ -55,7 +55,7 @@ class Lanes:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Ends what runs, as its limit would. No step begins any more."""
+        """Ends the running steps, as their limit would. No further step begins."""
         self._stopped.set()
 
     def run(
@@ -106,7 +106,7 @@ class Lanes:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # A group of processes, which can be ended as one.
+                    start_new_session=True,  # A process group, which can be ended as a whole.
                 )
             except OSError as error:
                 return Result(step, log, 1, 0.0, 0.0, f"did not begin: {error}")
@@ -132,18 +132,18 @@ class Lanes:
             elif now >= kill_at:
                 signal_group(process.pid, signal.SIGKILL)
             time.sleep(LOOK_S)
-        signal_group(process.pid, signal.SIGKILL)  # What it has left running.
+        signal_group(process.pid, signal.SIGKILL)  # Processes that the step has left running.
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, used.ru_utime + used.ru_stime, ended
 
     def why_end(self) -> str:
-        """Why no step goes on, and none begins; empty while they do."""
+        """Why all steps have to end; empty while they may run."""
         if self._stopped.is_set():
             return "ended by a signal"
         return "there was no time left" if time.monotonic() >= self.deadline else ""
 
 
 def signal_group(group: int, signum: int) -> None:
-    """Sends it to every process of the group."""
+    """Sends the signal to every process of the group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signum)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["FIRST", "STEPS", "TOTAL_LIMIT_S", "Step"]
 
-#: All of them, the last one's end included. CI ends what takes longer, and then nothing is told.
+#: For all steps together. CI kills what takes longer, and then nothing is reported.
 TOTAL_LIMIT_S = 84 * 60
 
 
@@ -15,14 +15,14 @@ class Step:
     """One target."""
 
     name: str
-    #: A step that hangs is ended before it takes the time of the others.
+    #: A step that hangs is ended before it uses up the time of the others.
     limit_s: int = 40 * 60
 
 
-#: The environment and the extension: the others need both, and then find both as they are.
+#: The environment and the extension: the others need both, and then need not build them.
 FIRST = Step("build")
 
-#: In the order in which they begin, the longest first: so the lanes end at about the same time.
+#: In the order in which they begin: the longest first, so that the lanes end about together.
 STEPS = (
     Step("test"),
     Step("arm-test"),

@@ -11,7 +11,7 @@ from .lanes import Result
 
 __all__ = ["LINES_MAX", "available_cpus", "describe", "line"]
 
-#: A log that is cut is cut to its last hundred lines.
+#: A reader who sees only a part of the log sees its last hundred lines.
 LINES_MAX = 90
 
 
@@ -48,14 +48,14 @@ def line(result: Result) -> str:
 
 
 def outcome(result: Result) -> str:
-    """In words."""
+    """How the step ended, in words."""
     if result.passed:
         return "passed"
     return result.ended or f"FAILED, exit status {result.status}"
 
 
 def machine(lanes: int, seconds: float) -> str:
-    """What the numbers belong to."""
+    """The machine that the numbers belong to."""
     return (
         f"{seconds / 60:.1f} min, steps at a time: {lanes}, CPUs: {available_cpus()}"
         f" ({processor()}), Linux {platform.release()}, Python {platform.python_version()}"
@@ -75,7 +75,7 @@ def processor() -> str:
 
 
 def available_cpus() -> int:
-    """Those that this process may use, which are fewer than the machine's under ``taskset``."""
+    """The CPUs that this process may use: fewer than the machine has, under ``taskset``."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Runs under the shim: a client whose system calls fail. Prints what became of it, as JSON."""
+"""Runs a client whose system calls fail, under the shim. Prints what happened, as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = {"ring_size": 1 << 18, "send_ring_size": 1 << 18, "max_message_size": 1 
 
 
 def force(call: str, name: str, times: int = 1) -> None:
-    """The next calls fail with this errno."""
+    """Makes the next calls fail with this errno."""
     shim.shim_force(call.encode(), getattr(errno, name), times)
 
 
@@ -37,7 +37,7 @@ def descriptors() -> int:
 
 
 class Once:
-    """A client that is asked again after a failure, when its system calls work."""
+    """Uses a client after a failure, when its system calls work again."""
 
     def __init__(self, url: str, stage: str, call: str, name: str, **options: Any) -> None:
         self.url, self.stage, self.call, self.name = url, stage, call, name
@@ -66,7 +66,7 @@ class Once:
             client.connect()
         end = ""
         try:
-            self.attempt("receive", lambda: client.poll(0.01))  # Nothing is there: it waits.
+            self.attempt("receive", lambda: client.poll(0.01))  # Waits: nothing has arrived.
             self.attempt("send", lambda: client.send("go"))
             if self.stage == "send":
                 self.end_sending(client)
@@ -78,7 +78,7 @@ class Once:
         return {"failure": self.failure, "messages": self.inbox, "end": end}
 
     def end_sending(self, client: hftws.Client) -> None:
-        """So that the server need not guess how long to wait for what will not come."""
+        """Tells the server that it need not wait any longer."""
         with socket.socket(fileno=os.dup(client.fileno())) as sock:
             sock.shutdown(socket.SHUT_WR)
 

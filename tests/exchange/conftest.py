@@ -1,4 +1,4 @@
-"""The exchange that most tests share."""
+"""Fixtures: the simulated exchange that most tests share."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class FrameClient:
             yield event
 
     def flush(self) -> None:
-        """Send what the protocol has to send."""
+        """Send what the protocol object wants to send."""
         self.socket.sendall(b"".join(self.protocol.data_to_send()))
 
     def _receive(self) -> Iterator[Frame | Response]:

@@ -150,7 +150,7 @@ class TestPlayback:
         assert playback.due_at == 7.0
 
     def test_a_later_stream_joins_at_the_present(self, busiest: Recording) -> None:
-        """A new selection repeats nothing, and brings nothing from before it was made."""
+        """A new selection repeats no message, and delivers none from before it was made."""
         playback = Playback(busiest, RecordedSpeed())
         playback.select(["btcusdt@depth@100ms"], Encoding(), now=0.0)
         assert len(playback.take(0.0)) == 1
@@ -473,9 +473,9 @@ class TestStreams:
             assert error["msg"]
 
     def test_a_rate_is_not_exceeded(self) -> None:
-        """The opposite, that it is reached, would be a test of this machine."""
+        """Whether a rate is reached depends on this machine, so only the upper bound is tested."""
         with launch(rate=500) as exchange:
-            start = time.monotonic()  # Before it sends anything: messages may wait later.
+            start = time.monotonic()  # Measured before it sends: later, messages may wait.
             with Client(exchange, "/ws/btcusdt@trade") as connection:
                 connection.receive(100)
             assert time.monotonic() - start > 0.19
@@ -583,7 +583,7 @@ class TestTls:
 
 class TestPings:
     COUNT = 14
-    """How many pings take longer than the pong to one of them may."""
+    """So many pings that together they take longer than a pong may."""
 
     def kept_alive(self, pong: Callable[[FrameClient, int, Frame], None]) -> list[bytes]:
         """The pings of a connection that outlives the timeout, for `pong` answers them in time.
@@ -624,7 +624,7 @@ class TestPings:
             FrameClient(exchange, "/ws", pong=False) as client,
         ):
             client.protocol.send_pong(unsolicited)
-            with contextlib.suppress(ConnectionError):  # On a busy machine, the end has come.
+            with contextlib.suppress(ConnectionError):  # A busy machine may be too late.
                 client.flush()
             assert close_frame(client) == (1008, "Pong timeout")
 
@@ -719,7 +719,7 @@ class TestGoingAway:
             assert exchange.stop() == 0
 
     def test_another_sigterm_changes_nothing(self) -> None:
-        """Not even when it comes after the end of the event loop, which took the first one."""
+        """Also when it comes after the event loop has ended, which handled the first one."""
         with launch() as exchange:
             while exchange.process.returncode is None:
                 exchange.process.terminate()
@@ -899,7 +899,7 @@ class TestCommandLine:
         assert exited.value.code == 2
 
     def test_the_package_needs_nothing_of_hftws(self) -> None:
-        """It loads, server and all, where neither hftws nor its extension can be imported."""
+        """All of it, also the server, can be imported where hftws and its extension cannot."""
         folder = Path(hftws.exchange.__file__).parents[1]
         code = "import sys; sys.modules['hftws'] = None; import exchange.server"
         environment = {**os.environ, "PYTHONPATH": str(folder)}

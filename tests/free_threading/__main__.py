@@ -1,4 +1,4 @@
-"""A free-threaded CPython, built from Debian's sources, and the tests on it.
+"""Builds a free-threaded CPython from Debian's sources, and runs tests on it.
 
     python -m tests.free_threading build     # the interpreter, once: build/free_threading/python
     python -m tests.free_threading test      # the extension for it, and the tests
@@ -26,19 +26,19 @@ PYTHON = BUILD / "python" / "bin" / "python3"
 #: Debian's packages, the newest first, and the suites that have them.
 SOURCES = ("python3.14", "python3.13")
 SUITES = ("sid", "trixie")
-#: For a compiler that takes a third of the time, and an interpreter that is fast enough for tests.
+#: Flags with which compiling takes a third of the time; the interpreter is fast enough for tests.
 OPTIMIZATION = "OPT=-DNDEBUG -O1"
-#: Compilers at a time, since a machine of many CPUs may have little memory for each.
+#: How many compilers run at a time: a machine with many CPUs may have little memory for each.
 JOBS_MAX = 8
 #: What the interpreter of the tests needs besides pytest.
 PACKAGES = ("ziglang==0.17.1", "pytest>=8,<10", "websockets>=14.2,<18")
 PACKAGES += ("tlslite-ng==0.8.2", "wsproto==1.3.2")
-#: Threads, messages, what is kept of them, and how a client ends.
+#: The tests: threads, messages, what is kept of them, and how a client ends.
 TESTS = ("threads", "callbacks", "pinning", "send", "close", "messages", "memory", "timestamps")
 
 
 def run(command: Sequence[str], log: str, **options: object) -> None:
-    """Runs it; what it says goes to a file, whose end is shown when it fails."""
+    """Runs the command; its output goes to a file, whose end is shown when it fails."""
     with (BUILD / f"{log}.log").open("ab") as file:
         result = subprocess.run(command, stdout=file, stderr=file, **options)  # type: ignore[call-overload]
     if result.returncode != 0:
@@ -47,7 +47,7 @@ def run(command: Sequence[str], log: str, **options: object) -> None:
 
 
 def build() -> None:
-    """A minute or two on two cores: without the optimisations that would take twenty."""
+    """Builds it in a minute or two on two cores: without optimisations, which take twenty."""
     if PYTHON.is_file():
         return
     shutil.rmtree(BUILD, ignore_errors=True)
@@ -64,7 +64,7 @@ def build() -> None:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """In this checkout, where the extension lies beside that of other interpreters."""
+    """Builds the extension into this checkout, beside those of other interpreters."""
     build()
     registry.pip(PYTHON, "install", "--root-user-action=ignore", *PACKAGES)
     run([str(PYTHON), "hatch_build.py"], "extension", cwd=ROOT)

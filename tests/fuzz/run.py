@@ -12,7 +12,7 @@ Without a seed, each run tries other inputs. With one, a run depends on nothing 
 does not go on from what others have found, and only how far it comes depends on the machine, unless
 --runs tells that, too.
 
-An input that fails is told with the command that runs it again. Once the bug is mended, the input
+An input that fails is printed with the command that runs it again. Once the bug is fixed, the input
 belongs into `tests/fuzz/crashes/<target>/`: `zig build test` gives it to the target from then on.
 """
 
@@ -34,7 +34,7 @@ ROOT = FUZZ.parents[1]
 BUILD = ROOT / "build" / "fuzz"
 TARGETS = sorted(folder.name for folder in (FUZZ / "corpus").iterdir())
 
-#: Longer inputs are slower and reach nothing more: limits of 64 KiB have tests of their own.
+#: Longer inputs are slower and reach nothing more: limits of 64 KiB have their own tests.
 INPUT_SIZE_MAX = 4096
 
 #: Seconds that one input may take.
@@ -46,7 +46,7 @@ class Missing(Exception):
 
 
 def find_libfuzzer() -> list[Path]:
-    """What to link: libFuzzer (Debian's libfuzzer-19-dev, or clang's), and the C++ under it."""
+    """What to link: libFuzzer (Debian's libfuzzer-19-dev, or clang's), and its C++ library."""
     archives = [
         *Path("/usr/lib").glob("llvm-*/lib/libFuzzer.a"),
         *Path("/usr/lib").glob("llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a"),
@@ -69,7 +69,7 @@ def build(libfuzzer: list[Path]) -> Path:
     command = [
         sys.executable, "-m", "ziglang", "build", "fuzz", "--prefix", str(BUILD),
         *(f"-Dlibfuzzer={file}" for file in libfuzzer),
-        # Not for Python: so nobody needs to ask an interpreter.
+        # No Python is involved, so build.zig does not have to ask an interpreter.
         "-Dpython-include=", "-Dmodule-file=none",
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, env={**os.environ, "ZIG_DEBUG_CMD": "1"}, check=True)
@@ -78,7 +78,7 @@ def build(libfuzzer: list[Path]) -> Path:
 
 @dataclass
 class Report:
-    """What a run of one target came to."""
+    """The result of a run of one target."""
 
     target: str
     log: Path
@@ -104,7 +104,7 @@ class Report:
 
     @property
     def seed(self) -> str:
-        """What libFuzzer has chosen, or was told."""
+        """The seed that libFuzzer has chosen, or was given."""
         found = re.search(r"^INFO: Seed: (\d+)", self.text, re.MULTILINE)
         return found[1] if found else "?"
 
@@ -128,7 +128,7 @@ HEADINGS = (
 
 
 def command_for(program: Path, target: str) -> list[str]:
-    """The program, with options that every use of it shares."""
+    """The command with the options that all runs share."""
     folder = BUILD / target
     return [
         str(program),
@@ -160,9 +160,9 @@ class Extent:
     """How long each target is run, and with which inputs."""
 
     seconds: int
-    #: Executions, if these are not over before the seconds are; 0 for no end.
+    #: Executions, if they end before the seconds are over; 0 for no limit.
     runs: int
-    #: Of libFuzzer's choices; None for another one each time.
+    #: The seed of libFuzzer's choices; None for a different one each time.
     seed: int | None
 
     def options(self) -> list[str]:
@@ -170,13 +170,13 @@ class Extent:
         if self.runs:
             options.append(f"-runs={self.runs}")
         if self.seed is not None:
-            # And nothing is read again from the folder of new inputs, which goes by the clock.
+            # Do not reread the folder of new inputs: when that happens depends on the clock.
             options += [f"-seed={self.seed}", "-reload=0"]
         return options
 
 
 def folder_for_new_inputs(target: str, seed: int | None) -> Path:
-    """What was found before is a start for a run, but for one that is to be repeated."""
+    """What was found before is where a run starts, unless the run is to be repeatable."""
     if seed is None:
         folder = BUILD / target / "found"
     else:
@@ -193,7 +193,7 @@ def fuzz(program: Path, target: str, extent: Extent) -> Report:
     command = [
         *command_for(program, target),
         *extent.options(),
-        # The first folder is where new inputs go.
+        # New inputs go to the first folder.
         str(new_inputs),
         *map(str, starting_points(target)),
     ]
@@ -206,11 +206,11 @@ def fuzz(program: Path, target: str, extent: Extent) -> Report:
 
 
 def keep(program: Path, target: str) -> None:
-    """The inputs found that add edges become a part of the corpus."""
+    """Adds to the corpus the found inputs that reach new edges."""
     command = [
         *command_for(program, target),
         "-merge=1",
-        "-use_counters=0",  # An edge that is taken more often than before is no reason to keep.
+        "-use_counters=0",  # Count new edges only, not how often an edge is taken.
         str(FUZZ / "corpus" / target),
         str(BUILD / target / "found"),
     ]

@@ -31,7 +31,7 @@ def choices(*values: int) -> bytes:
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0) -> bytes:
-    """As a server writes it (RFC 6455, section 5.2)."""
+    """A frame as a server writes it (RFC 6455, section 5.2)."""
     first = (0x80 if fin else 0) | reserved << 4 | opcode
     if len(payload) < 126:
         return bytes([first, len(payload)]) + payload
@@ -87,7 +87,7 @@ STREAMS: Seeds = {
 
 
 def compress(*messages: bytes, window_bits: int = 15, level: int = 6) -> list[bytes]:
-    """As permessage-deflate does (RFC 7692, section 7.2.1), with context takeover."""
+    """Compresses as permessage-deflate does (RFC 7692, section 7.2.1), with context takeover."""
     deflater = zlib.compressobj(level, wbits=-window_bits)
     return [
         (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -115,7 +115,7 @@ COMPRESSED: Seeds = {
 
 
 def frames() -> Seeds:
-    """Options: validate or not, and a limit for messages or none."""
+    """The byte of options: whether to validate, and the limit for messages, if any."""
     seeds = {}
     for name, wire in STREAMS.items():
         seeds[name] = b"\x00\x00" + wire + AT_ONCE
@@ -130,7 +130,7 @@ def frames() -> Seeds:
     return seeds
 
 
-#: Of the key that `src/fuzz/http.zig` has in mind.
+#: The accept value for the key in `src/fuzz/http.zig`.
 KEY = base64.b64encode(b"0123456789abcdef")
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ACCEPT = base64.b64encode(hashlib.sha1(KEY + GUID).digest())
@@ -195,7 +195,7 @@ EXTENSIONS = {
 }
 
 
-#: Around the lines between chunks, where recipients are known to differ.
+#: Variants of the lines between chunks, where implementations are known to differ.
 CHUNK_LINES = {
     "space_behind_size": b"5 \r\nhello\r\n0\r\n\r\n",
     "space_before_size": b" 5\r\nhello\r\n0\r\n\r\n",
@@ -212,7 +212,7 @@ CHUNK_LINES = {
 
 
 def http() -> Seeds:
-    """Options: whether the request was HEAD, and what compression it offered."""
+    """The byte of options: whether the request was HEAD, and which compression it offered."""
     seeds = {}
     for name, wire in RESPONSES.items():
         seeds[name] = b"\x00" + wire + AT_ONCE
@@ -282,7 +282,7 @@ def stored(payload: bytes, *, final: bool) -> bytes:
 
 
 def deflate() -> Seeds:
-    """First what to do, then the size of the window and the level."""
+    """An input: first what to do, then the size of the window and the level."""
     hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00"  # RFC 7692, section 7.2.3.1.
     texts = [TRADE, TRADE[::-1], TRADE, b"a" * 3000, bytes(range(256))]
     streams = {
@@ -327,7 +327,7 @@ def step(kind: int, content: bytes = b"", *, size: int | None = None) -> bytes:
 
 
 def records() -> Seeds:
-    """First the suite and the provider of the AEAD, then steps."""
+    """An input: first the suite and the provider of the AEAD, then steps."""
     tick = step(DATA, b"tick")
     conversations: dict[str, tuple[Iterable[int], bytes]] = {
         "data": (SUITES, tick + step(DATA, TRADE)),
@@ -389,7 +389,7 @@ ACCEPT_PLACE = b"{accept}"
 
 
 def connection() -> Seeds:
-    """First the kind of conversation and the options."""
+    """An input: first the kind of conversation and the options."""
     seeds = {}
     for name, wire in STREAMS.items():
         if len(wire) > 1000:

@@ -321,13 +321,13 @@ def test_a_cut_is_told_from_close_notify_wherever_it_is(
     bed: KernelBed, engine: str, suite: Suite
 ) -> None:
     """RFC 8446, section 6.1: what could be a truncation attack."""
-    goodbye_size = len(lite_of(bed, suite, engine).alert(0, 1))
-    for kept in {0, 1, 5, goodbye_size - 1, goodbye_size}:
+    close_notify_size = len(lite_of(bed, suite, engine).alert(0, 1))
+    for kept in {0, 1, 5, close_notify_size - 1, close_notify_size}:
         stack = bed.lite(suite)
         with bed.converse(stack, engine) as conversation:
-            good, goodbye = data(stack, b"good"), stack.alert(0, 1)
-            outcome = conversation.finish(good + goodbye[:kept], hang_up=True)
-        whole = kept == goodbye_size
+            good, close_notify = data(stack, b"good"), stack.alert(0, 1)
+            outcome = conversation.finish(good + close_notify[:kept], hang_up=True)
+        whole = kept == close_notify_size
         reason = CLOSE_NOTIFY_REASON if whole else EOF_REASON
         answer = ["close_notify"] if whole else []
         assert outcome == Outcome([b"good"], "ConnectionClosed", reason, answer)

@@ -37,7 +37,7 @@ STALL_MAX = 0.3
 #: Bytes after which connections may have been hit: in the handshake, soon, and after a while.
 SIZES = (3_000, 20_000, 200_000, 1_000_000)
 
-#: Messages after which the server says goodbye in the ordinary way.
+#: Messages after which the server closes in the ordinary way.
 MESSAGES_MAX = (200, 2_000, 10_000)
 
 

@@ -1,4 +1,4 @@
-"""The few calls of trustme that the tests make, by the ``openssl`` command.
+"""Stands in for trustme: the few calls that the tests make, by the ``openssl`` command.
 
 trustme needs cryptography, which cannot be installed for every free-threaded CPython. This module
 stands in for it there, and only there: it is on the path of `python -m tests.free_threading`.
@@ -18,17 +18,17 @@ __all__ = ["CA"]
 
 
 class Blob:
-    """Some PEM."""
+    """A piece of PEM."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def bytes(self) -> bytes:
-        """All of it."""
+        """The whole PEM."""
         return self._data
 
     def write_to_path(self, path: Path | str, append: bool = False) -> None:
-        """Writes it to a file, or behind what is there."""
+        """Writes it to a file, or appends it."""
         with Path(path).open("ab" if append else "wb") as file:
             file.write(self._data)
 
@@ -42,7 +42,7 @@ class LeafCert:
         self.private_key_and_cert_chain_pem = Blob(key + certificate)
 
     def configure_cert(self, context: ssl.SSLContext) -> None:
-        """For a server, or for a client that shows who it is."""
+        """Configures a context for a server, or for a client that has a certificate."""
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             file.write(self.private_key_and_cert_chain_pem.bytes())
             file.flush()
@@ -50,7 +50,7 @@ class LeafCert:
 
 
 class CA:
-    """An authority that was made up on the spot, and its certificates: P-256, for a day."""
+    """A new certificate authority, and its certificates: P-256, valid for a day."""
 
     def __init__(self) -> None:
         self._path = Path(tempfile.mkdtemp(prefix="hftws-ca-"))
@@ -60,11 +60,11 @@ class CA:
         self.cert_pem = Blob((self._path / "ca.pem").read_bytes())
 
     def configure_trust(self, context: ssl.SSLContext) -> None:
-        """For a peer that wants to see one of its certificates."""
+        """Makes a context trust the certificates of this authority."""
         context.load_verify_locations(cadata=self.cert_pem.bytes().decode())
 
     def issue_cert(self, *identities: str, common_name: str | None = None) -> LeafCert:
-        """For hosts, addresses, or somebody with an e-mail address."""
+        """Issues a certificate for hosts, addresses, or an e-mail address."""
         usage = [
             "basicConstraints=critical,CA:FALSE",
             "keyUsage=critical,digitalSignature,keyEncipherment",
