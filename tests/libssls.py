@@ -1,4 +1,4 @@
-"""Other TLS libraries than the machine's own, for tests: played by a fake, or real, from Debian.
+"""Provides other TLS libraries than the machine's own: fakes that play them, and Debian's.
 
 :func:`build_fake` compiles a library that forwards to the machine's and plays LibreSSL or OpenSSL
 1.1.1. :func:`debian_packages` unpacks a library of another Debian release into ``build/debian``;
@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tests" / "fake_libssl"
 CACHE = ROOT / "build" / "debian"
 
-#: Seconds for a compiler that makes itself ready.
+#: Seconds for a compiler, which first compiles parts of itself.
 PATIENCE = 120
 
-#: What the fake has to leave to fake.c, by the macro that puts it there.
+#: Functions that fake.c defines itself, by the macro that switches them on.
 ALWAYS_OWN = {"OpenSSL_version", "OpenSSL_version_num"}
 LEGACY_ERRORS_OWN = {"ERR_peek_error", "ERR_peek_last_error", "ERR_reason_error_string"}
 LIBRESSL_OWN = {
@@ -44,11 +44,11 @@ LIBRESSL_OWN = {
 
 @dataclass(frozen=True)
 class Play:
-    """What a fake library plays."""
+    """The library that a fake plays."""
 
     text: str
     number: int
-    #: Functions of hftws's table that it does not have.
+    #: Functions of hftws's table that this library does not have.
     lacks: frozenset[str] = frozenset()
     legacy_errors: bool = False
     libressl: bool = False
@@ -76,7 +76,7 @@ def table() -> list[str]:
 
 
 def machines_libssl() -> str:
-    """The one that Python's ``ssl`` has loaded, or would load."""
+    """The library that Python's ``ssl`` has loaded, or would load."""
     import _ssl
 
     file = getattr(_ssl, "__file__", None)
@@ -143,7 +143,7 @@ def debian_packages(release: str, packages: Iterable[str]) -> Path:
 
 
 def multiarch(root: Path) -> Path:
-    """Its folder of libraries, whatever the machine."""
+    """The folder of libraries in a root, for this machine's architecture."""
     found = next((root / "usr" / "lib").glob("*-linux-gnu"), None)
     assert found is not None, root
     return found

@@ -17,15 +17,15 @@ __all__ = ["pip"]
 #: Seconds for one command: a compiler is a large package.
 COMMAND_TIMEOUT = 600
 
-#: Seconds to the second attempt: by itself, pip asks again only where there was no answer.
+#: Seconds to the second attempt: pip itself asks again only if there was no answer.
 PAUSE = 5.0
 
-#: What pip says of a registry that cannot be reached, or does not know what it should.
+#: pip's words for a registry that cannot be reached, or lacks what it should have.
 UNAVAILABLE = ("Retrying (", "HTTP error", "Connection", "timed out", "(from versions: none)")
 
 
 def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
-    """``pip install`` or ``pip download``; once more when the registry has failed."""
+    """Runs ``pip install`` or ``pip download``; a second time when the registry has failed."""
     try:
         run(python, command, *arguments)
     except debian.Unavailable:

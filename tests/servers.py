@@ -88,7 +88,7 @@ class Frame:
 
     @property
     def close_code(self) -> int | None:
-        """The code in a close frame; None when there is none."""
+        """The code in a close frame; None if it has none."""
         return int.from_bytes(self.payload[:2], "big") if self.payload else None
 
     @property
@@ -114,7 +114,7 @@ def encode_frame(
     length_form: int | None = None,
     length: int | None = None,
 ) -> bytes:
-    """The bytes of a frame. ``length_form`` (7, 16 or 64) and ``length`` are there to lie with."""
+    """The bytes of a frame. With ``length_form`` (7, 16 or 64) and ``length``, it can lie."""
     size = len(payload) if length is None else length
     if length_form is None:
         length_form = 7 if size < 126 else 16 if size < 65536 else 64
@@ -184,7 +184,7 @@ class Request:
     raw: bytes
 
     def header(self, name: str) -> str | None:
-        """The only header of this name; None when there is none."""
+        """The only header of this name; None if there is none."""
         values = self.header_all(name)
         assert len(values) <= 1, f"{name} was sent {len(values)} times"
         return values[0] if values else None
@@ -230,21 +230,21 @@ class Peer:
         return len(data)
 
     def recv_some(self) -> bytes:
-        """What is there, at least a byte; empty at the end of the stream."""
+        """What has arrived, at least a byte; empty at the end of the stream."""
         if self._ahead:
             data, self._ahead = self._ahead, b""
             return data
         return self.sock.recv(65536)
 
     def recv_exactly(self, size: int) -> bytes:
-        """Exactly so many bytes; EOFError when the client ends before."""
+        """Reads exactly this many bytes; EOFError if the client ends before."""
         if len(self._ahead) < size:
             self._read_ahead(size)
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
 
     def _read_ahead(self, size: int) -> None:
-        """Until so many bytes are there: put together once, for they may be thousands of pieces."""
+        """Reads this many bytes: joined once at the end, since there may be thousands of pieces."""
         pieces, left = [self._ahead], size - len(self._ahead)
         try:
             while left > 0:
@@ -258,7 +258,7 @@ class Peer:
             self._ahead = b"".join(pieces)
 
     def recv_until(self, end: bytes) -> bytes:
-        """Up to and with ``end``."""
+        """Reads up to ``end``, and returns it too."""
         while end not in self._ahead:
             data = self.sock.recv(65536)
             if not data:
@@ -268,7 +268,7 @@ class Peer:
         return data + found
 
     def recv_all(self) -> bytes:
-        """Everything until the client hangs up, with FIN or with RST."""
+        """Reads everything until the client hangs up, with FIN or with RST."""
         data = b""
         with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
             while more := self.recv_some():
@@ -276,7 +276,7 @@ class Peer:
         return data
 
     def tls_first_flight(self, context: ssl.SSLContext) -> bytes:
-        """Reads the ClientHello, and gives what a server answers; nothing is sent."""
+        """Reads the ClientHello, and returns what a server answers; sends nothing."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         session = context.wrap_bio(incoming, outgoing, server_side=True)
         while True:
@@ -290,7 +290,7 @@ class Peer:
                 return flight
 
     def flood(self, block: bytes) -> None:
-        """Sends it again and again from a process of its own, faster than anybody reads.
+        """Sends it again and again from another process, faster than anybody reads.
 
         Ends when the client hangs up. A thread would be slower: it needs Python's lock.
         """
@@ -326,7 +326,7 @@ class Peer:
         subprotocol: str | None = None,
         accept: str | None = None,
     ) -> bytes:
-        """The 101 that fits the request that was read."""
+        """The 101 response to the request that was read."""
         assert self.request is not None, "read_request() comes first"
         key = self.request.header("Sec-WebSocket-Key")
         assert key is not None
@@ -348,7 +348,7 @@ class Peer:
         subprotocol: str | None = None,
         then: bytes = b"",
     ) -> Request:
-        """Reads the upgrade request and agrees; ``then`` goes out in the same write."""
+        """Reads the upgrade request and accepts it; ``then`` goes out in the same write."""
         request = self.read_request()
         self.send(self.upgrade_response(headers=headers, subprotocol=subprotocol) + then)
         return request
@@ -398,11 +398,11 @@ class Peer:
         return frame
 
     def expect_eof(self) -> None:
-        """Waits for the client to hang up, having said nothing more."""
+        """Waits for the client to hang up, and expects that it sends nothing more."""
         assert self.recv_all() == b""
 
     def close_handshake(self, code: int | None = 1000, reason: str = "") -> Frame:
-        """Says CLOSE, waits for the client's, and hangs up. Gives the client's close frame."""
+        """Sends CLOSE, waits for the client's, and hangs up. Returns the client's close frame."""
         self.send_close(code, reason)
         frame = self.expect_frame(CLOSE)
         self.hang_up()
@@ -418,7 +418,7 @@ class Peer:
     # ---- Ways to end.
 
     def shut_send_side(self) -> None:
-        """FIN, and nothing of TLS: the client reads the end, and can still send."""
+        """Sends FIN without close_notify: the client reads the end, and can still send."""
         socket.socket.shutdown(self.sock, socket.SHUT_WR)  # An SSLSocket would forget its TLS.
 
     def end_tls(self) -> None:
@@ -427,7 +427,7 @@ class Peer:
         self.sock = self.sock.unwrap()
 
     def hang_up(self) -> None:
-        """FIN, over TLS after close_notify; then waits for the client to hang up, too."""
+        """Sends FIN, over TLS after close_notify; then waits for the client to hang up, too."""
         if isinstance(self.sock, ssl.SSLSocket):
             with contextlib.suppress(OSError):
                 self.end_tls()
@@ -436,17 +436,17 @@ class Peer:
             self.recv_all()
 
     def interrupt(self, signum: int = signal.SIGINT) -> None:
-        """Sends this process a signal; not when its test is over, for it would end all tests."""
+        """Sends this process a signal, unless the test is over: then it would end all tests."""
         if not self.server.stopping.is_set():
             os.kill(os.getpid(), signum)
 
     def reset(self) -> None:
-        """RST, at once."""
+        """Sends RST, at once."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def close(self) -> None:
-        """Closes the socket as it is."""
+        """Closes the socket, without close_notify."""
         self.sock.close()
 
     # ---- In step with the test.
@@ -475,7 +475,7 @@ class ScriptServer:
     client_options: dict[str, Any] = field(default_factory=dict)
     #: Set when the test's ``with`` block ends.
     stopping: threading.Event = field(default_factory=threading.Event)
-    #: What ended TLS handshakes that failed: no error here, the client has its own opinion.
+    #: Errors of failed TLS handshakes. They do not fail the test: the client's side is tested.
     tls_errors: list[OSError] = field(default_factory=list)
     #: What the scripts raised.
     errors: list[BaseException] = field(default_factory=list)
@@ -502,7 +502,7 @@ class ScriptServer:
     ) -> None:
         self.stopping.set()
         if exception is not None:
-            self._shut_peer()  # The script has lost its partner: no use to wait for it.
+            self._shut_peer()  # The script has lost its partner: do not wait for it.
         self._wake_accept()
         self._thread.join(PEER_TIMEOUT + 1)
         alive = self._thread.is_alive()

@@ -94,7 +94,7 @@ def test_everyone_has_the_same_cipher_suite(document: Any) -> None:
 
 @pytest.mark.parametrize("transport", ["plain", "TLS, AES-128-GCM"])
 def test_compression_saves_bytes(document: Any, transport: str) -> None:
-    """Everyone who offers it gets the same bytes; who does not gets the messages as they are."""
+    """Every client that offers compression gets the same bytes; others get plain messages."""
 
     def on_the_wire(takeover: str, client: str) -> float:
         (found,) = (
@@ -131,7 +131,7 @@ def test_compression_is_agreed_on_as_the_case_says(document: Any) -> None:
 
 
 def test_only_those_who_can_inflate_take_part() -> None:
-    """Another one would fail, and the whole run with it."""
+    """On any other, it would fail, and the whole run with it."""
     from bench.benchmarks import compression
     from bench.case import SCALES
     from bench.clients import SPECS
@@ -199,7 +199,7 @@ def test_rounds_are_interleaved() -> None:
 
 
 def test_ratios_are_made_within_a_round() -> None:
-    """Were they made of medians, a slow minute of the machine would be in them."""
+    """Ratios of medians would contain a slow minute of the machine."""
     from bench import report, runner
     from bench.case import Case, Cell
 
@@ -339,7 +339,7 @@ def test_echo_makes_round_trips(further: dict[tuple[str, str, str], float], case
 def test_send_is_cheaper_without_the_system_call(
     further: dict[tuple[str, str, str], float],
 ) -> None:
-    """And nothing got lost: a frame and a record for each order, in one write."""
+    """Nothing is lost either: a frame and a record for each order, in one write."""
     assert 0 < further["send", AES128, "data_user"] < further["send", AES128, "data"]
     assert further["send", "plain", "written"] == 106
     assert further["send", AES128, "written"] == 128
@@ -377,7 +377,7 @@ def traced() -> Any:
 
 
 def test_instructions_are_counted(traced: Any) -> None:
-    """Also that the sender waits for each sleep: else a message would take less than a wake-up."""
+    """The sender waits for each sleep: otherwise a message would take less than a wake-up."""
     assert traced.failure == ""
     assert 1000 < traced.figures["wake_up"] < 20_000
 

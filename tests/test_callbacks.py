@@ -1,4 +1,4 @@
-"""What a callback may do: nearly everything. What it must not: drive the client it is called by."""
+"""What a callback may do: nearly everything, except to drive the client that calls it."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_exception_in_on_close_comes_out_once(serve_both: Serve) -> None:
 
 
 def test_on_open_comes_first_and_on_close_last(serve_both: Serve) -> None:
-    """Once for each connection, in order, and with the client."""
+    """They are called once for each connection, in order, with the client."""
     calls: list[tuple[Any, ...]] = []
     with serve_both(talk(b"1", b"2")) as server:
         client = server.client(
@@ -233,7 +233,7 @@ def test_on_close_is_not_called_when_there_was_no_open_connection(serve_both: Se
 
 
 def test_client_can_connect_again_from_scratch_after_on_close(serve_both: Serve) -> None:
-    """Not inside of it: the call that is under way has to end first."""
+    """Not inside of the callback: the call that is under way has to end first."""
     refused: list[str] = []
 
     def on_close(client: hftws.Client, code: int, reason: str) -> None:
@@ -275,7 +275,7 @@ def test_close_in_a_callback_ends_the_call_cleanly(serve_both: Serve, drive: str
         inbox(msg)
         if msg.data == b"2":
             results.append(client.close(4001, "enough"))
-            results.append(client.close())  # Twice is once.
+            results.append(client.close())  # Calling it twice has the same effect.
             assert not client.is_open
             assert msg.data == b"2"
             with pytest.raises(hftws.ConnectionClosed):
@@ -327,7 +327,7 @@ def test_what_on_msg_returns_may_close_the_client_when_it_goes(serve_both: Serve
 
 
 def poll_until_closed(client: hftws.Client) -> None:
-    """The end is told by ConnectionClosed, also when it is an ordinary one."""
+    """ConnectionClosed reports the end, also when it is an ordinary one."""
     with pytest.raises(hftws.ConnectionClosed):
         poll_until(client, lambda: False)
 
@@ -461,7 +461,7 @@ def test_callback_may_drop_the_last_reference_to_its_client(serve_both: Serve) -
 
 
 def test_callback_may_drop_the_last_reference_to_an_open_client(serve_both: Serve) -> None:
-    """When poll() returns it goes, and warns that nobody has closed it."""
+    """The client is freed when poll() returns, and warns that nobody has closed it."""
     holder: list[hftws.Client] = []
     inbox = Inbox()
 
@@ -486,7 +486,7 @@ def test_callback_may_drop_the_last_reference_to_an_open_client(serve_both: Serv
 
 
 def test_callbacks_cannot_be_replaced(serve_both: Serve) -> None:
-    """Saying so is better than to take the new one and never call it."""
+    """An error is better than accepting the new one and never calling it."""
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
         assert client.on_msg is inbox
@@ -506,7 +506,7 @@ def test_callback_that_cannot_be_called_is_told_at_once(name: str) -> None:
 
 
 def test_slow_callback_loses_nothing(serve_both: Serve) -> None:
-    """The peer sends on meanwhile, more than the buffers hold: it has to wait, that is all."""
+    """The peer sends meanwhile, more than the buffers hold: then it only has to wait."""
     count = 400
     payloads = [index.to_bytes(4, "big") * 2048 for index in range(count)]
     done = threading.Event()
@@ -522,7 +522,7 @@ def test_slow_callback_loses_nothing(serve_both: Serve) -> None:
 
     def on_msg(msg: hftws.Message) -> None:
         if not seen:
-            done.wait(0.2)  # Not done: it is blocked, or it has been buffered.
+            done.wait(0.2)  # The peer is blocked meanwhile, or all is buffered.
         seen.append(bytes(msg.data))
 
     with serve_both(script) as server:
@@ -563,7 +563,7 @@ print("closed", client.close_code, flush=True)
 
 
 def wait_until_asleep(pid: int) -> None:
-    """Until the process waits in the kernel, where that can be seen."""
+    """Waits until the process waits in the kernel, where that can be seen."""
     stat = Path(f"/proc/{pid}/stat")
     deadline = time.monotonic() + 0.5
     while stat.exists() and time.monotonic() < deadline:
@@ -709,14 +709,14 @@ sock.sendall(b"\\x88\\x00")
 
 
 @pytest.mark.parametrize(
-    ("on_msg", "blocks_max"),  # Ten times as many as it takes.
+    ("on_msg", "blocks_max"),  # Ten times as many as are needed.
     [(None, 10_000), (id, 4_000)],
     ids=["no-callback", "builtin"],
 )
 def test_other_threads_run_while_a_peer_never_pauses(
     on_msg: Callable[[Any], Any] | None, blocks_max: int
 ) -> None:
-    """There is always more to read, so run() never waits; it has to give way all the same.
+    """There is always more to read, so run() never waits; it must let other threads run anyway.
 
     The peer goes on until the other thread has had its turns, or so long that it gets none.
     """
@@ -749,7 +749,7 @@ def test_other_threads_run_while_a_peer_never_pauses(
 
 
 def test_a_client_is_driven_by_one_thread_at_a_time(serve_both: Serve) -> None:
-    """While one thread waits in run(), all that another may do is to look."""
+    """While one thread waits in run(), another may only read the client's state."""
     refused: dict[str, BaseException | None] = {}
 
     def script(peer: Peer) -> None:
@@ -796,7 +796,7 @@ def test_a_client_is_driven_by_one_thread_at_a_time(serve_both: Serve) -> None:
 
 
 def test_client_may_move_from_thread_to_thread(serve_both: Serve) -> None:
-    """One after the other is fine: it belongs to nobody."""
+    """Using it one after the other is fine: no thread owns it."""
     inbox = Inbox()
     counts: list[int] = []
     with connected(serve_both, inbox) as (client, peer):

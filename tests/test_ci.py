@@ -89,7 +89,7 @@ def test_no_step_begins_when_the_time_is_over(run: Run) -> None:
 
 
 def test_a_command_that_is_not_there_has_failed(tmp_path: Path) -> None:
-    """And not its lane, which would leave out the steps behind it."""
+    """Only the step fails, not its lane, which would skip the steps behind it."""
     results: list[Result] = []
     runner = Lanes(
         tmp_path,
@@ -128,7 +128,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_the_last_step_runs_when_the_others_have_ended(tmp_path: Path, signals: None) -> None:
-    """It measures time: here, that nothing runs beside it."""
+    """It measures time, so nothing may run beside it."""
     scripts = {"one": "touch one.runs; sleep 0.2; rm one.runs", "build": "true"}
     scripts |= {"two": "exit 1", "last": "test ! -e one.runs && touch ran"}
     plan = ci.Plan(Step("build"), [Step("one"), Step("two")], [Step("last")])
@@ -175,7 +175,7 @@ def signals() -> Iterator[None]:
 
 
 def test_a_signal_ends_the_steps_and_the_end_says_so(tmp_path: Path) -> None:
-    """CI that is cancelled leaves no process behind, and tells what had run."""
+    """When CI is cancelled, no process stays, and it reports what had run."""
     program = f"""
 import sys
 from pathlib import Path
@@ -298,7 +298,7 @@ def result_of(tmp_path: Path, name: str, output: str, **fields: object) -> Resul
 
 
 def test_the_end_fits_into_the_last_hundred_lines(tmp_path: Path) -> None:
-    """With every step failed, too, each of them tells its reason there."""
+    """Even if every step fails, each one's reason is there."""
     output = "".join(f"FAILED a.py::test_{number} - no\n" for number in range(500))
     results = [result_of(tmp_path, step.name, output) for step in (FIRST, *STEPS)]
     lines = summary.describe(results, lanes=2, seconds=1500.0)

@@ -25,10 +25,10 @@ from servers import (
 
 import hftws
 
-#: For what has to run into its deadline.
+#: Seconds, for a test that has to reach its deadline.
 SHORT = 0.3
 
-#: For what ends without its deadline, and so long before it: seconds that this may take.
+#: A deadline that must not be reached, and the seconds that ending without it may take.
 LONG = 20.0 * PATIENCE
 IN_TIME = 10.0
 
@@ -77,7 +77,7 @@ def test_run_returns_when_the_server_closes_in_the_ordinary_way(
         assert client.close_code == expected
         assert client.close_reason == reason
         assert not client.is_open
-        client.run()  # It has ended, in the ordinary way, and still has.
+        client.run()  # It has ended in the ordinary way, and every later call says so.
     assert answers == [code]
     assert calls == ["open", b"last", (expected, reason)]
 
@@ -145,7 +145,7 @@ def test_nothing_is_delivered_after_the_servers_close(serve_both: Serve) -> None
 
 
 def test_a_server_that_closes_and_keeps_the_connection(serve_both: Serve) -> None:
-    """It should hang up first; we wait for close_timeout, and it was a clean end all the same."""
+    """The server should hang up first. We wait for close_timeout; the end is still a clean one."""
     over = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -165,7 +165,7 @@ def test_a_server_that_closes_and_keeps_the_connection(serve_both: Serve) -> Non
 
 @pytest.mark.parametrize("how", ["EOF", "RST", "half-close"])
 def test_a_server_that_ends_right_after_its_close_frame(serve_both: Serve, how: str) -> None:
-    """Without waiting for ours: it said what it had to say."""
+    """Without waiting for our CLOSE: it has sent all it had to send."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -190,7 +190,7 @@ def test_a_server_that_ends_right_after_its_close_frame(serve_both: Serve, how: 
 def test_poll_tells_the_end_and_raises_from_then_on(
     serve_both: Serve, timeout: float | None
 ) -> None:
-    """Also after an ordinary end: a loop of one's own has to notice it."""
+    """Also after an ordinary end: a user's own loop has to notice it."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -443,7 +443,7 @@ def test_a_close_timeout_of_zero_does_not_wait(serve_both: Serve) -> None:
 
 
 def test_close_of_a_connection_that_has_died_meanwhile(serve_both: Serve) -> None:
-    """Nobody has read the end of it yet."""
+    """The client has not read the end yet."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()

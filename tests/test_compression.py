@@ -36,7 +36,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 
 import hftws
 
-#: The answer of a server that takes the offer as it is.
+#: The answer of a server that accepts the offer unchanged.
 PLAIN = "permessage-deflate"
 
 #: RSV1: a compressed message.
@@ -69,12 +69,12 @@ class ZlibPeer:
 
 
 def compress(payload: bytes, **options: Any) -> bytes:
-    """A message by itself."""
+    """A message, compressed without the others."""
     return ZlibPeer(**options).compress(payload)
 
 
 def compressed(opcode: int, payload: bytes) -> bytes:
-    """The frame of a message by itself."""
+    """The frame of a message that is compressed without the others."""
     return encode_frame(opcode, compress(payload), rsv=COMPRESSED)
 
 
@@ -343,7 +343,7 @@ def test_the_limit_is_on_the_inflated_size(serve: Serve, size: int) -> None:
 def test_the_limit_is_exact_for_what_does_not_compress(
     serve: Serve, level: int, memory_level: int, excess: int
 ) -> None:
-    """DEFLATE makes noise larger: by what is left to the peer, and no matter to the limit."""
+    """DEFLATE makes noise larger; how much is up to the peer, and does not count."""
     inbox = Inbox()
     options = {"max_message_size": 16 * KIB, "compression": "deflate", "extensions": PLAIN}
     with connected(serve, inbox, **options) as (client, peer):
@@ -484,7 +484,7 @@ def test_what_is_kept_may_leave_no_room_and_then_it_goes_on(serve: Serve) -> Non
         other = ZlibPeer()
         peer.send(b"".join(other.frame(BINARY, payload) for payload in payloads))
         for round_ in range(3):
-            # Two messages fill it, and the third stops half-way, as often as it is tried.
+            # Two messages fill it, and the third stops half-way, every time it is tried.
             for _ in range(3 if round_ < 2 else 0):
                 with pytest.raises(BufferError, match="let go of some"):
                     poll_until(client, lambda: False)
@@ -560,7 +560,7 @@ def test_no_window_of_ours_is_larger_than_agreed_on(serve: Serve, bits: int) -> 
     with connected(serve, **options) as (client, peer):
         client.send(noise + noise)
         frame = peer.expect_frame(BINARY)
-        if bits == 8:  # zlib writes no such window, and nobody has to compress.
+        if bits == 8:  # zlib cannot write with such a window, and compressing is optional.
             assert frame.rsv == 0
             return
         assert is_compressed(frame)
@@ -659,7 +659,7 @@ COMBINATIONS = [
 
 @contextlib.contextmanager
 def websockets_echo() -> Iterator[str]:
-    """The URL of an echo by ``websockets``, in a thread of its own."""
+    """The URL of an echo server by ``websockets``, in its own thread."""
     url: list[str] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()

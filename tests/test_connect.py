@@ -1,4 +1,4 @@
-"""From the constructor to an open connection, and all the ways not to get there."""
+"""From the constructor to an open connection, and every way in which connecting fails."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def greet(peer: Peer) -> None:
 
 
 def open_and_wait(peer: Peer) -> None:
-    """Opens, and does what the client wants."""
+    """Opens, and answers the client."""
     peer.accept_upgrade()
     peer.answer_close()
 
@@ -242,7 +242,7 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def connect_to(resolver: Path) -> Resolved:
-    """Connects, in a process of its own, to a name with the given addresses."""
+    """Connects, in another process, to a name with the given addresses."""
 
     def connect(addresses: str, port: int, timeout: float) -> dict[str, Any]:
         environment = {
@@ -279,7 +279,7 @@ def test_the_first_address_that_answers_is_taken(serve: Serve, connect_to: Resol
 def test_an_address_that_never_answers_leaves_time_for_the_others(
     serve: Serve, connect_to: Resolved
 ) -> None:
-    """Of two addresses, the first one has half of the time."""
+    """Of two addresses, the first one gets half of the time."""
     with serve(unless_given_up(open_and_wait)) as server, blackhole("127.0.0.3", server.port):
         for timeout in (1, 4 * PATIENCE):  # On a busy machine, half a second may be too short.
             result = connect_to("127.0.0.3,127.0.0.1", server.port, timeout)
@@ -325,7 +325,7 @@ def test_a_name_that_does_not_resolve(connect_to: Resolved, status: int, message
 
 
 def silent(peer: Peer) -> None:
-    """Accepts, and says nothing."""
+    """Accepts, and sends nothing."""
     peer.recv_all()
 
 
@@ -375,7 +375,7 @@ def test_a_stall_of_tcp_ends_with_the_deadline() -> None:
 
 
 def test_a_stall_in_the_accept_queue_ends_with_the_deadline() -> None:
-    """The kernel answers the SYN, and no program ever the request."""
+    """The kernel answers the SYN, but no program answers the request."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -452,7 +452,7 @@ def test_the_deadline_ends_with_the_upgrade(serve: Serve) -> None:
 
 @pytest.mark.parametrize("driver", ["poll", "run"])
 def test_waiting_takes_no_cpu(serve_both: Serve, driver: str) -> None:
-    """Neither for the peer to speak, nor for it to read what is queued."""
+    """Waiting for the peer to send, and for it to read what is queued."""
     queued, over = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -487,7 +487,7 @@ ENDINGS = [EOF, RST, HALF]
 
 
 def end(peer: Peer, how: str) -> None:
-    """Ends the TCP connection under whatever is above it."""
+    """Ends the TCP connection below TLS."""
     if how == RST:
         peer.reset()
     elif how == EOF:
@@ -736,13 +736,13 @@ def test_ctrl_c_ends_connect_while_tcp_is_set_up() -> None:
                     timer.start()
                     client.connect()
             finally:
-                timer.cancel()  # When connect() has failed at once: no other test is to be hit.
+                timer.cancel()  # If connect() failed at once: spare other tests.
             assert not client.is_open
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_signal_handler_may_close_what_is_not_open_yet(serve: Serve, scheme: str) -> None:
-    """No CLOSE went either way, so it is 1006; run() does not take it for an ordinary end."""
+    """Neither side sent CLOSE, so the code is 1006; for run() it is no ordinary end."""
     before = signal.signal(signal.SIGUSR1, lambda *_: client.close(1000, "stop"))
     try:
         with serve(lambda peer: interrupt(peer, signal.SIGUSR1)) as server:
@@ -802,7 +802,7 @@ def test_busy_polling_connects_and_ends_with_the_deadline(serve_both: Serve) -> 
 
 
 def test_a_client_is_driven_by_one_thread_at_a_time(serve_both: Serve) -> None:
-    """A second one is told so, and does no harm."""
+    """A second thread gets an exception, and does no harm."""
     in_run = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -993,7 +993,7 @@ def test_info_works_in_every_state(serve_both: Serve) -> None:
 
 
 def test_no_descriptor_is_left_behind(serve_both: Serve) -> None:
-    """Neither by an end, nor by a failure in any stage."""
+    """No descriptor is lost, neither by an end nor by a failure in any stage."""
     if not os.path.isdir("/dev/fd"):
         pytest.skip("no /dev/fd to count descriptors in")
     silent = unless_given_up(silent_after_request)
@@ -1029,7 +1029,7 @@ def test_no_descriptor_is_left_behind(serve_both: Serve) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
 def test_no_memory_is_left_behind(serve_both: Serve) -> None:
-    """Neither a ring, nor an object for each connection."""
+    """Nothing is lost with each connection, neither a ring nor an object."""
 
     def refuse(peer: Peer) -> None:
         peer.read_request()

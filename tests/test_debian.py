@@ -45,7 +45,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @needs_dpkg
 def test_links_stay_links(package: Path, fetched: list[Path], tmp_path: Path) -> None:
-    """Else a root has a /lib without the C library, which is in /usr/lib."""
+    """Otherwise a root has a /lib without the C library, which is in /usr/lib."""
     fetched.append(package)
     target = tmp_path / "cache" / "root"
     debian.unpack("sid", ["old"], target, architecture="amd64")
@@ -65,7 +65,7 @@ def test_what_is_there_is_not_fetched_again(
 
 @needs_dpkg
 def test_all_of_it_is_there_or_nothing(package: Path, fetched: list[Path], tmp_path: Path) -> None:
-    """Nobody takes half a root for one, and nothing else is left behind."""
+    """No half-finished root stays that could be taken for a whole one."""
     cut = tmp_path / "cut.deb"
     cut.write_bytes(package.read_bytes()[:-20])
     fetched.extend([package, cut])
@@ -95,7 +95,7 @@ def test_lists_that_could_not_be_fetched_are_asked_for_again(tmp_path: Path) -> 
 
 
 def test_others_wait_while_lists_are_fetched(tmp_path: Path) -> None:
-    """In another process, as a step of CI is one."""
+    """In another process, as steps of CI are."""
     program = (
         "import sys\n"
         f"sys.path.insert(0, {str(Path(debian.__file__).parent)!r})\n"

@@ -72,7 +72,7 @@ def test_the_table_is_drawn_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("pause", [0.7, 1.6, 5.0])
 def test_after_a_pause_it_goes_on_as_before(monkeypatch: pytest.MonkeyPatch, pause: float) -> None:
-    """What it missed is not drawn frame by frame, and no timeout is negative."""
+    """After a pause, missed frames are not drawn one by one, and no timeout is negative."""
     client, output = watch(monkeypatch, {2: pause})
     assert client.now == pytest.approx(1010.0)
     assert client.timeouts[:-1] == pytest.approx([0.5] * (len(client.timeouts) - 1))
@@ -80,7 +80,7 @@ def test_after_a_pause_it_goes_on_as_before(monkeypatch: pytest.MonkeyPatch, pau
 
 
 def test_drawing_may_take_longer_than_a_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as on a terminal that was stopped with Ctrl-S: messages are still received between."""
+    """A terminal that was stopped with Ctrl-S, for example: messages are still received."""
     client, output = watch(monkeypatch, {}, drawing_s=2.0)
     assert client.timeouts == [0.5, 0.0, 0.0, 0.0, 0.0]
     assert output.frames == 5

@@ -1,4 +1,4 @@
-"""Our frame parser against wsproto's, which other people wrote: the same bytes, the same messages.
+"""Compares our frame parser with wsproto's: from the same bytes, the same messages.
 
 Streams of frames by seed, most of them broken in a place or two, are played to the real client over
 the loopback, and handed to ``wsproto.Connection(CLIENT)``. Both have to deliver the same messages
@@ -41,7 +41,7 @@ import hftws
 STREAMS = 1_000
 SEEDS = range(int(os.environ.get("HFTWS_DIFFERENTIAL_SEEDS", "12")))
 
-#: Out of reach, but for lengths that are lies.
+#: Larger than any message here, except for lengths that lie.
 MESSAGE_SIZE_MAX = 128 * 1024
 
 #: RFC 6455, section 7.1.5: there was no close frame.
@@ -52,12 +52,12 @@ CODE_1014 = (1014).to_bytes(2, "big")
 
 @dataclass
 class Outcome:
-    """What came of a stream."""
+    """The result of a stream."""
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
     #: Whether the client failed the connection, because of a violation.
     failed: bool = False
-    #: With which code, or which one the peer closed with.
+    #: The code with which it failed, or with which the peer closed.
     code: int | None = LOST
     #: In wsproto's words.
     why: str | None = field(default=None, compare=False)
@@ -88,7 +88,7 @@ def control_of(rng: random.Random) -> bytes:
 
 
 def message_of(rng: random.Random) -> list[bytes]:
-    """Its frames, with control frames in between."""
+    """The frames of a message, with control frames in between."""
     opcode = rng.choice((TEXT, BINARY))
     payload = text_of(rng) if opcode == TEXT else rng.randbytes(size_of(rng))
     cuts = sorted(rng.randint(0, len(payload)) for _ in range(rng.choice((0, 0, 1, 2, 3))))
@@ -112,7 +112,7 @@ def mutate(rng: random.Random, frames: list[bytes]) -> None:
     """Breaks something: a frame, most often near its beginning, or the order of frames."""
     index = rng.randrange(len(frames))
     frame = bytearray(frames[index])
-    if not frame:  # Nothing was left of it by the first time.
+    if not frame:  # The first change has left nothing of it.
         return
     place = min(rng.choice((0, 0, 0, 1, 1, 2, 3, rng.randrange(200))), len(frame) - 1)
     match rng.randrange(8):
@@ -149,7 +149,7 @@ def streams_of(seed: int) -> Iterator[bytes]:
 
 
 class Limit(Extension):
-    """Our limit, for wsproto, which has none: judged by the header, if there is no other fault."""
+    """Gives wsproto our size limit, which it lacks: by the header, if there is no other fault."""
 
     name = "limit"
 
@@ -200,7 +200,7 @@ def judge_by_wsproto(wire: bytes) -> tuple[Outcome, Connection]:
                     outcome.messages.append((TEXT if is_text else BINARY, b"".join(parts)))
                     parts.clear()
             case CloseConnection():
-                # A violation is told by the same event as the peer's close frame.
+                # wsproto reports a violation with the same event as the peer's close frame.
                 outcome.failed = connection.state is not ConnectionState.REMOTE_CLOSING
                 outcome.code, outcome.why = int(event.code), event.reason
     return outcome, connection
@@ -219,7 +219,7 @@ def judge_by_client(client: hftws.Client, outcome: Outcome) -> None:
 
 
 def known_difference(wire: bytes, ours: Outcome, theirs: Outcome, judge: Connection) -> str | None:
-    """Which one it is; None where the two should agree."""
+    """The known difference that applies; None where the two should agree."""
     decoder = judge._proto._frame_decoder
     text_decoder = judge._proto._message_decoder.decoder
     if ours.messages != theirs.messages:
@@ -279,6 +279,6 @@ def test_the_client_and_wsproto_agree(serve: Serve, seed: int) -> None:
                 difference = known_difference(wire, outcome, expected, judge)
                 assert difference is not None, (seed, index, wire.hex(), outcome, expected)
                 differences[difference] += 1
-    # Else the streams would test too little.
+    # Otherwise the streams would test too little.
     assert min(endings[ending] for ending in ("failed", "lost", "closed")) > STREAMS // 20
     assert sum(differences.values()) < STREAMS // 20, differences

@@ -1,4 +1,4 @@
-"""What the kernel says, down to its numbers: each errno of each call, and calls that do less.
+"""Every errno of every system call, and calls that do less than they were asked.
 
 The core's own tests run on a scripted kernel, which speaks of errors by their causes. Here a shim
 between hftws and libc (errnos/shim.c) gives the numbers themselves, in a process of its own.
@@ -67,7 +67,7 @@ def job(shim: Path) -> Job:
     return run
 
 
-#: call: errno: what the client says of it.
+#: call: errno: the client's message.
 CONNECTING = {
     "socket": {
         "EMFILE": "no socket for 127.0.0.1: too many open files in this process",
@@ -129,7 +129,7 @@ WHOLE = {"messages": ["one", "two"], "end": "ConnectionClosed: 1000 (bye)", "lea
 
 
 def greet(peer: Peer) -> None:
-    """Says two messages when asked."""
+    """Sends two messages when asked."""
     peer.accept_upgrade()
     peer.expect_frame(TEXT, b"go")
     peer.send(text("one") + text("two"))
@@ -140,7 +140,7 @@ def greet_or_lose(peer: Peer) -> None:
     try:
         greet(peer)
     except (OSError, EOFError):
-        return  # The client has its reasons.
+        return  # The client has ended it.
 
 
 def once(job: Job, server: ScriptServer, cases: list[tuple[str, str, str, dict[str, Any]]]) -> Any:
@@ -149,7 +149,7 @@ def once(job: Job, server: ScriptServer, cases: list[tuple[str, str, str, dict[s
 
 
 def test_errors_of_connecting(serve: Serve, job: Job) -> None:
-    """Each says what it was, leaves nothing open, and the next try connects."""
+    """Each error names its cause, leaves nothing open, and the next try connects."""
     pairs = [(call, name) for call, names in CONNECTING.items() for name in names]
     with serve(greet_or_lose) as server:
         outcomes = once(job, server, [("connect", call, name, {}) for call, name in pairs])
@@ -173,7 +173,7 @@ def test_errors_of_receiving(serve: Serve, job: Job, call: str) -> None:
 
 
 def test_errors_of_sending(serve: Serve, job: Job) -> None:
-    """send() says that it cannot; what the peer says is heard until it hangs up."""
+    """send() raises; what the peer sends is still delivered until it hangs up."""
 
     def say_and_hear_nothing(peer: Peer) -> None:
         peer.accept_upgrade(then=text("one"))
@@ -198,7 +198,7 @@ def test_errors_of_sending(serve: Serve, job: Job) -> None:
 def test_what_cannot_be_sent_before_it_is_open_is_told_at_once(
     serve: Serve, job: Job, ca_file: Path, tls: bool
 ) -> None:
-    """Reading would tell nothing: the peer waits for what did not come, and so would the client."""
+    """Reading would show nothing: the peer waits for what was not sent, and so would the client."""
     reasons = {
         "EPERM": "sending was forbidden",
         "EACCES": "sending was forbidden",

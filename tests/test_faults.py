@@ -44,8 +44,8 @@ import hftws
 #: Seconds that connecting and closing may take, where nothing is to run into its deadline.
 IN_TIME = 4.0 * PATIENCE
 
-#: For what has to run into its deadline, but not before it has come to some stage: one after the
-#: other, since how long that takes depends on what else the machine does.
+#: Deadlines for a test that has to reach its deadline, but only in a certain stage: tried one after
+#: the other, since when that stage is reached depends on what else the machine does.
 DEADLINES = (0.1, 0.4, 1.6, 6.4 * PATIENCE)
 
 ENDS = (Fault.CUT, Fault.HALF_CLOSE, Fault.RESET)
@@ -71,7 +71,7 @@ UNANSWERED = {
     Fault.RESET: "the peer hung up without a close frame",
     Fault.STALL: "the peer did not answer the close frame in time",
 }
-#: Only a stall has us wait for all of it.
+#: Only in a stall do we wait for all of it.
 CLOSE_TIMEOUTS = {fault: 0.05 if fault is Fault.STALL else IN_TIME for fault in UNANSWERED}
 
 
@@ -84,7 +84,7 @@ def head() -> bytes:
 
 
 def whatever_happens(script: Callable[[Peer], object]) -> Callable[[Peer], None]:
-    """The script ends where the connection does: that is for the client to tell."""
+    """The script may end with any error of the connection: the client's side is tested."""
 
     def run(peer: Peer) -> None:
         with contextlib.suppress(OSError, EOFError):
@@ -103,7 +103,7 @@ def say_frames(peer: Peer) -> None:
 
 @dataclass
 class Outcome:
-    """What a client has lived through."""
+    """What happened to a client."""
 
     opened: bool = False
     inbox: Inbox = field(default_factory=Inbox)
@@ -143,7 +143,7 @@ def live(proxy: FaultProxy, scheme: str = "ws", **options: Any) -> Outcome:
 
 
 def expect_end(outcome: Outcome, fault: Fault, frames_whole: int) -> None:
-    """After the upgrade: what the frames that came whole say, and no more."""
+    """After the upgrade: exactly the messages of the frames that arrived whole are delivered."""
     delivered = [MESSAGES[index] for index in range(frames_whole) if index in MESSAGES]
     assert outcome.opened
     assert outcome.inbox.payloads == delivered
@@ -172,7 +172,7 @@ SECURING = "in the TLS handshake with"
 
 
 def expect_timeout(connect: Callable[..., Outcome], proxy: FaultProxy, stage: str) -> None:
-    """Where this stage stalls, connecting times out in it."""
+    """When this stage stalls, connecting times out in it."""
     for deadline in DEADLINES:
         outcome = connect(connect_timeout=deadline)
         proxy.go_on()
@@ -184,7 +184,7 @@ def expect_timeout(connect: Callable[..., Outcome], proxy: FaultProxy, stage: st
 
 
 def wait_for_fault(proxy: FaultProxy, fault: Fault, count: int) -> None:
-    """Until the proxy has done it so many times."""
+    """Waits until the proxy has caused this fault so many times."""
     deadline = time.monotonic() + SOON
     while proxy.faults[fault] < count:
         assert time.monotonic() < deadline, "the proxy does not come to the fault"
@@ -196,24 +196,24 @@ def wait_for_fault(proxy: FaultProxy, fault: Fault, count: int) -> None:
 
 @pytest.mark.parametrize("fault", ENDS, ids=lambda fault: fault.value)
 def test_an_end_at_every_byte(serve: Serve, fault: Fault) -> None:
-    """Of the response and of every frame: what was whole is delivered, and then the end."""
+    """At every byte of response and frames: what was whole is delivered, and then the end."""
     places = range(len(head()) + FRAME_ENDS[-1] + 1)
     plans = [Plan(to_client=(Step(place, fault),)) for place in places]
     with serve(say_frames) as server, FaultProxy(server.port, plans.__getitem__) as proxy:
         for place in places:
             outcome = live(proxy)
             if place == 0 and type(outcome.error) is hftws.ConnectError:
-                assert fault is Fault.RESET  # It may come before the client has looked.
+                assert fault is Fault.RESET  # The fault may come before the client has read.
             elif place < len(head()):
                 expect_never_open(outcome, fault, REQUESTING)
             else:
                 whole = sum(end <= place - len(head()) for end in FRAME_ENDS)
                 expect_end(outcome, fault, whole)
-        assert proxy.faults[fault] >= len(plans) - 1  # After the last byte it may come too late.
+        assert proxy.faults[fault] >= len(plans) - 1  # The last fault may come too late.
 
 
 def places_to_stop() -> list[int]:
-    """Around the ends of the response's lines, and around and inside of every frame."""
+    """Places around the ends of the response's lines, and around and inside of every frame."""
     line_ends = [index for index in range(len(head())) if head()[index : index + 2] == b"\r\n"]
     starts = [len(head()) + start for start in [0, *FRAME_ENDS[:-1]]]
     frame_places = [start + offset for start in starts for offset in (0, 1, 3)]
@@ -242,7 +242,7 @@ def test_a_stall_after_the_upgrade_is_no_end(serve: Serve) -> None:
             expected = [MESSAGES[index] for index in range(whole) if index in MESSAGES]
             while len(outcome.inbox.payloads) < len(expected):
                 client.poll(1.0)
-            wait_for_fault(proxy, Fault.STALL, number)  # Else it would come behind go_on().
+            wait_for_fault(proxy, Fault.STALL, number)  # Before go_on(), which would miss it.
             client.poll(0.005)
             assert outcome.inbox.payloads == expected
             assert client.is_open
@@ -267,7 +267,7 @@ def test_segments_of_every_size(serve: Serve, ca_file: Path, scheme: str, piece:
 
 @pytest.fixture(params=["1.2", "1.3"])
 def counted_context(request: pytest.FixtureRequest, ca: trustme.CA) -> ssl.SSLContext:
-    """A server whose records can be counted: without tickets, none comes at a time of its own."""
+    """A server whose records can be counted: without tickets, it sends none unasked."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     version = ssl.TLSVersion.TLSv1_2 if request.param == "1.2" else ssl.TLSVersion.TLSv1_3
     context.minimum_version = context.maximum_version = version
@@ -292,7 +292,7 @@ class Plans:
 
 
 class Counted:
-    """Connections over TLS through a proxy, one like the other, record by record."""
+    """Equal connections over TLS through a proxy, with faults record by record."""
 
     def __init__(self, proxy: FaultProxy, plans: Plans, **options: Any) -> None:
         self.proxy, self.plans, self.options = proxy, plans, options
@@ -301,11 +301,11 @@ class Counted:
         self.to_client, self.to_server = (
             [end - start for start, end in itertools.pairwise(starts)] for starts in proxy.records
         )
-        #: The server's records until it has the request: all but response, frames, close_notify.
+        #: The server's records before it has the request: all but response, frames, close_notify.
         self.handshake_count = len(self.to_client) - 1 - len(FRAMES) - 1
 
     def live(self, **options: Any) -> Outcome:
-        """One connection, as it is planned now."""
+        """One connection, by the present plan."""
         return live(self.proxy, "wss", **self.options, **options)
 
 
@@ -324,7 +324,7 @@ def counted(
 
 @pytest.mark.parametrize("fault", ENDS, ids=lambda fault: fault.value)
 def test_an_end_at_every_record(counted: Counted, fault: Fault) -> None:
-    """Before each record of the server's, in its header, in its middle, before its last byte."""
+    """Before each record of the server, in its header, in its middle, before its last byte."""
     assert counted.handshake_count >= 4
     for index, size in enumerate(counted.to_client):
         for offset in {0, 3, size // 2, -1}:
@@ -344,18 +344,18 @@ def test_an_end_at_every_record(counted: Counted, fault: Fault) -> None:
 def test_an_end_at_every_record_of_the_client(
     counted: Counted, counted_context: ssl.SSLContext, fault: Fault
 ) -> None:
-    """The server does not hear all of the handshake or of the request."""
+    """The server does not get all of the handshake or of the request."""
     tls_1_3 = counted_context.minimum_version == ssl.TLSVersion.TLSv1_3
     # ClientHello; ClientKeyExchange in TLS 1.2; ChangeCipherSpec and Finished; request.
     request_index = 3 if tls_1_3 else 4
-    # The last Finished of TLS 1.3 is the client's: it need not wait for anything after it.
+    # The last Finished of TLS 1.3 is the client's, which then waits for nothing more.
     securing_until = 1 if tls_1_3 else request_index
     for index, size in enumerate(counted.to_server[: request_index + 1]):
         # Not at 0: that would be before the server has answered the record before.
         for offset in {3, size // 2, -1} if size > 6 else {3}:
             counted.plans.next = Plan(to_server=(Step(Record(index, offset), fault),))
             outcome = counted.live()
-            if fault is Fault.HALF_CLOSE:  # The server goes on, and may say why not.
+            if fault is Fault.HALF_CLOSE:  # The server goes on, and may send an alert.
                 assert type(outcome.error) in (hftws.TLSError, hftws.HandshakeError)
                 continue
             stage = SECURING if index < securing_until else REQUESTING
@@ -391,7 +391,7 @@ def close_through(proxy: FaultProxy, close_timeout: float = IN_TIME) -> Outcome:
 
 @pytest.mark.parametrize("fault", [*ENDS, Fault.STALL], ids=lambda fault: fault.value)
 def test_our_close_is_not_answered(serve: Serve, fault: Fault) -> None:
-    """However much of the answer comes, close() raises nothing, and close_code tells."""
+    """However much of the answer arrives, close() does not raise, and close_code says what came."""
     size = len(encode_frame(CLOSE, close_payload(1000, "bye")))
     start = len(head()) + len(text("hello"))
     plan: Plan
@@ -436,7 +436,7 @@ def test_our_close_does_not_arrive(serve: Serve, fault: Fault) -> None:
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_reset_that_send_was_told_of(serve: Serve, scheme: str) -> None:
-    """The kernel tells it once. It is a reset all the same, when reading finds only the end."""
+    """The kernel reports a reset only once; the client does so even if a read finds the end."""
     connected = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -499,7 +499,7 @@ class Conversation:
 
 
 class PreparedServer:
-    """Says what was prepared for the next connection, and keeps all that it hears."""
+    """Sends what was prepared for the next connection, and keeps all that it receives."""
 
     def __init__(self, tls_context: ssl.SSLContext | None) -> None:
         self.tls_context = tls_context
@@ -557,9 +557,7 @@ class PreparedServer:
         key = request.partition(b"Sec-WebSocket-Key: ")[2][:24].decode()
         answer = head().replace(accept_value("").encode(), accept_value(key).encode())
         self.heard = request.partition(b"\r\n\r\n")[2]
-        with contextlib.suppress(
-            ConnectionError
-        ):  # What the client has said is there all the same.
+        with contextlib.suppress(ConnectionError):  # What the client has sent has arrived anyway.
             sock.sendall(answer)  # A record of its own: the client must not wait for the next.
             sock.sendall(self.stream)
             # An SSLSocket would forget its TLS.
@@ -584,7 +582,7 @@ def frames_of(data: bytes) -> Iterator[Frame]:
 
 
 def converse(proxy: FaultProxy, talk: Conversation, scheme: str, options: Any) -> Outcome:
-    """Sends all orders and receives to the end; a network that stalls goes on after a while."""
+    """Sends all orders and receives to the end; stalls of the network end after a while."""
     outcome = Outcome()
     client = client_for(proxy, outcome, scheme, **options)
     try:
@@ -604,7 +602,7 @@ def converse(proxy: FaultProxy, talk: Conversation, scheme: str, options: Any) -
 
 
 def expect_invariant(talk: Conversation, outcome: Outcome, heard: bytes, scheme: str) -> None:
-    """What came is what was sent, in order; and how it ended is how it was made to end."""
+    """What arrived is what was sent, in order, and the connection ended as planned."""
     delivered = outcome.inbox.messages
     assert delivered == talk.messages[: len(delivered)]
     orders = [frame.payload for frame in frames_of(heard) if frame.opcode in (TEXT, BINARY)]
@@ -622,7 +620,7 @@ def expect_invariant(talk: Conversation, outcome: Outcome, heard: bytes, scheme:
     reason = RESET_REASON if end.fault is Fault.RESET else EOF_REASON
     alerted = scheme == "wss" and end.fault is Fault.HALF_CLOSE and end in talk.plan.to_server
     if alerted and type(error) is hftws.TLSError and "decode" in error.reason:
-        return  # The server has seen an end without close_notify, and could still say so.
+        return  # The server has seen an end without close_notify, and could still send an alert.
     if outcome.opened:
         assert type(error) is hftws.ConnectionClosed
         assert (error.code, error.reason) == (1006, reason)
@@ -660,7 +658,7 @@ def suffer(seeds: range, scheme: str, context: ssl.SSLContext | None, options: A
             outcome = converse(proxy, talk, scheme, options)
             deadline = time.monotonic() + 2 * SOON
             proxy.go_on()
-            while not server.done.wait(0.02):  # There may be more than one stall in its way.
+            while not server.done.wait(0.02):  # There may be more than one stall.
                 assert time.monotonic() < deadline, f"--fault-seed={seed}: the server does not end"
                 proxy.go_on()
             try:

@@ -25,7 +25,7 @@ from servers import BINARY, TEXT, Peer, Serve
 import hftws
 
 pytestmark = [
-    # A server is a thread here, and Python 3.12 and later warn of a fork beside one.
+    # The server is a thread; Python 3.12 and later warn about a fork in a process with threads.
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
 ]
 
@@ -39,7 +39,7 @@ def in_child(function: Callable[[], object]) -> None:
     if child == 0:
         status = 1
         try:
-            signal.alarm(int(SOON) + 1)  # Of the parent's limit a child knows nothing.
+            signal.alarm(int(SOON) + 1)  # The parent's limit does not apply to a child.
             function()
             status = 0
         except BaseException:
@@ -75,7 +75,7 @@ def connected(serve: Serve, on_msg: Any = None) -> Iterator[tuple[list[hftws.Cli
 
 
 def expect_to_work(client: hftws.Client, inbox: Inbox, peer: Peer) -> None:
-    """Both ways, as if nobody had forked."""
+    """Messages go both ways, as if there had been no fork."""
     count = len(inbox.messages)
     for index in range(3):
         peer.send(text(f"message {index}"))
@@ -86,15 +86,15 @@ def expect_to_work(client: hftws.Client, inbox: Inbox, peer: Peer) -> None:
 
 
 def drop(clients: list[hftws.Client]) -> None:
-    """Lets go of the client for good."""
+    """Drops the last reference to the client."""
     gone = weakref.ref(clients[0])
-    gc.collect()  # Of what other tests have left behind, some warns.
+    gc.collect()  # Some of what other tests have left behind warns.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clients.clear()
         gc.collect()
     assert gone() is None
-    assert [str(warning.message) for warning in caught] == []  # It is not the child's to close.
+    assert [str(warning.message) for warning in caught] == []  # The child must not close it.
 
 
 def test_a_child_that_drops_a_client_leaves_the_parents_as_it_is(serve_both: Serve) -> None:
@@ -211,7 +211,7 @@ def test_a_fork_in_a_callback_leaves_the_rest_to_the_parent(
 
 
 def test_a_fork_in_a_signal_handler_while_connecting(serve: Serve) -> None:
-    """What is half done is given up after an exception: not by the child."""
+    """After an exception, what is half done is aborted, but not in the child."""
     forks: list[int] = []
 
     def fork(signum: int, frame: object) -> None:

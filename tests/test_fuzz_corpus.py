@@ -1,4 +1,4 @@
-"""The fuzzers' corpus is what its script says, and small enough to live in the repository."""
+"""The fuzzers' corpus is what its script writes, and small enough for the repository."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ KIB = 1024
 
 
 def get(server: ScriptServer, target: str = "/", **options: Any) -> hftws.Response:
-    """Gets from that server, which is trusted."""
+    """Makes a GET request to that server, and trusts it."""
     merged = {"timeout": 4.0 * PATIENCE, **server.client_options, **options}
     return hftws.get(server.http_url(target), **merged)
 
@@ -164,7 +164,7 @@ def test_a_body_up_to_the_end_of_the_connection(serve_both: Serve) -> None:
 
 @pytest.mark.parametrize("data", [OK + sized(SNAPSHOT), OK + in_chunks(SNAPSHOT, 16)])
 def test_an_answer_byte_by_byte(serve_both: Serve, data: bytes) -> None:
-    """Over TLS each byte is a record of its own."""
+    """Over TLS each byte is its own record."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -267,7 +267,7 @@ def test_a_body_that_is_cut_is_an_error(serve_both: Serve, data: bytes, end: str
 
 @pytest.mark.parametrize("end", ["FIN", "RST"])
 def test_over_tls_only_close_notify_ends_a_body_of_unknown_size(serve: Serve, end: str) -> None:
-    """RFC 9112, section 9.8: anybody on the way can cut."""
+    """RFC 9112, section 9.8: anybody on the way can cut the connection."""
     with serve(answer(OK + b"\r\n" + SNAPSHOT, end), tls=True) as server:
         with pytest.raises(hftws.HandshakeError):
             get(server)
@@ -331,7 +331,7 @@ def test_what_is_not_http_is_an_error(serve: Serve, data: bytes) -> None:
 
 
 def test_a_101_is_an_answer_without_a_body(serve_both: Serve) -> None:
-    """Nobody asked for another protocol: what follows is not looked at."""
+    """No upgrade was asked for, so what follows the response is not read."""
     data = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\nrest"
     with serve_both(answer(data)) as server:
         with takes(0, SOON):
@@ -424,7 +424,7 @@ def test_a_body_that_never_stops_ends_with_the_timeout(serve: Serve) -> None:
 
 
 def test_ctrl_c_ends_get(serve_both: Serve) -> None:
-    """And nothing is left open."""
+    """Nothing is left open, either."""
 
     def script(peer: Peer) -> None:
         peer.read_request()

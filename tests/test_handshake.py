@@ -1,4 +1,4 @@
-"""The upgrade: what is asked, which answers are taken, and what a refusal tells."""
+"""The upgrade: the request, which answers are accepted, and what a refusal reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KIB = 1024
 
 
 def open_and_wait(peer: Peer) -> None:
-    """Opens, and does what the client wants."""
+    """Opens, and answers the client."""
     peer.accept_upgrade()
     peer.answer_close()
 
@@ -57,7 +57,7 @@ def answer(data: bytes, *, then_close: bool = False) -> Any:
 
 
 def switch(*lines: str, key: str | None = None) -> bytes:
-    """A 101 of these header lines, with the right accept value in place of ACCEPT."""
+    """A 101 response with these header lines, with the right accept value in place of ACCEPT."""
     text = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines]) + "\r\n\r\n"
     return (text.replace("ACCEPT", accept_value(key)) if key else text).encode()
 
@@ -258,7 +258,7 @@ def test_the_headers_of_the_101_can_be_read(serve_both: Serve) -> None:
 def test_a_101_that_lacks_something_is_refused(
     serve: Serve, lines: tuple[str, ...], blamed: str
 ) -> None:
-    """And the client hangs up without another word."""
+    """The client hangs up, and sends nothing more."""
     after: list[bytes] = []
 
     def script(peer: Peer) -> None:
@@ -278,7 +278,7 @@ def test_a_101_that_lacks_something_is_refused(
 
 
 def test_an_accept_value_for_another_key_is_refused(serve_both: Serve) -> None:
-    """A cache, or a server of another protocol, cannot know ours."""
+    """A cache, or a server of another protocol, cannot compute the accept value."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -378,7 +378,7 @@ def test_a_101_over_64_kib_is_refused(serve_both: Serve, size: int) -> None:
 
 @pytest.mark.parametrize("count", [124, 125, 126])
 def test_a_101_of_more_than_128_headers_is_refused(serve: Serve, count: int) -> None:
-    """Three are its own."""
+    """Three of the headers are the client's own."""
     extra = [f"X-{index}: a" for index in range(count)]
     with serve(switching(*GOOD, *extra)) as server:
         client = server.client()
@@ -400,11 +400,11 @@ def unread_size(client: hftws.Client) -> int:
 
 
 def send_apart(peer: Peer, client: hftws.Client, parts: list[bytes]) -> None:
-    """Sends each part when the client has read the one before."""
+    """Sends each part when the client has read the previous one."""
     for part in parts:
         peer.send(part)
         deadline = time.monotonic() + PEER_TIMEOUT
-        # Not acknowledged yet, or not read yet: the client is still to see it.
+        # Not acknowledged, or not read yet: the client has not seen it.
         while unsent_size(peer) > 0 or unread_size(client) > 0:
             assert time.monotonic() < deadline, "the client does not read"
             time.sleep(20e-6)  # Gives up Python's lock, which the client may want.
@@ -422,7 +422,7 @@ FIRST = encode_frame(TEXT, b"first") + encode_frame(PING, b"beat") + encode_fram
 
 
 def test_a_101_may_come_byte_by_byte(serve_both: Serve) -> None:
-    """And the frames after it, too. Over TLS each byte is a record of its own."""
+    """The frames after it, too. Over TLS each byte is its own record."""
     received: list[bytes] = []
 
     def script(peer: Peer) -> None:
@@ -617,7 +617,7 @@ def test_a_refusal_says_why(
 
 @pytest.mark.parametrize("size", [4, 65 * KIB])
 def test_a_refused_connection_stays_refused(serve_both: Serve, size: int) -> None:
-    """It failed as one does that could not connect: nothing takes it for an ordinary end."""
+    """It is a failure like one to connect: nothing reports an ordinary end."""
     head = f"HTTP/1.1 429 Slow\r\nContent-Length: {size}\r\n\r\n"
     ends: list[int] = []
     with serve_both(answer(head.encode() + b"s" * size)) as server:
@@ -689,7 +689,7 @@ def test_a_refusal_without_a_body(serve: Serve, status: int) -> None:
 def test_a_refusal_whose_body_is_cut_still_says_why(
     serve_both: Serve, head: bytes, how: str
 ) -> None:
-    """With as much of it as came."""
+    """The error has as much of the body as arrived."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -710,7 +710,7 @@ def test_a_refusal_whose_body_is_cut_still_says_why(
 
 @pytest.mark.parametrize("head", [b"", b"Content-Length: 100\r\n"])
 def test_a_refusal_whose_body_never_ends_still_says_why(serve_both: Serve, head: bytes) -> None:
-    """The deadline ends the wait, and the answer is known: it is no timeout."""
+    """The deadline ends the wait for the body. The answer is known, so it is no timeout."""
 
     def be_refused(timeout: float) -> hftws.HandshakeError:
         with serve_both(answer(b"HTTP/1.1 503 Busy\r\n" + head + b"\r\nbusy")) as server:
@@ -745,7 +745,7 @@ def test_of_a_large_body_the_first_64_kib_are_kept(serve_both: Serve, framing: s
 
 
 def test_an_endless_body_does_not_keep_the_client(serve_both: Serve) -> None:
-    """What is kept of it is there after 64 KiB: long before connect_timeout is over."""
+    """At most 64 KiB are kept, and they are there long before connect_timeout is over."""
 
     def script(peer: Peer) -> None:
         peer.read_request()

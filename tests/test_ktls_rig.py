@@ -39,7 +39,7 @@ Workqueue: events_unbound call_usermodehelper_exec_work
  [<60055997>] ? um_set_signals+0x24/0x38
 """
 
-#: Linux 7.2 with an initramfs that is none.
+#: Linux 7.2 with a file that is not an initramfs.
 NO_ROOT = """\
 [    0.210000] Initramfs unpacking failed: invalid magic at start of compressed archive
 [    0.290000] Failed to initialize ubd device 0 :Couldn't determine size of device's file
@@ -56,7 +56,7 @@ ktls: no root
 reboot: Power down
 """
 
-#: A kernel that is well, and whose guest was ended.
+#: A healthy kernel, whose guest was killed.
 WELL = """\
 mmapper_init - find_iomem failed
 Failed to initialize ubd device 0 :Couldn't determine size of device's file
@@ -99,7 +99,7 @@ def test_a_long_console_is_cut_and_its_reason_is_not() -> None:
     assert len(report) < 50
 
 
-# ---- What is told in the end. ------------------------------------------------------------------
+# ---- The report at the end. --------------------------------------------------------------------
 
 REPORT = {"release": "6.1", "openssl": "3.0.1", "passed": 3, "failed": 0, "skipped": 1, "names": []}
 PASSED = Outcome(Plan("bookworm", "host"), seconds=2.0, report=REPORT, tls_stat={"TlsTxSw": 7})
@@ -143,7 +143,7 @@ def test_a_summary_of_what_passed_ends_with_the_counts() -> None:
 def test_a_boot_has_failed_unless_tests_passed(
     status: int, report: dict[str, object], expected: str
 ) -> None:
-    """Also where all of them were skipped, or the process crashed behind the last of them."""
+    """Also if all of them were skipped, or the process crashed after the last one."""
     assert why_failed(status, report) == expected
 
 
@@ -185,7 +185,7 @@ def test_no_guest_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_guests_share_the_memory(
     monkeypatch: pytest.MonkeyPatch, wanted: int | None, memory: float, expected: int
 ) -> None:
-    """A folder in memory may have more room than there is memory. One is tried in any case."""
+    """A folder in memory may have more room than there is memory. One guest always runs."""
     prepare(monkeypatch, {"shm": 99.0}, cpus=4, memory=memory)
     assert host.place(wanted)[1] == expected
 

@@ -1,4 +1,4 @@
-"""The feed that hftws is made for: Binance trades, from the network card to the callback.
+"""Receives the feed that hftws is made for: Binance trades, from network card to callback.
 
 Runs against the simulated exchange always, and against the real one where it can be reached.
 HFTWS_LIVE=1 makes an exchange that cannot be reached a failure.
@@ -30,7 +30,7 @@ TRADE_FIELDS = {
     "e": str, "E": int, "s": str, "t": int, "p": str, "q": str, "T": int, "m": bool, "M": bool,
 }  # fmt: skip
 
-# Bounds in ns, (p50, p99) of each stage. They are to catch what is broken, on any machine and under
+# Bounds in ns, (p50, p99) of each stage. They should catch what is broken, on any machine and under
 # any load that a shared test machine has; what is fast is for benchmarks to say.
 #  kernel:  the kernel has to wake the process. Idle, that is 10 to 60 µs; with every CPU taken by
 #           others it is a time slice of the scheduler, a few ms.
@@ -96,7 +96,7 @@ def check_trade(payload: bytes) -> None:
 
 
 def check_order(sample: Sample) -> None:
-    """No stage comes before the one in front of it, on either clock."""
+    """No stage comes before its predecessor, on either clock."""
     assert sample.t_kernel is not None
     assert sample.t_kernel <= sample.t_received <= sample.t_decrypted <= sample.t_delivered
     assert list(sample.cycles) == sorted(sample.cycles)

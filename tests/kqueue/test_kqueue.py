@@ -1,4 +1,4 @@
-"""What only the build of `make test-kqueue` does, and that it is that build which is tested.
+"""Tests what only the build of `make test-kqueue` does, and that it is that build.
 
 Its notifier, memory, clock and tuning are macOS's, over stand-ins for that kernel
 (src/testing/darwin_on_linux.zig). The client's own tests run on it, too.
@@ -57,7 +57,7 @@ def test_the_kqueue_is_what_other_loops_watch(serve_both: Serve) -> None:
 
 
 def test_many_clients_share_no_kqueue(serve_both: Serve) -> None:
-    """Each in a thread of its own, so that they wait at the same time."""
+    """Each in its own thread, so that they wait at the same time."""
     count = 8
     payloads: dict[int, list[bytes]] = {}
 
@@ -79,7 +79,7 @@ def test_many_clients_share_no_kqueue(serve_both: Serve) -> None:
 
 
 def test_a_ring_is_mapped_twice_by_mach_vm_remap(serve_both: Serve) -> None:
-    """By its stand-in, whose name the pages bear, and not by the memfd of Linux."""
+    """Memory comes from the stand-in, whose name the pages have, and not from Linux's memfd."""
     with connected(serve_both, ring_size=768 * 1024) as (client, _):
         size = client.info()["receive_ring"]["size"]
         places = set()
@@ -107,7 +107,7 @@ def test_tuning_is_what_macos_has() -> None:
 
 
 def test_there_is_no_kernel_tls(serve: Serve) -> None:
-    """And that is told before the server has heard a word of TLS."""
+    """The error comes before the client has sent any byte of TLS."""
 
     def script(peer: Peer) -> None:
         peer.expect_eof()

@@ -70,7 +70,7 @@ def leave(signum: int, frame: FrameType | None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """One command, in this folder, for somebody who wants to look inside."""
+    """Runs one command, in this folder, for somebody who wants to look inside."""
     folder = matrix.folder()
     command = options.command
     if command[0] == "python":
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def test(options: argparse.Namespace) -> int:
-    """All of them, and a table."""
+    """Runs the tests under all kernels, and prints a table."""
     return matrix.test(
         options.suites,
         engine=options.tls_engine,

@@ -14,13 +14,13 @@ from .support import KernelBed, TlsStat
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
-    """What is tested: kTLS, unless the option says that the tests themselves are."""
+    """The engine that is tested: kTLS, unless an option chooses another, to test the tests."""
     return str(request.config.getoption("--tls-engine") or "ktls")
 
 
 @pytest.fixture
 def stat(engine: str) -> TlsStat:
-    """The kernel's counters since the test has begun."""
+    """What the kernel has counted since the test began."""
     return TlsStat(engine)
 
 

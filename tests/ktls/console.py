@@ -1,4 +1,4 @@
-"""What a kernel's console tells of its end."""
+"""Finds on a kernel's console why it ended."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LINES = 30
 #: A message, behind the time that some kernels put in front.
 MESSAGE = re.compile(r"^(?:\[ *\d+\.\d+\] )?(.*?)\s*$")
 
-#: What says why the kernel ended: first what says most. Of several the first counts, which has
-#: caused the others. That much fails in a healthy kernel, too, so each of them is named.
+#: What says why the kernel ended, the most telling first. Of several lines the first counts, since
+#: it has caused the others. A healthy kernel also reports failures, so each pattern is specific.
 REASONS = (
-    # The rig's own init, which could not do what it has to.
+    # The rig's own init, which has failed.
     re.compile(r"ktls: (?!the root is ready)."),
-    # User-mode-linux, about the process of the host's that it runs programs in.
+    # User-mode-linux, about the host's process in which it runs programs.
     re.compile(r"\w+ - (?:ptrace|wait).* failed\b"),
     # Its memory is a file, and the host has no room for all of it.
     re.compile(r"Bus error - "),
@@ -25,7 +25,7 @@ REASONS = (
 
 
 def reason(text: str) -> str:
-    """Why the kernel ended, in one line. It is its last one, where none says so."""
+    """Why the kernel ended, in one line: the last one, if none of them says why."""
     messages = [MESSAGE.sub(r"\1", line) for line in text.splitlines() if line.strip()]
     for pattern in REASONS:
         for message in messages:
@@ -35,6 +35,6 @@ def reason(text: str) -> str:
 
 
 def report(text: str, exit_code: int) -> str:
-    """What is said of a kernel that ended without a word of its guest's: the reason first."""
+    """The message for a kernel that ended before its guest said anything: the reason first."""
     why = f"{reason(text)}: the guest ended without a word (exit code {exit_code})"
     return "\n".join([why, "Its kernel said:", *text.splitlines()[-LINES:]])

@@ -1,7 +1,7 @@
-"""How the rig says that it does not work."""
+"""The exception of a rig that does not work."""
 
 __all__ = ["RigError"]
 
 
 class RigError(Exception):
-    """The rig itself does not work, and why. Then tests have failed."""
+    """The rig itself does not work, and why. Then tests fail."""

@@ -1,4 +1,4 @@
-"""How many kernels this machine has room for at a time, and where their memory lies."""
+"""Finds out how many kernels this machine has room for, and where to put their memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import RigError
 
 __all__ = ["MEMORY_MIB", "place"]
 
-#: Of one guest. It is a file, which has all of its size only when the guest has used it up.
+#: Bytes of one guest. It is a file, which takes up its full size only when the guest has used all.
 MEMORY_MIB = 1536
 
 MEMORY = MEMORY_MIB << 20
@@ -33,7 +33,7 @@ def place(wanted: int | None = None) -> tuple[Path, int]:
 
 
 def folders() -> list[Path]:
-    """Where a file can be mapped, as executable, too. The first one is in memory."""
+    """Folders where a file can be mapped, also as executable. The first one is in memory."""
     found = []
     for folder in (Path("/dev/shm"), Path(tempfile.gettempdir()), Path("/var/tmp")):
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ def roomiest(candidates: Iterable[Path], wanted: int) -> tuple[Path, int]:
 
 
 def cpus(root: Path = Path("/")) -> int:
-    """How many this process has: of the machine's, what its container leaves it."""
+    """How many CPUs this process has: its container may leave it fewer than the machine has."""
     groups = root / "sys" / "fs" / "cgroup"
     quota = numbers(groups / "cpu.max")  # Microseconds, and of how many.
     if not quota:  # The first version of cgroups. Its -1 is no limit, and no number here.
@@ -69,7 +69,7 @@ def cpus(root: Path = Path("/")) -> int:
 
 
 def memory(root: Path = Path("/")) -> int:
-    """Bytes that are free, or that a container may have: it is ended when it takes more."""
+    """Bytes that are free, or that the container may have: it is killed when it takes more."""
     available = re.search(r"MemAvailable: *(\d+) kB", read(root / "proc" / "meminfo"))
     groups = root / "sys" / "fs" / "cgroup"
     limits = numbers(groups / "memory.max") + numbers(groups / "memory" / "memory.limit_in_bytes")
@@ -77,13 +77,13 @@ def memory(root: Path = Path("/")) -> int:
 
 
 def numbers(file: Path) -> list[int]:
-    """What stands in a file of the kernel's; nothing unless all of it is numbers."""
+    """The numbers in a file of the kernel; nothing if it has anything else."""
     words = read(file).split()
     return [int(word) for word in words] if all(word.isdigit() for word in words) else []
 
 
 def read(file: Path) -> str:
-    """Nothing where there is no such file."""
+    """The text of a file; empty if there is no such file."""
     with contextlib.suppress(OSError):
         return file.read_text(encoding="ascii")
     return ""

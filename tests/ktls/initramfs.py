@@ -1,4 +1,4 @@
-"""What the guest starts with: an archive of a shell, modules, and the script that is its init."""
+"""Makes what the guest starts with: an archive of a shell, modules, and its init script."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CONTROL = "/run/ktls"
 
 DIRECTORY, FILE = 0o040755, 0o100755
 
-#: The root is the host's, which the guest cannot change: what it writes, it writes to memory. No
-#: module is loaded on demand, so that what was left out stays out.
+#: The root is the host's, which the guest cannot change: it writes to memory. No module is loaded
+#: on demand, so that a module that was left out is not there.
 INIT = """\
 #!/bin/busybox sh
 bb=/bin/busybox
@@ -72,7 +72,7 @@ $bb poweroff -f
 
 @dataclass(frozen=True)
 class Task:
-    """What the guest is to do."""
+    """What the guest has to do."""
 
     command: list[str]
     directory: Path
@@ -113,5 +113,5 @@ def entry(name: str, mode: int, content: bytes = b"") -> bytes:
 
 
 def padded(data: bytes) -> bytes:
-    """To a multiple of four bytes."""
+    """Padded to a multiple of four bytes."""
     return data + bytes(-len(data) % 4)

@@ -1,4 +1,4 @@
-"""One suite's user-mode-linux: the program, its own C library, and the modules that kTLS takes."""
+"""Fetches a suite's user-mode-linux: program, C library, and the modules that kTLS needs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.debian import PackageError, Unavailable, unpack
 
 __all__ = ["ARCHITECTURE", "SUITES", "Kernel", "check_machine", "provide"]
 
-#: The newest that there is comes last.
+#: The newest comes last.
 SUITES = ("bookworm", "trixie", "sid")
 
-#: Changes from day to day: that its packages are not as expected is no failure of ours.
+#: Changes from day to day: if its packages are not as expected, that is not our failure.
 ROLLING = "sid"
 
-#: Of user-mode-linux; nearly all its programs are the host's.
+#: Packages of user-mode-linux; nearly all programs in it are the host's.
 ARCHITECTURE = "amd64"
 
 #: In the order of loading, what they depend on apart. The kernel asks for its ciphers by the names
@@ -25,7 +25,7 @@ ARCHITECTURE = "amd64"
 MODULES = ("overlay", "gcm", "ghash-generic", "ctr", "seqiv", "ccm", "chacha", "chacha_generic")
 MODULES += ("poly1305_generic", "chacha20poly1305", "tls")
 
-#: The others are built in, or go by another name, in one kernel or the other.
+#: The others are built in, or have another name, in some kernels.
 REQUIRED = ("overlay", "gcm", "ctr", "chacha20poly1305", "tls")
 
 INTERPRETER = b"/lib64/ld-linux-x86-64.so.2\0"
@@ -44,7 +44,7 @@ class Kernel:
 
     @property
     def libraries(self) -> Path:
-        """Where the program has to be started, and has its C library from."""
+        """The folder in which the program has to be started, and which has its C library."""
         return self.folder / "libraries"
 
     @property
@@ -77,7 +77,7 @@ def provide(suite: str, folder: Path) -> Kernel:
 
 
 def fetch(suite: str, kernel: Kernel) -> None:
-    """All of it is there in the end, or nothing."""
+    """Leaves all of it there, or nothing."""
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=kernel.folder.parent) as name:
         packages, new = Path(name, "packages"), Kernel(Path(name, "kernel"))
         names = ("user-mode-linux", "libc6", "busybox-static")
@@ -87,7 +87,7 @@ def fetch(suite: str, kernel: Kernel) -> None:
 
 
 def check_machine() -> None:
-    """Whether the kernels run here."""
+    """Checks that the kernels can run here."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise Unavailable("the kernels are for Linux on x86_64")
 

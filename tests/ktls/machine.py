@@ -20,10 +20,10 @@ from .kernel import Kernel
 
 __all__ = ["Result", "boot", "stop_all"]
 
-#: Seconds that a guest has to end by itself once it is told to.
+#: Seconds that a guest has to end when it is asked to.
 STOP_TIMEOUT = 5
 
-#: Each in a session of its own, where no signal to this process reaches it.
+#: Each is in its own session, where no signal to this process reaches it.
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -97,7 +97,7 @@ def command_line(kernel: Kernel, initramfs: Path, shared: Path) -> list[str]:
 
 
 def environment(kernel: Kernel, memory: Path, preload: Path | None) -> dict[str, str]:
-    """Of the kernel's process. The guest's programs have another one."""
+    """The environment of the kernel's process. The guest's programs have another one."""
     variables = {
         "LD_LIBRARY_PATH": str(kernel.libraries),
         "TMPDIR": str(memory),
@@ -105,7 +105,7 @@ def environment(kernel: Kernel, memory: Path, preload: Path | None) -> dict[str,
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
     }
     if preload is not None:
-        # Relative to where the kernel is started, since a blank in the path would part it in two.
+        # Relative to where the kernel is started: a blank in the path would split it in two.
         variables["LD_PRELOAD"] = os.path.relpath(preload, kernel.libraries)
     return variables
 
@@ -118,7 +118,7 @@ def run(
     log: IO[bytes],
     timeout_s: float,
 ) -> int | None:
-    """The exit code, if it ended by itself. Whatever happens, none of the processes stays."""
+    """The exit code, if it ended by itself. In any case none of its processes stays."""
     process = subprocess.Popen(
         command,
         cwd=kernel.libraries,  # Where its loader is.
@@ -139,14 +139,14 @@ def run(
 
 
 def stop_all() -> None:
-    """Kills every kernel; those who booted them find that the guest ended without a word."""
+    """Kills every kernel. For those who booted them, the guest ends without a result."""
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Told to end, it takes its processes along; the rest is killed."""
+    """Asks it to end, which ends its processes too; then kills what is left."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Every kernel with every OpenSSL, some at a time, and a table of how that went."""
+"""Runs every kernel with every OpenSSL, some at a time, and makes a table of the results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["environment", "folder", "provide_shim", "test"]
 
 ROOT = Path(__file__).parents[2]
 
-#: Variables that a command in the guest gets from here.
+#: Variables of our environment that a command in the guest gets.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "CI")
 
-#: A new page takes user-mode-linux long. So the C library is to keep what it got: to receive large
-#: messages in Python then takes a fifth of the time.
+#: A new page takes user-mode-linux long. So the C library has to keep the memory that it got:
+#: receiving large messages in Python then takes a fifth of the time.
 GUEST = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -44,7 +44,7 @@ def folder() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Of a command in the guest: the extension is the checkout's, and nothing is cached."""
+    """The environment of a command in the guest: the checkout's extension, and no caches."""
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     passed |= {name: value for name, value in os.environ.items() if name.startswith("HFTWS_")}
     return {"HFTWS_TEST_PATIENCE": "3", **passed, **GUEST, "PYTHONPATH": str(ROOT)}
@@ -69,7 +69,7 @@ def test(
     kernel.check_machine()
     memory, jobs = host.place(jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        # Each of them once. What cannot be had, every boot that needs it tells.
+        # Each of them once. If one cannot be had, every boot that needs it says so.
         shim = pool.submit(provide_shim, xstate_shim)
         kernels = {suite: pool.submit(kernel.provide, suite, folder()) for suite in suites}
         pythons = {
@@ -80,7 +80,7 @@ def test(
         submitted = [pool.submit(carry_out, plan, rig) for plan in plans(suites)]
         try:
             outcomes = [outcome.result() for outcome in submitted]
-        except BaseException:  # Told to end: no boot begins any more, and none goes on.
+        except BaseException:  # Asked to end: no further boot begins, and those that run are ended.
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(outcome.done() for outcome in submitted):
                 stop_all()
@@ -116,7 +116,7 @@ def provide_shim(mode: str) -> xstate.Shim:
 
 
 def carry_out(plan: Plan, rig: Rig) -> Outcome:
-    """One boot, and what became of it."""
+    """One boot, and its result."""
     try:
         return attempt(plan, rig)
     except Unavailable as reason:
@@ -153,7 +153,7 @@ def attempt(plan: Plan, rig: Rig) -> Outcome:
 
 
 def judge(plan: Plan, shared: Path, result: Result) -> Outcome:
-    """The tests tell in a file how they went; a process that crashed does not."""
+    """The report that the tests write to a file; a process that crashed has written none."""
     file = shared / "report.json"
     report = json.loads(file.read_text()) if file.is_file() else {}
     failed = why_failed(result.status, report)
@@ -163,7 +163,7 @@ def judge(plan: Plan, shared: Path, result: Result) -> Outcome:
 
 
 def last_lines(plan: Plan) -> str:
-    """Of what the tests said."""
+    """The last lines of the tests' output."""
     file = folder() / "runs" / plan.name / "output"
     text = file.read_text(errors="replace") if file.is_file() else ""
     return "\n".join(text.splitlines()[-OUTPUT_LINES:])

@@ -1,4 +1,4 @@
-"""The host's Python with the OpenSSL of another suite: beside the host's, which stays as it is."""
+"""Runs the host's Python with the OpenSSL of another suite, unpacked beside the host's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .kernel import ARCHITECTURE, check_machine
 
 __all__ = ["HOST", "VERSIONS", "provide"]
 
-#: What the host's Python has by itself.
+#: The version of OpenSSL that the host's Python has.
 HOST = "host"
 
 #: OpenSSL's version, the suite that has it, and the package.

@@ -1,4 +1,4 @@
-"""What is booted, what came of it, and how that is told."""
+"""What is booted, its result, and how results are shown."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["MISSING", "OTHERS", "TESTS", "Outcome", "Plan", "summary", "why_fail
 #: The tests of kTLS.
 TESTS = ("tests/ktls", "--ignore=tests/ktls/test_missing.py")
 
-#: Tests of other things, over TLS with kTLS in the place of the engine that they have otherwise.
+#: Tests of other things, over TLS, with kTLS instead of their usual engine.
 OTHERS = ("tests/test_messages.py", "tests/test_pinning.py", "tests/test_close.py", "-k", "wss")
 
 #: The tests for kernels that lack something.
 MISSING = ("tests/ktls/test_missing.py",)
 
-#: What is summed up of /proc/net/tls_stat.
+#: The counters of /proc/net/tls_stat that are added up.
 COUNTERS = ("TlsTxSw", "TlsRxSw", "TlsTxRekeyOk", "TlsRxRekeyOk", "TlsDecryptError")
 
-#: How many of a boot's failed tests are named in the end.
+#: How many of a boot's failed tests are named at the end.
 NAMES_MAX = 5
 
 
@@ -43,12 +43,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The result of a boot."""
 
     plan: Plan
     #: How long it took; 0 unless the guest ended as it should, whatever its tests said.
     seconds: float = 0.0
-    #: Of the tests' own report: release, openssl, passed, failed, skipped, names.
+    #: From the tests' own report: release, openssl, passed, failed, skipped, names.
     report: dict[str, Any] = field(default_factory=dict)
     tls_stat: dict[str, int] = field(default_factory=dict)
     #: Why there was no boot; empty when there was one.
@@ -75,7 +75,7 @@ def why_failed(status: int, report: dict[str, Any]) -> str:
 
 
 def summary(outcomes: list[Outcome], notes: Iterable[str]) -> list[str]:
-    """A table, what is to be known besides, the counts; and what failed comes last.
+    """A table, notes, the counts; and last what failed.
 
     :param notes: of the whole run, a line each.
     """

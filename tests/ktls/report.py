@@ -1,4 +1,4 @@
-"""A plugin of pytest's (``-p tests.ktls.report``): tells the rig how the tests in a guest went."""
+"""A plugin of pytest (``-p tests.ktls.report``) that tells the rig how tests in a guest went."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """How many tests did what, and under which kernel and OpenSSL."""
+    """How many tests passed, failed and were skipped, under which kernel and OpenSSL."""
     file = config.getoption("--ktls-report", None)
     if file is None:
         return

@@ -32,7 +32,7 @@ __all__ = [
 
 TLS_STAT = Path("/proc/net/tls_stat")
 
-#: Records that were opened twice, because they were padded or no data: no concern of ours.
+#: Records that the kernel opened twice, because they were padded or no data: not tested here.
 DETOURS = ("TlsDecryptRetry", "TlsRxNoPadViolation")
 
 #: Seconds until the kernel has counted what has happened.
@@ -51,7 +51,7 @@ needs_ktls = pytest.mark.skipif(
 
 
 class TlsStat:
-    """/proc/net/tls_stat since this object was made. Engines that are not the kernel's count 0."""
+    """What /proc/net/tls_stat has counted since this object was made; 0 with other engines."""
 
     def __init__(self, engine: str = "ktls") -> None:
         self.engine = engine
@@ -72,7 +72,7 @@ class TlsStat:
         assert self.counted() == expected, f"not {expected}: {self.counted()}"
 
     def expect_connections(self, count: int = 1) -> None:
-        """So many have had keys of both directions in the kernel, and are closed."""
+        """Expects that this many connections had both keys in the kernel, and are closed."""
         self.expect(TlsTxSw=count, TlsRxSw=count)
 
 
@@ -95,10 +95,10 @@ def server_context(ca: trustme.CA, version: str) -> ssl.SSLContext:
 
 
 class KernelConversation(Conversation):
-    """The kernel tells the client of whole records only: a part of one does not wake it."""
+    """The kernel reports only whole records to the client: a part of one does not wake it."""
 
     def turn(self) -> None:
-        self.client.poll(0)  # What is still on its way, expect() waits for.
+        self.client.poll(0)  # expect() waits for what is still on its way.
         self.collect()
 
 

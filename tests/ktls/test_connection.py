@@ -1,4 +1,4 @@
-"""A connection whose keys the kernel has: opened, told of, and closed."""
+"""A connection whose keys the kernel has: how it opens, what info() says, how it closes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = needs_ktls
 def test_the_kernel_has_the_keys_of_both_directions(
     bed: KernelBed, engine: str, stat: TlsStat, suite: Suite
 ) -> None:
-    """As long as the connection is open. That is for the kernel to say, and not for us."""
+    """As long as the connection is open. We ask the kernel's counters, not the client."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         stat.expect(TlsTxSw=1, TlsRxSw=1, TlsCurrTxSw=1, TlsCurrRxSw=1)
@@ -62,7 +62,7 @@ def test_other_engines_leave_the_kernel_alone(tls_serve: Serve, stat: TlsStat, o
 
 @pytest.mark.parametrize("timestamps", ["software", "hardware", "none"])
 def test_the_kernel_stamps_nothing(tls_serve: Serve, engine: str, timestamps: str) -> None:
-    """What it knows of a segment is lost with the record's cover. Our own stamps are there."""
+    """The kernel loses its stamp of a segment with the record's cover. Our own stamps are there."""
     stamps = []
 
     def on_msg(msg: hftws.Message) -> None:

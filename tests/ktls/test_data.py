@@ -41,7 +41,7 @@ def sizes(rng: random.Random, count: int) -> Iterator[int]:
 
 
 def noise(rng: random.Random, size: int) -> bytes:
-    """A payload; large ones are cut from one, since random bytes take time."""
+    """A payload; large ones are cut from the same random bytes, which take time to make."""
     start = rng.randrange(len(NOISE) - size)
     return NOISE[start : start + size]
 
@@ -55,7 +55,7 @@ NOISE = random.Random(0).randbytes(MIB + 4 * KIB)
 
 
 class Echo:
-    """The server's side: says each message again, in fragments, with pings in between."""
+    """The server's side: echoes each message, in fragments, with pings in between."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -169,7 +169,7 @@ def test_a_record_that_is_larger_than_what_is_free_in_the_ring(bed: KernelBed, e
 
 
 class SlowReader:
-    """A server that reads only when it is let to, into a small buffer."""
+    """A server that reads only when the test lets it, into a small buffer."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -330,7 +330,7 @@ def test_compressed_messages(tls_serve: Serve, engine: str, stat: TlsStat) -> No
 
 
 def test_a_server_that_hangs_up_amid_what_is_sent(tls_serve: Serve, engine: str) -> None:
-    """What it said before is still delivered."""
+    """What the peer sent before is still delivered."""
     inbox = Inbox()
     with connected(tls_serve, inbox, tls=engine) as (client, peer):
         peer.send_text("last words")
@@ -339,7 +339,7 @@ def test_a_server_that_hangs_up_amid_what_is_sent(tls_serve: Serve, engine: str)
         poll.register(client.fileno(), select.POLLRDHUP)
         assert poll.poll(1000 * SOON), "the end does not arrive"
         with pytest.raises(hftws.Error):
-            for _ in range(100):  # What is sent finds room, though nobody reads it.
+            for _ in range(100):  # What is sent fits into the buffers, though nobody reads it.
                 client.send(bytes(1000))
                 client.poll(0)
         assert inbox.payloads == [b"last words"]

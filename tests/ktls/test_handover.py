@@ -67,7 +67,7 @@ def test_messages_right_behind_the_response(
 def test_the_handover_is_exact_wherever_it_is_cut(
     bed: KernelBed, engine: str, stat: TlsStat, suite: Suite
 ) -> None:
-    """Response, tickets and first messages come in one flight, of which a part is there first."""
+    """Response, tickets and first messages come in one flight, of which a part arrives first."""
     context, client = python_context(suite, bed.identity, tickets=1), bed.client(engine)
     then, messages = text(b"first") + text(b"second" * 30), [b"first", b"second" * 30]
     sizes: list[int] = []
@@ -97,7 +97,7 @@ def test_the_handover_is_exact_wherever_it_is_cut(
 def test_whatever_comes_before_the_response(
     bed: KernelBed, engine: str, stat: TlsStat, first: str
 ) -> None:
-    """Keys that were replaced, and records that were counted, until the kernel gets them."""
+    """The kernel gets replaced keys, and counts of records, as they are at the handover."""
     for second in ("ticket", "KeyUpdate, asking", "empty record"):
         stack = bed.lite(SUITES_1_3[0])
         options: dict[str, Any] = {
@@ -163,7 +163,7 @@ SERVERS = [
 def test_a_reconnect_resumes_the_session(
     bed: KernelBed, engine: str, stat: TlsStat, make: Any, suite: Suite
 ) -> None:
-    """Tickets are taken before the keys are handed over; then there is nobody to read them."""
+    """Tickets are read before the keys are handed over; afterwards nobody reads them."""
     servers, client = make(bed, suite), bed.client(engine)
     for replaced, resumed in ((False, False), (False, True), (False, True), (True, False)):
         stack = servers(replaced)

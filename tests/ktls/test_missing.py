@@ -24,7 +24,7 @@ def lacks(request: pytest.FixtureRequest, module: str) -> None:
 
 
 def refusal(serve: Serve) -> str:
-    """What connecting says; the server gets the upgrade request at most."""
+    """The error of connecting; at most the upgrade request has reached the server."""
 
     def script(peer: Peer) -> None:
         with contextlib.suppress(EOFError):
@@ -47,7 +47,7 @@ def test_a_kernel_without_the_module(request: pytest.FixtureRequest, serve: Serv
 
 
 def test_a_kernel_without_the_cipher(request: pytest.FixtureRequest, serve: Serve) -> None:
-    """It takes the ULP, and refuses the keys: nobody may believe the former alone."""
+    """The kernel accepts the ULP and refuses the keys: the ULP alone proves nothing."""
     lacks(request, "gcm")
     stat = TlsStat()
     text = refusal(serve)
@@ -72,7 +72,7 @@ def test_the_other_engines_do_without(serve: Serve, engine: str) -> None:
 
 
 def hello(serve: Serve, tls: str, **options: Any) -> str:
-    """A message arrives. Gives the engine."""
+    """Checks that a message arrives; returns the engine."""
     messages: list[bytes] = []
 
     def script(peer: Peer) -> None:

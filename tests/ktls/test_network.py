@@ -20,7 +20,7 @@ pytestmark = needs_ktls
 
 VERSIONS = ["TLSv1.2", "TLSv1.3"]
 
-#: Behind the handshake; the records of it are counted by a connection that nothing happens to.
+#: Behind the handshake, whose records are counted on a connection without faults.
 COUNT = 20
 
 
@@ -35,7 +35,7 @@ def feed(peer: Peer) -> None:
 
 
 def records_of_the_handshake(tls_serve: Serve, engine: str, context: ssl.SSLContext) -> int:
-    """Those that come to the client before its first message."""
+    """The records that reach the client before its first message."""
     inbox = Inbox()
     counting = Plan(to_client=(Step(Record(1000), Fault.CUT),))
     with tls_serve(feed, tls_context=context) as server:
@@ -86,7 +86,7 @@ def test_nothing_of_a_record_with_a_flipped_bit_is_delivered(
 def test_a_server_sees_that_a_bit_of_ours_was_flipped(
     tls_serve: Serve, ca: trustme.CA, engine: str, version: str
 ) -> None:
-    """What the kernel seals is authentic, and the server's alert is told."""
+    """The server rejects a changed record of the kernel's, and the client reports its alert."""
     errors: list[ssl.SSLError] = []
 
     def script(peer: Peer) -> None:

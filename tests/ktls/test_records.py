@@ -55,7 +55,7 @@ def new_keys(name: str) -> bool:
 UNCHANGED = {name: make for name, make in HARMLESS_1_3.items() if not new_keys(name)}
 RENEWING = {name: make for name, make in HARMLESS_1_3.items() if new_keys(name)}
 
-#: The kernel takes the first byte of a KeyUpdate for all of it.
+#: The kernel judges a KeyUpdate by its first byte.
 IN_PIECES = RENEWING.pop("KeyUpdate in five records")
 
 needs_rekey = pytest.mark.skipif(not has_rekey, reason="this kernel cannot replace keys")
@@ -63,7 +63,7 @@ needs_no_rekey = pytest.mark.skipif(has_rekey, reason="this kernel can replace k
 
 
 def in_pieces(records: bytes, cuts_count: int, rng: random.Random) -> list[bytes]:
-    """Cut at so many places, which may be the same."""
+    """Cut at this many places, some of which may be equal."""
     cuts = sorted(rng.randrange(len(records) + 1) for _ in range(cuts_count))
     pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
     return [records[start:end] for start, end in pairs]
@@ -122,7 +122,7 @@ def test_records_with_padding_that_are_read_at_once(
 
 @over_1_3
 def test_padding_of_every_size(bed: KernelBed, engine: str, suite: Suite) -> None:
-    """The kernel finds the type of a record only behind it."""
+    """The kernel finds the type of such a record only at its end."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         for size in [*range(20), 255, 256, CONTENT_SIZE_MAX - len(text(b"x"))]:
@@ -158,7 +158,7 @@ def test_new_keys_are_the_kernels_too(
 def test_a_key_update_in_pieces_is_too_much_for_the_kernel(
     bed: KernelBed, engine: str, suite: Suite
 ) -> None:
-    """It says so, whichever kernel. Nobody sends such a one: it has five bytes."""
+    """An error on every kernel. No real server sends this: a KeyUpdate has five bytes."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         if engine != "ktls":
@@ -208,7 +208,7 @@ def test_key_updates_and_data_in_one_burst(bed: KernelBed, engine: str, suite: S
 def test_a_kernel_that_cannot_replace_keys_says_so(
     bed: KernelBed, engine: str, suite: Suite, request_update: int
 ) -> None:
-    """What came before is delivered. What the server has to do, it is not told: it did no wrong."""
+    """What came before is delivered. The server gets no alert: it did nothing wrong."""
     if engine != "ktls":
         pytest.skip(f"{engine} replaces keys by itself")
     stack = bed.lite(suite)
@@ -230,7 +230,7 @@ def test_a_kernel_that_cannot_replace_keys_says_so(
 def test_what_ends_the_connection(
     bed: KernelBed, engine: str, suite: Suite, ending: Ending
 ) -> None:
-    """What came before is delivered, nothing of it or after it is, and the server is told why."""
+    """What came before is delivered, it and what follows are not, and the server gets an alert."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         conversation.exchange(data(stack, b"before"), messages=[b"before"])
@@ -241,7 +241,7 @@ def test_what_ends_the_connection(
 
 #: Where the kernel does not tell one cause from another; a version of TLS, or "" for both.
 BY_KERNEL = {
-    # It reads over records without content by itself, however many.
+    # It skips records without content, however many.
     ("", "empty records"): GOES_ON,
     # It waits for an explicit nonce before it looks at the size.
     ("TLSv1.2", "fragment longest"): GOES_ON,
@@ -266,7 +266,7 @@ else:  # The first KeyUpdate is the end.
 
 
 def judge(ending: Ending, outcome: Outcome, suite: Suite, engine: str) -> None:
-    """As the direct engine, but for what the kernel does not tell."""
+    """As with the direct engine, except for what the kernel does not report."""
     key = (suite.version, ending.name)
     other = BY_KERNEL.get(key) or BY_KERNEL.get(("", ending.name))
     if engine != "ktls" or other is None:
@@ -295,7 +295,7 @@ def test_no_byte_of_a_record_can_be_changed(bed: KernelBed, engine: str, suite: 
 
 
 def lite_of(bed: KernelBed, suite: Suite, engine: str) -> LiteTls:
-    """One that has shaken hands."""
+    """A server whose handshake is done."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine):
         return stack

@@ -44,7 +44,7 @@ def recv_exactly(sock: socket.socket, size: int) -> bytes:
 def test_openssl_has_ktls_on_both_ends(
     ca: trustme.CA, ca_file: str, version: ssl.TLSVersion
 ) -> None:
-    """The kernel counts it. That the ULP is there would say nothing: without ciphers it is, too."""
+    """The kernel counts it. The ULP alone proves nothing: it is there without ciphers, too."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(server)
     client = ssl.create_default_context(cafile=ca_file)

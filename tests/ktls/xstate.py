@@ -66,11 +66,11 @@ class Shim:
 
     reason: str
     library: Path | None = None
-    #: Whether the kernels that do without it get it, too.
+    #: Whether kernels that do not need it get it, too.
     everywhere: bool = False
 
     def under(self, release: str) -> Path | None:
-        """What this kernel (by its name as uname tells it) is started with."""
+        """The library that this kernel (by its uname) is started with, if any."""
         fixed = tuple(map(int, re.findall(r"\d+", release)[:2])) < ASKS_HOST
         return self.library if fixed or self.everywhere else None
 
@@ -126,7 +126,7 @@ def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
     call.restype = ctypes.c_long
     call.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     result: int = call(request, pid, address, data)
-    if result == -1 and (number := ctypes.get_errno()):  # Else it is a word that was read.
+    if result == -1 and (number := ctypes.get_errno()):  # Otherwise it is a word that was read.
         raise OSError(number, os.strerror(number))
     return result
 
@@ -145,7 +145,7 @@ def traced() -> Iterator[int]:
 
 
 def read_area(pid: int, size: int = AREA_SIZE_MAX) -> bytes:
-    """So many bytes of a traced process's XSAVE area, or all that there are."""
+    """This many bytes of a traced process's XSAVE area, or all that there are."""
     buffer = ctypes.create_string_buffer(size)
     part = Part(ctypes.addressof(buffer), size)
     ptrace(PTRACE_GETREGSET, pid, NT_X86_XSTATE, ctypes.addressof(part))

@@ -68,7 +68,7 @@ def peek(job: dict[str, Any]) -> dict[str, Any]:
         for word in WORDS:
             xstate.ptrace(xstate.PTRACE_POKEDATA, pid, stack, word)
             for request in (xstate.PTRACE_PEEKTEXT, xstate.PTRACE_PEEKDATA):
-                ctypes.set_errno(errno.ENOMSG)  # Of a call before, and not to be seen again.
+                ctypes.set_errno(errno.ENOMSG)  # From an earlier call, and must not be seen again.
                 read.append(xstate.ptrace(request, pid, stack) % WORD)
         try:
             xstate.ptrace(xstate.PTRACE_PEEKDATA, pid, 0)

@@ -1,4 +1,4 @@
-"""Run by the Python that a wheel was installed for, which has nothing else: a client at work.
+"""Tries an installed wheel, run by its Python, which has no other package: a client at work.
 
 `drive.py URL CA_FILE COUNT` subscribes to two streams, receives that many messages and prints what
 it saw as JSON. It may import the standard library and hftws, and has to run from 3.10 on.

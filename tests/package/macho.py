@@ -1,4 +1,4 @@
-"""Reads what a Mach-O library asks of the machine that loads it, without a Mac.
+"""Reads what a Mach-O library needs of the machine that loads it, without a Mac.
 
 ``problems(path)`` is the check of the extension that was built for macOS: which system it is for,
 which libraries and symbols it imports, what it exports, whether its signature is right (Apple
@@ -51,7 +51,7 @@ UNDECLARED_IMPORTS = frozenset(
     }
 )
 
-#: What Zig's linker exports by itself. Nobody looks for it there.
+#: What Zig's linker always exports. Nobody looks for it there.
 LINKER_EXPORTS = frozenset({"__dso_handle", "_mh_dylib_header"})
 
 CPUS = {0x0100000C: "arm64", 0x01000007: "x86_64"}
@@ -82,7 +82,7 @@ BIND_OPCODE_DO_BIND = 0x90
 BIND_OPCODE_DO_BIND_ADD_ADDR_ULEB = 0xA0
 BIND_OPCODE_DO_BIND_ADD_ADDR_IMM_SCALED = 0xB0
 BIND_OPCODE_DO_BIND_ULEB_TIMES_SKIPPING_ULEB = 0xC0
-#: How many numbers follow an opcode, where that is not none.
+#: How many numbers follow an opcode, if any do.
 BIND_NUMBERS = {
     BIND_OPCODE_SET_ADDEND_SLEB: 1,
     BIND_OPCODE_SET_SEGMENT_AND_OFFSET_ULEB: 1,
@@ -121,12 +121,12 @@ class Library:
     exports: set[str] = field(default_factory=set)
     #: Segments that are both writable and executable.
     unsafe_segments: list[str] = field(default_factory=list)
-    #: None: not signed. Else whether every page has the hash that the signature says.
+    #: None: not signed. Otherwise whether every page has the hash that is in the signature.
     signature_is_right: bool | None = None
 
 
 def read(path: Path) -> Library:
-    """Parses the file; :class:`MachOError` if it is none."""
+    """Parses the file; :class:`MachOError` if it is not a Mach-O library."""
     data = path.read_bytes()
     try:
         return _read(data)
@@ -188,7 +188,7 @@ def _string(body: bytes) -> str:
 
 
 def _plain(symbol: str) -> str:
-    """C's names begin with an underscore; what has none keeps its name."""
+    """The name without the underscore with which C's names begin."""
     return symbol.removeprefix("_")
 
 
@@ -204,7 +204,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_imports(library: Library, data: bytes) -> None:
-    """What dyld looks for, and where: its opcodes for binding. Symbol tables are for debuggers."""
+    """What dyld looks for, and where, from its opcodes for binding, not from symbol tables."""
     at, ordinal, symbol = 0, 0, ""
     while at < len(data):
         opcode, immediate = data[at] & BIND_OPCODE_MASK, data[at] & BIND_IMMEDIATE_MASK
@@ -251,7 +251,7 @@ def _exports(data: bytes, node: int = 0, prefix: bytes = b"") -> Iterator[str]:
 
 
 def _signature_is_right(data: bytes, start: int, length: int) -> bool:
-    """Whether the pages are those that were signed: the hashes of the code directory."""
+    """Whether the pages are as signed, by the hashes of the code directory."""
     blob = data[start : start + length]
     magic, _, count = struct.unpack_from(">3I", blob)
     if magic != CS_MAGIC_EMBEDDED_SIGNATURE:

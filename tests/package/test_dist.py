@@ -63,7 +63,7 @@ WHEELS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for every wheel that there is; for the session, so that fixtures can be about it."""
+    """Makes a test for every wheel; parameters of the session, so that fixtures can use them."""
     folder = metafunc.config.getoption("--dist")
     for name, pattern in WHEELS.items():
         if name not in metafunc.fixturenames:
@@ -89,7 +89,7 @@ def dist(request: pytest.FixtureRequest) -> Path:
     return Path(folder).resolve()
 
 
-# ---- What is fetched: by fixtures of the session, for a test has a time limit. ------------------
+# ---- What is fetched: by fixtures of the session, since a test has a time limit. ----------------
 
 
 def headers_of(wheel: Wheel) -> Path:
@@ -119,7 +119,7 @@ def musl_library() -> Path:
 
 @pytest.fixture(scope="session")
 def wheelhouse(dist: Path) -> Path:
-    """The wheels, and the one that they depend on: all that pip gets to see."""
+    """The wheels, and the one that they depend on: all that pip can find."""
     folder = WORK / "wheelhouse"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -137,7 +137,7 @@ def wheelhouse(dist: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def slim_root(native_wheel: Wheel) -> Iterator[Path]:
-    """The Debian release of the wheel's Python, with nothing that Python does not need."""
+    """The Debian release of the wheel's Python, with only what Python needs."""
     version = native_wheel.python
     if version not in ROOTS:
         pytest.skip(f"no release of Debian comes with CPython {version}")
@@ -158,7 +158,7 @@ def slim_root(native_wheel: Wheel) -> Iterator[Path]:
 
 
 def complete(root: Path) -> None:
-    """What the scripts of the packages would have made."""
+    """Makes what the scripts of the packages would have made."""
     for folder in ("tmp", "dev", "root"):
         (root / folder).mkdir(exist_ok=True)
     # As the script of ca-certificates makes it; Debian's pip reads it before it does anything.
@@ -233,7 +233,7 @@ def test_the_macho_module_is_what_the_tag_says(macos_wheel: Wheel) -> None:
 
 
 def test_auditwheel_agrees(manylinux_wheel: Wheel) -> None:
-    """The tool of those who wrote the standard. (For musl, it wants to run on a musl system.)"""
+    """auditwheel, by the authors of the standard. (For musl, it has to run on a musl system.)"""
     pytest.importorskip("auditwheel", reason="auditwheel is not installed")
     shown = " ".join(run(sys.executable, "-m", "auditwheel", "show", manylinux_wheel.path).split())
     found = re.search(
@@ -266,7 +266,7 @@ def test_the_code_runs_on_the_oldest_cpu(x86_64_elf_wheel: Wheel) -> None:
     assert not re.findall(r".*%[yz]mm.*", code)[:5]
 
 
-# ---- musl: what can be said without an Alpine. --------------------------------------------------
+# ---- musl: what can be tested without Alpine. ---------------------------------------------------
 
 
 def test_musl_has_every_function_that_the_wheel_needs(
@@ -384,7 +384,7 @@ def work_with(
 
 
 def expected_digest() -> str:
-    """Of the messages as they were recorded."""
+    """The checksum of the messages as they were recorded."""
     recording = Recording.load("busiest")
     payloads = [
         with_time_unit(message.payload, TimeUnit.MILLISECOND)
@@ -399,7 +399,7 @@ def expected_digest() -> str:
 
 @pytest.fixture(scope="session")
 def first_wheel(dist: Path) -> tuple[Wheel, Path]:
-    """One to compare with, and its headers."""
+    """A wheel to compare with, and its headers."""
     paths = sorted(dist.glob("*-manylinux_*_x86_64.whl"))
     if not paths:
         pytest.skip("there is no wheel to compare with")
@@ -434,7 +434,7 @@ def test_the_source_distribution_is_the_same_twice(dist: Path, tmp_path: Path) -
 
 
 def test_the_source_distribution_has_what_its_tests_need(dist: Path) -> None:
-    """All that is under version control, but benchmarks and CI."""
+    """All that is under version control, except benchmarks and CI."""
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
@@ -454,7 +454,7 @@ OF_DEBIAN = [python for python in PYTHONS if python.suite and not python.free_th
 
 @pytest.fixture(scope="session")
 def built(dist: Path, python: Python, architecture: str) -> tuple[Wheel, Path]:
-    """What the release has for a CPython on an architecture, and the headers of Debian there."""
+    """The release's wheel for a CPython on an architecture, and the headers of Debian there."""
     cpu = {"amd64": "x86_64", "arm64": "aarch64"}[architecture]
     path = next(dist.glob(f"*-{python.tag}-manylinux_*_{cpu}.whl"), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""The extension for macOS, cross-built here: nothing runs, and all that a Mac would refuse is seen.
+"""The extension for macOS, cross-built here: nothing runs; checks what a Mac would refuse.
 
 That Python finds the module, that libSystem of the oldest supported system has what it imports,
 that the signature is right, and that it tells nothing about the machine that built it.
@@ -78,10 +78,10 @@ def test_the_list_of_imports_holds_no_more_than_there_are(modules: dict[str, Pat
 
 
 def declared(symbols: set[str], target: str, folder: Path) -> str:
-    """What the compiler has against using them on that system; nothing if they are there."""
+    """The compiler's errors when they are used on that system; empty if they are there."""
     source = folder / "imports.c"
     lines = [f"#include <{header}>" for header in HEADERS.split()]
-    # In brackets: some are macros, too.
+    # In parentheses, since some are also macros.
     lines += [f"const void *import_{s}(void) {{ return (void *)&({s}); }}" for s in sorted(symbols)]
     source.write_text("\n".join(lines) + "\n")
     checked = zig(
@@ -93,9 +93,9 @@ def declared(symbols: set[str], target: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_oldest_system_has_what_it_imports(target: str, tmp_path: Path) -> None:
-    """By the headers, which say of every function since when it is there."""
+    """By the headers, which say since when each function exists."""
     assert declared(set(macho.LIBSYSTEM_IMPORTS), target, tmp_path) == ""
-    # And they do say so of a younger one.
+    # To test the test: a newer function is refused.
     assert "only available on macOS 15.4" in declared({"strchrnul"}, target, tmp_path)
     assert "undeclared identifier" in declared({"epoll_create1"}, target, tmp_path)
 

@@ -24,7 +24,7 @@ BROKEN = "ERROR: Could not install packages due to an OSError: no space left on 
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Python whose pip fails as often as there are files `said-N`, and says what is in them."""
+    """A Python whose pip fails once for each file `said-N`, and prints what is in it."""
     monkeypatch.setattr(registry, "PAUSE", 0.0)
     program = tmp_path / "python"
     program.write_text(
@@ -74,7 +74,7 @@ def test_what_is_no_fault_of_the_registry_is_none(python: Path, said: str) -> No
 
 
 def test_a_registry_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real pip says what is expected of it: nobody listens on port 1."""
+    """The real pip's words are the expected ones: nobody listens on port 1."""
     monkeypatch.setattr(registry, "PAUSE", 0.0)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)

@@ -97,7 +97,7 @@ ARCHIVE = next(Path("/usr/lib").glob("x86_64-linux-gnu/libIPSec_MB.a"), None)
 
 
 def licences(wheel: Path) -> dict[str, str]:
-    """The licences that the metadata names, which has to be all that there are."""
+    """The licences that the metadata names, which have to be all of them."""
     archive = zipfile.ZipFile(wheel)
     (metadata_name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
     folder = metadata_name.removesuffix("METADATA") + "licenses/"
@@ -160,7 +160,7 @@ VARIANTS = {
 
 
 def cpu_flags() -> set[str]:
-    """What the kernel says that the CPU can do, and programs may use."""
+    """The CPU features that the kernel lists and programs may use."""
     match = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     assert match is not None
     return set(match[1].split())
@@ -168,7 +168,7 @@ def cpu_flags() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel_with_ipsec_mb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by a fixture, as the one above: a test may not take as long as a compiler may."""
+    """Built by a fixture, as the one above: a compiler may take longer than a test may."""
     if ARCHIVE is None:
         pytest.skip("libipsec-mb's archive is not installed")
     target = tmp_path_factory.mktemp("wheel_with_ipsec_mb")

@@ -51,7 +51,7 @@ class Wheel:
 
     @property
     def python(self) -> str:
-        """The CPython it is for, as its command is called: 3.13t."""
+        """The CPython it is for, by the name of its command: 3.13t."""
         abi = self.parts[3].removeprefix("cp")
         return f"{abi[0]}.{abi[1:]}"
 
@@ -93,7 +93,7 @@ class Wheel:
 
 
 def project_version() -> str:
-    """The one place where it is written."""
+    """The version, from the one place where it is written."""
     source = (ROOT / "src" / "constants.zig").read_text(encoding="utf-8")
     match = re.search(r'pub const version = "([^"]+)"', source)
     assert match is not None
@@ -101,7 +101,7 @@ def project_version() -> str:
 
 
 def check_contents(wheel: Wheel) -> list[str]:
-    """The package as it is in the checkout, one extension under its proper name, no more."""
+    """The files of the package in the checkout, and one extension, rightly named; no others."""
     complaints = []
     sources = {
         path.relative_to(ROOT).as_posix()
@@ -171,7 +171,7 @@ def check_record(wheel: Wheel) -> list[str]:
 
 
 def check_no_trace_of_the_builder(wheel: Wheel) -> list[str]:
-    """No path of the machine that built it, and nobody's name."""
+    """No path of the machine that built it, and no user name."""
     traces = {
         str(ROOT), str(Path.home()), f"/{getpass.getuser()}/", tempfile.gettempdir() + "/",
         ".zig-cache", "site-packages", "ziglang", "/home/", "/Users/",
@@ -180,7 +180,7 @@ def check_no_trace_of_the_builder(wheel: Wheel) -> list[str]:
         f"{trace} stands in {name}"
         for trace in sorted(traces)
         for name, data in wheel.files.items()
-        # Text may speak of such places; what is compiled has no reason to.
+        # A text may mention such places; compiled code must not.
         if name.endswith(".so") and trace.encode() in data
     ]
 

@@ -36,7 +36,7 @@ import hftws
 
 KIB, MIB = 1024, 1024 * 1024
 
-#: Rings for messages of this size: what a client takes beside them is then easier to see.
+#: Rings for messages of this size: small ones, so that a leak beside them is easier to see.
 OPTIONS = {"ring_size": 512 * KIB, "send_ring_size": 256 * KIB, "max_message_size": 256 * KIB}
 
 #: More growth than this, from 10 % of the time to the end, is a leak.
@@ -74,7 +74,7 @@ def variants() -> list[Variant]:
 
 
 class Subscription(threading.Thread):
-    """Takes the messages of one variant, in a thread of its own, through all its connections."""
+    """Receives the messages of one variant, in its own thread, over all its connections."""
 
     def __init__(self, variant: Variant, feed: dict[str, Any], messages: Messages, seed: int):
         super().__init__(daemon=True)
@@ -145,7 +145,7 @@ class Subscription(threading.Thread):
         self.checker.check(bytes(message.data))
         self.last_message = time.monotonic()
         if self.checker.next % MESSAGES_PER_ORDER == 0:
-            # What the socket does not take any more, the next read tells.
+            # If the socket is broken, the next read says so.
             assert self.client is not None
             with contextlib.suppress(hftws.ConnectionClosed):
                 self.client.send(order(self.orders))
@@ -189,7 +189,7 @@ class Memory:
 
 @contextlib.contextmanager
 def running_feed(speed: float, seed: int) -> Iterator[subprocess.Popen[str]]:
-    """feed.py; its path to this hftws and to `fault_proxy` is ours."""
+    """Starts feed.py, which imports hftws and `fault_proxy` from where we do."""
     command = [sys.executable, str(Path(__file__).with_name("feed.py"))]
     command += ["--speed", str(speed), "--seed", str(seed)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -211,7 +211,7 @@ def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def watch(subscriptions: list[Subscription], memory: Memory, seconds: float) -> None:
-    """Until the time is over or something is wrong; a line of progress every 10 s."""
+    """Waits until the time is over or something is wrong; prints progress every 10 s."""
     began = time.monotonic()
     line_due = began + 10
     while time.monotonic() < began + seconds:

@@ -1,4 +1,4 @@
-"""The other side of a soak, in a process of its own: a feed behind a network that fails.
+"""The other side of a soak, in another process: a feed behind a network that fails.
 
 Replays the recording without end, over ws:// and wss://, by a server of another author than the
 client (websockets), behind a fault proxy for each. A client first says which message it wants next.
@@ -34,7 +34,7 @@ from websockets.asyncio.server import ServerConnection, serve
 #: Stalls end after at most this many seconds.
 STALL_MAX = 0.3
 
-#: Bytes after which connections may have been hit: in the handshake, soon, and after a while.
+#: Bytes after which a fault hits a connection: in the handshake, soon, and after a while.
 SIZES = (3_000, 20_000, 200_000, 1_000_000)
 
 #: Messages after which the server closes in the ordinary way.
@@ -65,7 +65,7 @@ class Feed:
                 hearing.cancel()
 
     async def play(self, connection: ServerConnection, first: int) -> None:
-        """At the times of the recording, only faster; what is late is sent at once."""
+        """Sends at the times of the recording, only faster; what is late is sent at once."""
         loop = asyncio.get_running_loop()
         began, began_ns = loop.time(), self.messages.time_ns(first)
         count = self.random.choice(MESSAGES_MAX)
@@ -150,6 +150,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--speed", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    logging.disable(logging.ERROR)  # That connections are lost is no news here.
+    logging.disable(logging.ERROR)  # Lost connections are expected here.
     arguments = parser.parse_args()
     asyncio.run(run(arguments.speed, arguments.seed))

@@ -1,4 +1,4 @@
-"""What both sides of a soak agree on: which message has which number, and which bytes."""
+"""What both sides of a soak share: the number and the bytes of each message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def order(number: int) -> bytes:
 
 
 class Checker:
-    """Holds the messages of one subscription against the recording, across its connections."""
+    """Compares the messages of one subscription with the recording, across its connections."""
 
     def __init__(self, messages: Messages) -> None:
         self.messages = messages
