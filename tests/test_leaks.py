@@ -1,5 +1,7 @@
-"""What a day of trading does, in a few seconds: a million messages, ten thousand connections, a
-hundred thousand exceptions. Afterwards the process holds what it held before.
+"""A day of trading in a few seconds leaks nothing.
+
+A million messages, ten thousand connections, a hundred thousand exceptions: afterwards the process
+holds what it held before.
 
 test_memory.py asks the same of each single feature, with smaller numbers. Here the numbers are so
 large that a leak of a byte a message, or of a page a connection, is more than chance.
@@ -40,7 +42,7 @@ OnMsg = Callable[[hftws.Message], object]
 
 
 def test_memory_is_counted_by_small_pages() -> None:
-    """Else one more thread of a server, at the moment of a look, would be a leak of 2 MiB."""
+    """Otherwise a server thread that starts while memory is measured would be a leak of 2 MiB."""
     status = Path("/proc/self/status").read_text()
     if "THP_enabled" not in status:
         pytest.skip("this kernel (before 5.0) does not tell")
@@ -65,7 +67,7 @@ def flood(block: bytes, extensions: str | None = None) -> Callable[[Peer], None]
 
 
 def receive(server: ScriptServer, count: int, on_msg: OnMsg, **options: Any) -> None:
-    """Runs a client for so many messages, and holds its footprint against that after a few."""
+    """Runs a client for this many messages, and compares its footprint with that after a few."""
     taken: list[Footprint] = []
     watched = [hftws.Message, memoryview, None, on_msg]
     references: list[list[int]] = []
@@ -83,7 +85,7 @@ def receive(server: ScriptServer, count: int, on_msg: OnMsg, **options: Any) -> 
 
     client = server.client(receive_one, close_timeout=0, **options)
     client.connect()
-    with suppress(hftws.ConnectionClosed):  # The peer has no ear for our CLOSE.
+    with suppress(hftws.ConnectionClosed):  # The peer does not read our CLOSE.
         client.run()
     first, last = taken
     assert last.blocks - first.blocks < 200
@@ -95,13 +97,13 @@ def receive(server: ScriptServer, count: int, on_msg: OnMsg, **options: Any) -> 
 
 
 def keep(what: Callable[[hftws.Message], object]) -> OnMsg:
-    """A callback that keeps something of the last hundred messages, and lets go of the older."""
+    """A callback that keeps something of the last hundred messages, and drops older ones."""
     kept: collections.deque[object] = collections.deque([None] * 100, maxlen=100)
     return lambda msg: kept.append(what(msg))
 
 
 def test_a_million_messages_leave_nothing_behind(serve: Serve) -> None:
-    """A byte of each would be nearly the whole of what memory may grow by."""
+    """A leak of a byte each would be nearly all that memory may grow by."""
 
     def on_msg(msg: hftws.Message) -> None:
         assert msg.data[0] == 55
@@ -122,7 +124,7 @@ def test_a_million_messages_leave_nothing_behind(serve: Serve) -> None:
 def test_messages_that_are_kept_and_let_go_leave_nothing_behind(
     serve: Serve, what: Callable[[hftws.Message], object]
 ) -> None:
-    """Each is an object of its own then, with a pin on the ring."""
+    """Each is then a separate object, with a pin on the ring."""
     with serve(flood(binary(b"7" * 100) * 500)) as server:
         receive(server, 300_000, keep(what), timestamps="software")
 
@@ -150,7 +152,7 @@ def message_and_close(peer: Peer) -> None:
 
 @contextmanager
 def warmed_up(function: Callable[[], object], *, rounds: int = 30, **limits: int) -> Iterator[None]:
-    """`same_footprint`, when caches and pools have filled."""
+    """`same_footprint`, measured when caches and pools have filled."""
     for _ in range(rounds):
         function()
     with same_footprint(**limits):
@@ -165,7 +167,7 @@ def warmed_up(function: Callable[[], object], *, rounds: int = 30, **limits: int
 def test_ten_thousand_connections_leave_nothing_behind(
     serve: Serve, reconnect: bool, count: int
 ) -> None:
-    """The rings of one alone are 1 MiB of address space; a page of each is over the limit."""
+    """The rings of one are 1 MiB of address space; a page of each would exceed the limit."""
     messages = 0
 
     def on_msg(msg: hftws.Message) -> None:
@@ -345,7 +347,7 @@ def test_ten_thousand_clients_that_cannot_be_made_leave_nothing_behind() -> None
 
 
 def test_client_whose_making_failed_can_be_made_later(serve: Serve) -> None:
-    """What the first `__init__` took it gave back: the callback of the second is the only one."""
+    """The first `__init__` gives back what it took: only the callback of the second stays."""
     client = hftws.Client.__new__(hftws.Client)
     for _ in range(1000):
         with pytest.raises(ValueError, match="mask"):
@@ -361,7 +363,7 @@ def test_client_whose_making_failed_can_be_made_later(serve: Serve) -> None:
 
 
 class CallbackError(Exception):
-    """What a callback raises; counts how many of it there are."""
+    """An exception that a callback raises, and that counts its instances."""
 
     alive = 0
 
@@ -481,7 +483,7 @@ class Strategy:
         self.kept.append(client)
 
     def on_close(self, client: hftws.Client, code: int, reason: str) -> None:
-        """Nothing; what matters is that it is bound."""
+        """Does nothing: it only has to be a bound method."""
 
 
 class RaisingStrategy(Strategy):
@@ -509,7 +511,7 @@ class PartialStrategy(Strategy):
 def test_cycles_through_client_message_and_error_are_collected(
     serve_both: Serve, kind: type[Strategy], collector: str
 ) -> None:
-    """However the program has set the collector, the cycle waits for it, and goes with it."""
+    """Whatever the collector's settings, the cycle stays until it runs, and is then freed."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade(then=text("hello"))
@@ -570,7 +572,7 @@ def test_client_that_is_collected_while_open_warns_and_hangs_up(serve_both: Serv
 
 
 def test_client_that_its_own_warning_brings_back_lives_on(serve: Serve) -> None:
-    """A finalizer may take an object back (PEP 442): it then works as before, and goes later."""
+    """A finalizer may revive an object (PEP 442): it then works as before, and is freed later."""
     messages: list[bytes] = []
 
     class Phoenix(hftws.Client):
@@ -594,7 +596,7 @@ def test_client_that_its_own_warning_brings_back_lives_on(serve: Serve) -> None:
 
 
 def test_what_holds_references_is_known_to_the_collector(serve: Serve) -> None:
-    """The collector sees every reference of each type; a message has none, and need not be seen."""
+    """The collector sees every reference of each type; messages have none, and are not tracked."""
     seen: list[hftws.Message] = []
     with connected(serve, seen.append, on_open=nothing, on_close=nothing) as (client, peer):
         peer.send_text("hello")
@@ -619,7 +621,7 @@ def test_what_holds_references_is_known_to_the_collector(serve: Serve) -> None:
 
 @contextmanager
 def reservation_left(reservation: Any) -> Iterator[None]:
-    """Leaves a reservation that was entered by hand."""
+    """Exits a reservation that was entered by hand."""
     try:
         yield
     except LookupError as error:

@@ -1,6 +1,6 @@
-"""Which TLS library is used: Python's own, the system's, the one that is named; and each works.
+"""Which TLS library is used (Python's, the system's, a named one), and that each works.
 
-A process uses one library for as long as it lives: so nearly every test has a process of its own.
+A process uses one library as long as it lives, so nearly every test starts a process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ needs_glibc = pytest.mark.skipif(
     not os.confstr_names.get("CS_GNU_LIBC_VERSION"), reason="glibc's way to look functions up"
 )
 
-#: What a test prints of the library in use, without a server.
+#: Prints the library in use, without a server.
 SHOW = """
 hftws.Client("wss://127.0.0.1:1/", verify=False)
 print(loaded())
@@ -44,7 +44,7 @@ def loaded():
 def python(
     code: str, *, command: Sequence[str | Path] = (sys.executable,), **variables: str | Path
 ) -> str:
-    """What ``code`` prints in a Python of its own."""
+    """What ``code`` prints in a new Python."""
     environment = {name: value for name, value in os.environ.items() if name != "HFTWS_LIBSSL"}
     environment["PYTHONPATH"] = str(PACKAGE.parent)
     environment |= {name: str(value) for name, value in variables.items()}
@@ -82,7 +82,7 @@ def fakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: libssls.build_fake(folder / name, play) for name, play in plays.items()}
 
 
-# What is fetched is so for the session: a mirror may be slower than a test may be.
+# Fetched by fixtures of the session: a mirror may take longer than a test may.
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +111,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_linux
 def test_python_s_own_library_is_used() -> None:
-    """The one that `_ssl` has loaded: a process has one TLS library."""
+    """The library that `_ssl` has loaded: a process has one TLS library."""
     machines = libssls.machines_libssl()
     libraries = python("import ssl\nbefore = loaded()\n" + SHOW + "print(before)")
     after, before = libraries.splitlines()
@@ -122,7 +122,7 @@ def test_python_s_own_library_is_used() -> None:
 @needs_linux
 @pytest.mark.parametrize("how", ["inside the interpreter", "inside the module", "not there at all"])
 def test_a_python_with_openssl_inside_finds_the_systems(how: str, empty: Path) -> None:
-    """As uv's and others: the functions are there, and hidden."""
+    """As in uv's Python and others: the functions are there, but hidden."""
     libssls.machines_libssl()
     code = {
         "inside the interpreter": "",
@@ -132,7 +132,7 @@ def test_a_python_with_openssl_inside_finds_the_systems(how: str, empty: Path) -
     before = "import sys, types\nmodule = types.ModuleType('_ssl')\n" + code
     shown = python(before + "sys.modules['_ssl'] = module\n" + SHOW)
     assert "/libssl.so" in shown
-    # Where the roots are is asked of the same library.
+    # The same library says where the roots are.
     roots = "print(len(hftws._core.default_roots(hftws.client.tls_libraries())))"
     assert python(before + "sys.modules['_ssl'] = module\n" + roots) == "4"
 
@@ -167,11 +167,11 @@ def test_where_there_is_none_all_that_was_tried_is_told_and_what_to_install(
 
 
 def ways(path: str | Path) -> list[tuple[str, dict[str, str | Path]]]:
-    """To choose: code, and variables of the environment."""
+    """Ways to choose: code, and environment variables."""
     return [
         (SHOW, {"HFTWS_LIBSSL": path}),
         (f"hftws.use_libssl({str(path)!r})\n" + SHOW, {}),
-        # What the program says comes before what its environment says.
+        # The program's choice comes before that of the environment.
         (f"hftws.use_libssl({str(path)!r})\n" + SHOW, {"HFTWS_LIBSSL": "/not/there.so"}),
     ]
 
@@ -201,11 +201,11 @@ def test_what_was_named_and_cannot_be_used_is_told_and_no_other_is_taken(
 ) -> None:
     path = {**fakes, "empty": empty}.get(name, Path(name))
     for code, variables in ways(path):
-        before = "import ssl\n"  # Which would have been the choice.
+        before = "import ssl\n"  # Otherwise this would be chosen.
         told = error_of(before + code, **variables)
         assert f"{path}: " in told
         assert reason in told
-    # Nor later: the environment still says so.
+    # Later calls fail, too: the environment has not changed.
     again = f"try:{SHOW.splitlines()[1]}\nexcept hftws.TLSError: pass\n" + SHOW
     assert reason in error_of(again, HFTWS_LIBSSL=path)
 
@@ -298,7 +298,7 @@ def test_a_libcrypto_of_another_number_is_found_beside_its_libssl(
 
 @needs_linux
 def test_two_libraries_of_one_name_are_not_mixed(debian_13_python: list[str]) -> None:
-    """The loader takes the libcrypto.so.3 that is there already: so who comes first decides."""
+    """The loader takes the libcrypto.so.3 that is loaded already, so the first one decides."""
     other = Path(libssls.machines_libssl())
     command = debian_13_python
     newer = python("import ssl\n" + SHOW, command=command)
@@ -328,7 +328,7 @@ RECORDS = (
 
 
 def run_tests(expression: str, command: Sequence[str] = (sys.executable,), **more: str) -> None:
-    """Those that pytest's ``-k`` finds, in a process that uses another library."""
+    """Runs the tests that pytest's ``-k`` selects, in a process that uses another library."""
     environment = {name: value for name, value in os.environ.items() if name != "HFTWS_LIBSSL"}
     environment |= {"PYTHONPATH": str(PACKAGE.parent), **more}
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--tb=short"]
@@ -368,7 +368,7 @@ def test_openssl_1_1_1_itself(openssl_1_1_1: Path) -> None:
 
 @needs_linux
 def test_openssl_3_5_itself(debian_13_python: list[str]) -> None:
-    """Its server side, in Python 3.11's ssl, ends otherwise in one of the tests."""
+    """Its server side, in Python 3.11's ssl, ends differently in one of the tests."""
     shown = python("import ssl; print(ssl.OPENSSL_VERSION)", command=debian_13_python)
     assert shown.startswith("OpenSSL 3.5"), shown
     run_tests(f"({TLS} or {RECORDS}) and not a_cut_are_told_apart", command=debian_13_python)
@@ -418,7 +418,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package = folder / "hftws"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     subprocess.run(
-        # What it is linked to is no matter of speed.
+        # Quick to build: only the linking is tested.
         [sys.executable, "hatch_build.py", "--optimize", "debug", "--prefix", str(package)],
         cwd=ROOT,
         env={**os.environ, "HFTWS_BUILD_OPENSSL": "link"},

@@ -50,7 +50,7 @@ def test_close_gives_the_rings_back_though_a_cycle_keeps_the_client(serve_both: 
                 client.connect()
                 assert client.info()["receive_ring"] is not None
                 client.run()
-                assert client.info()["receive_ring"] is not None  # Until somebody closes it.
+                assert client.info()["receive_ring"] is not None  # Until it is closed.
                 open_mappings = mappings()
                 client.close()
                 assert client.info()["receive_ring"] is None
@@ -227,7 +227,7 @@ def test_failed_connects_leave_nothing_behind(serve_both: Serve) -> None:
 
 
 def test_kept_views_free_their_ring_when_they_go(serve_both: Serve) -> None:
-    """Every connection leaves its ring to the views that were kept of it."""
+    """Views that are kept of a connection keep its ring alive."""
     views: list[memoryview] = []
     with serve_both(message_and_close) as server:
         client = server.client(lambda msg: views.append(msg.data), **SMALL)
@@ -250,7 +250,7 @@ def test_kept_views_free_their_ring_when_they_go(serve_both: Serve) -> None:
 
 
 def handle_everything(msg: hftws.Message) -> None:
-    """Looks at all there is."""
+    """Reads every attribute of a message."""
     facts = (msg.opcode, msg.is_text, msg.is_last, len(msg), bytes(msg), repr(msg), msg.cycles)
     times = (msg.t_kernel, msg.t_received, msg.t_decrypted, msg.t_delivered)
     assert len(facts) + len(times) == 11
@@ -311,7 +311,7 @@ def test_messages_leave_nothing_behind(serve_both: Serve, name: str) -> None:
                 peer.send(block)
                 poll_until(client, lambda target=target: client.stats()["messages"] == target)
                 if name == "keep cycle" and not GIL_ENABLED:
-                    gc.collect()  # It would come when there is more than the ring can hold.
+                    gc.collect()  # It would come if more were kept than the ring can hold.
 
         receive(5)
         gc.collect()
@@ -371,7 +371,7 @@ def test_callback_and_constants_keep_their_reference_counts(serve_both: Serve) -
 
 
 def test_exceptions_leave_nothing_behind(serve_both: Serve) -> None:
-    """Those of callbacks, and those that the client raises itself."""
+    """Exceptions of callbacks, and those that the client raises itself."""
 
     def on_msg(msg: hftws.Message) -> None:
         raise LookupError(bytes(msg))

@@ -201,7 +201,7 @@ LIMIT = 1000
 
 @pytest.mark.parametrize("length", [LIMIT + 1, RING_MIN, 5 * 1024 * KIB, 2**40, 2**63 - 1])
 def test_frame_beyond_the_limit_is_refused_at_its_header(serve_both: Serve, length: int) -> None:
-    """Nothing of the payload has to come for it, and what stood in front is delivered."""
+    """It fails before any payload arrives, and what came before is delivered."""
     inbox = Inbox()
     with connected(serve_both, inbox, max_message_size=LIMIT) as (client, peer):
         fits = binary(bytes(LIMIT))
@@ -369,7 +369,7 @@ def test_burst_of_fragments_followed_by_silence_is_delivered(serve_both: Serve, 
 def test_fragments_over_tls_are_delivered_by_one_poll(
     serve: Serve, tls: str, in_one_write: bool, count: int
 ) -> None:
-    """No later read gives the engine another chance, nor does the program call it again."""
+    """There is no later read, and the program does not call again: it has to be delivered now."""
     fragments = [bytes([index]) * 1300 for index in range(count)]
     frames = [
         encode_frame(CONTINUATION if index else BINARY, fragment, fin=index == count - 1)
@@ -378,7 +378,7 @@ def test_fragments_over_tls_are_delivered_by_one_poll(
     inbox = Inbox()
     with connected(functools.partial(serve, tls=True), inbox, tls=tls) as (client, peer):
         assert client.info()["engine"] == tls
-        # One write is cut into the largest records; else each fragment has its own.
+        # One write is cut into the largest records; separate ones give each fragment its own.
         for data in [b"".join(frames)] if in_one_write else frames:
             peer.send(data)
         assert client.poll(SOON) == 1
@@ -433,7 +433,7 @@ def small_stream() -> bytes:
 
 
 def test_stream_in_single_bytes(serve_both: Serve) -> None:
-    """Over TLS, each byte is a record. The client polls after each."""
+    """Over TLS, each byte is a record. The client polls after each one."""
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
         for byte in cut(small_stream(), 1):
@@ -643,7 +643,7 @@ def test_is_last_over_several_records_in_one_read(
 
 
 def test_poll_without_timeout_does_not_wait(serve_both: Serve) -> None:
-    """Not even for 5 ms: that would be 10 s for all of them."""
+    """It does not wait even 5 ms: that would be 10 s for all of them."""
     with connected(serve_both) as (client, _peer):
         with takes(0, 10, busy=True):
             for _ in range(1000):
@@ -652,7 +652,7 @@ def test_poll_without_timeout_does_not_wait(serve_both: Serve) -> None:
 
 
 def expect_poll_to_wait(client: hftws.Client, timeout: float) -> None:
-    """Never shorter. A poll that is too long is so every time, a busy machine is not."""
+    """Never shorter. A poll that waits too long does so every time; a busy machine does not."""
     for _ in range(10):
         start = time.monotonic()
         assert client.poll(timeout) == 0
@@ -737,7 +737,7 @@ def test_poll_after_the_end_says_how_it_ended(serve_both: Serve) -> None:
             with pytest.raises(hftws.ConnectionClosed) as caught:
                 client.poll(SOON)
             assert (caught.value.code, caught.value.reason) == (1000, "done")
-        client.run()  # An ordinary end is nothing to raise here.
+        client.run()  # An ordinary end raises nothing here.
     assert inbox.payloads == [b"last words"]
     assert (client.close_code, client.close_reason) == (1000, "done")
     assert not client.is_open
@@ -809,7 +809,7 @@ def test_fileno_serves_the_loop_of_somebody_else(serve_both: Serve) -> None:
 
 
 def test_what_came_with_the_answer_is_there_without_a_wait(serve_both: Serve) -> None:
-    """The descriptor does not tell of it: it is read already. So poll() comes before the wait."""
+    """It has been read already, so the descriptor is not readable: poll() comes before waiting."""
     import select
 
     def script(peer: Peer) -> None:

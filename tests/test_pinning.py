@@ -1,4 +1,4 @@
-"""What a program keeps of a message never changes, and what it lets go of is used again.
+"""What a program keeps of a message never changes; memory that it releases is used again.
 
 `Message.data` is a view of the receive ring. The tests keep it in every way that Python has, let
 the ring wrap around meanwhile, and look at the bytes afterwards.
@@ -44,7 +44,7 @@ from servers import PONG, Peer
 
 import hftws
 
-#: Numbered messages of 1 KiB: so many go through the smallest ring, and around it.
+#: Numbered messages of 1 KiB, enough to fill the smallest ring and go around it.
 COUNT = 1500
 SIZE = 1024
 
@@ -57,7 +57,7 @@ def numbered(index: int) -> bytes:
 
 
 def index_of(payload: bytes | memoryview) -> int:
-    """Which one this is, by its first bytes alone."""
+    """The number of a message, by its first bytes alone."""
     return int.from_bytes(payload[:4], "big")
 
 
@@ -95,7 +95,7 @@ def view_in_a_cycle(msg: hftws.Message) -> list[Any]:
     return cycle
 
 
-#: What is kept of a message, and how its bytes are had from that: the whole, or a part.
+#: What is kept of a message, and how to get its bytes, or a part of them, from that.
 KEEPERS: dict[str, tuple[Callable[[hftws.Message], Any], Callable[[Any], bytes], slice]] = {
     "message": (lambda msg: msg, bytes, slice(None)),
     "message, whose view was used": (lambda msg: (msg.data, msg)[1], bytes, slice(None)),
@@ -128,7 +128,7 @@ KEEPERS: dict[str, tuple[Callable[[hftws.Message], Any], Callable[[Any], bytes],
     "closure": (lambda msg: lambda: bytes(msg.data), lambda call: call(), slice(None)),
     "bound method": (lambda msg: msg.data.tobytes, lambda call: call(), slice(None)),
     "cycle": (view_in_a_cycle, lambda cycle: bytes(cycle[0]), slice(None)),
-    # These copy, and have to be right, too.
+    # These copy, and have to be right as well.
     "bytes": (bytes, bytes, slice(None)),
     "bytearray": (lambda msg: bytearray(msg.data), bytes, slice(None)),
     "array": (lambda msg: array.array("B", msg.data), bytes, slice(None)),
@@ -219,7 +219,7 @@ def test_each_kept_view_is_of_its_own_message(serve_both: Serve) -> None:
 
 
 def test_weak_reference_to_a_view_dies_with_its_message(serve_both: Serve) -> None:
-    """It must not come to life again as a view of the next message."""
+    """It must not become a view of the next message."""
     references: list[weakref.ref[memoryview]] = []
     seen: list[bytes | None] = []
 
@@ -266,7 +266,7 @@ def test_message_and_view_are_used_again_when_not_kept(serve_both: Serve) -> Non
         for start in range(0, 60, 20):
             peer.send(b"".join(map(binary, PAYLOADS[start : start + 20])))
             poll_until(client, lambda start=start: len(identities) == start + 20)
-    # The first one was kept: the second is another, and all later ones are that one again.
+    # The first one was kept, so the second is a new object, and all later ones reuse that.
     assert len(set(identities[1:])) == 1
     assert identities[0] != identities[1]
     assert bytes(first[0]) == PAYLOADS[0]
@@ -329,7 +329,7 @@ def test_sliding_window_of_kept_views(serve_both: Serve, window: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_keeping_and_letting_go(serve_both: Serve, seed: int) -> None:
-    """Against a model: a dict of what is kept. Old ones are let go of when the ring is full."""
+    """Against a model: a dict of what is kept. Old ones are dropped when the ring is full."""
     rng = random.Random(seed)
     kept: dict[int, Any] = {}
     delivered: list[int] = []
@@ -372,7 +372,7 @@ def test_thousand_kept_views_raise_bufferror_and_it_goes_on(serve_both: Serve) -
                     client.run()
                 except BufferError as error:
                     assert "kept" in str(error)
-                    with pytest.raises(BufferError):  # And again, while nothing was let go.
+                    with pytest.raises(BufferError):  # And again, as long as nothing is released.
                         client.poll(0.01)
                     assert client.is_open
                 rounds.append(len(kept))
@@ -409,7 +409,7 @@ def test_full_ring_can_be_closed(serve_both: Serve) -> None:
 
 
 def send_flood(peer: Peer) -> None:
-    """A script: more than fits, and no interest in what the client says."""
+    """A script: sends more than fits, and reads nothing of the client."""
     peer.accept_upgrade()
     try:
         for payload in PAYLOADS:
@@ -420,7 +420,7 @@ def send_flood(peer: Peer) -> None:
 
 
 def test_one_old_view_blocks_the_ring_and_its_going_frees_it(serve_both: Serve) -> None:
-    """Only the first message is kept, which is old when the ring has come around to it."""
+    """Only the first message is kept, which is old when the ring gets around to it."""
     kept: list[memoryview] = []
     inbox = Inbox()
 
@@ -440,7 +440,7 @@ def test_one_old_view_blocks_the_ring_and_its_going_frees_it(serve_both: Serve) 
 
 
 def test_fragmented_messages_are_kept_like_others(serve_both: Serve) -> None:
-    """Joining fragments moves bytes; never those of a message that is kept."""
+    """Joining fragments moves bytes, but never those of a message that is kept."""
     payloads = [random.Random(index).randbytes(5000) for index in range(200)]
 
     def script(peer: Peer) -> None:
@@ -543,7 +543,7 @@ def test_views_are_let_go_in_another_thread_while_the_client_waits(
 ) -> None:
     """A worker gets the messages, looks at them and drops them, while run() receives the next.
 
-    What waits with the lock of Python released must not touch what the worker's letting go does.
+    While run() waits without Python's lock, it must not touch what the worker changes by dropping.
     """
     total = 20_000
     bad: list[int] = []
@@ -565,7 +565,7 @@ def test_views_are_let_go_in_another_thread_while_the_client_waits(
             try:
                 view = todo.popleft()
             except IndexError:
-                time.sleep(0)  # Gives the lock away; there is nothing to wait for.
+                time.sleep(0)  # Releases Python's lock; there is nothing to wait for.
                 continue
             if bytes(view) != view[:4].tobytes() * 80 or index_of(view) != worked:
                 bad.append(worked)
@@ -592,7 +592,7 @@ def test_views_are_let_go_in_another_thread_while_the_client_waits(
 
 # ---- Views that nobody kept. -------------------------------------------------------------------
 
-#: The program of an interpreter of its own, which may crash. Finds the view that the client has
+#: The program of a separate interpreter, which may crash. Finds the view that the client has
 #: left over from the last message, after the memory of the ring has gone.
 FIND_VIEWS = """
 import gc, sys
@@ -623,10 +623,10 @@ print(len([bytes(view) for view in views()]))
     [
         (False, "client.close()", 0),
         (False, "del client", 0),
-        # A ring with a kept message is left to that, and another comes in its place.
+        # A ring with a kept message stays with it, and a new one takes its place.
         (True, "client.connect(); kept.clear()", 0),
         (True, "client.connect(); client.run(); kept.clear(); client.close()", 0),
-        # Somebody has come by it: then the memory stays. What it shows, nobody promises.
+        # If the view is found, the memory stays, but its contents are undefined.
         (False, "held = views(); client.close()", 1),
         (False, "held = views(); del client", 1),
         (False, "held = views(); client.connect(); client.close()", 1),
@@ -638,7 +638,7 @@ def test_the_garbage_collector_knows_no_view_of_a_ring_that_is_gone(
     serve_both: Serve, ca_file: Path, keep: bool, end: str, left: int
 ) -> None:
     def script(peer: Peer) -> None:
-        with contextlib.suppress(OSError, EOFError):  # Not every client waits for the end.
+        with contextlib.suppress(OSError, EOFError):  # Some clients do not wait for the end.
             peer.accept_upgrade(then=text("first") + text("second"))
             peer.close_handshake()
 

@@ -1,7 +1,7 @@
 """What the peer must not send: each ends the connection with the right code, and loses nothing.
 
-RFC 6455, section 7.1.7: the client says CLOSE with the code, waits for the peer to hang up, and
-tells its owner. What stood in front of the violation, in the same read, is delivered before.
+RFC 6455, section 7.1.7: the client sends CLOSE with the code, waits for the peer to hang up, and
+raises. What came before the violation, in the same read, is delivered first.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def test_violation_ends_the_connection(serve_both: Serve, code: int, wire: bytes
         assert type(error) is hftws.ProtocolError
         assert "server" in str(error)
         with pytest.raises(hftws.ProtocolError):
-            client.poll()  # Told again, as often as asked.
+            client.poll()  # It raises again at every call.
         with pytest.raises(hftws.ProtocolError):
             client.run()
         with pytest.raises(hftws.ProtocolError):
@@ -140,7 +140,7 @@ def test_violation_ends_the_connection(serve_both: Serve, code: int, wire: bytes
 
 @violations
 def test_violation_is_seen_however_it_is_cut(serve_both: Serve, code: int, wire: bytes) -> None:
-    """In single bytes, with a poll after each, it has the same end."""
+    """Sent byte by byte, with a poll after each, it ends in the same way."""
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
         for byte in cut(text("before") + wire[:16], 1):
@@ -175,7 +175,7 @@ def test_violation_is_seen_however_it_is_cut(serve_both: Serve, code: int, wire:
 def test_bad_utf8_fails_before_its_frame_is_complete(
     serve_both: Serve, fine: bytes, bad: bytes
 ) -> None:
-    """Judged octet by octet: the client does not wait for the rest, which may never come."""
+    """Checked byte by byte: the client does not wait for the rest, which may never come."""
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
         peer.send(text("before") + fine)
@@ -248,7 +248,7 @@ def test_close_without_a_code_is_answered_without(serve_both: Serve) -> None:
 
 
 def test_nothing_after_a_close_frame_counts(serve_both: Serve) -> None:
-    """Neither messages nor violations: the peer has said its last word."""
+    """Neither messages nor violations count: the peer has sent CLOSE."""
     inbox = Inbox()
     with connected(serve_both, inbox) as (client, peer):
         peer.send(
@@ -267,7 +267,7 @@ def test_nothing_after_a_close_frame_counts(serve_both: Serve) -> None:
 
 
 def test_peer_that_does_not_hang_up_is_left_after_close_timeout(serve_both: Serve) -> None:
-    """The failure is told all the same."""
+    """The failure is reported anyway."""
     with connected(serve_both, close_timeout=0.1) as (client, peer):
         peer.send(encode_frame(0xF))
         with pytest.raises(hftws.ProtocolError) as caught:
@@ -280,7 +280,7 @@ def test_peer_that_does_not_hang_up_is_left_after_close_timeout(serve_both: Serv
 def test_peer_that_talks_on_after_its_violation_is_left_after_close_timeout(
     serve_both: Serve,
 ) -> None:
-    """A peer that was put aside for all of a short timeout gets a longer one."""
+    """A peer whose process does not run for all of a short timeout gets a longer one."""
     talked = []
 
     def script(peer: Peer) -> None:
@@ -335,7 +335,7 @@ def test_client_can_connect_again_after_a_violation(serve_both: Serve) -> None:
 def test_violation_split_over_records(
     serve: Serve, tls_context: ssl.SSLContext, ca_file: Path
 ) -> None:
-    """Messages of the records in front are delivered, although all came in one read."""
+    """Messages of earlier records are delivered, although all came in one read."""
     inbox = Inbox()
     with connected_by_record(serve, tls_context, ca_file, inbox) as (client, peer):
         bad = encode_frame(BINARY, bytes(125), length_form=16)
@@ -348,7 +348,7 @@ def test_violation_split_over_records(
 def test_bad_record_delivers_what_stood_in_front(
     serve: Serve, tls_context: ssl.SSLContext, ca_file: Path
 ) -> None:
-    """A record with a bad tag ends the connection; nothing of it, or behind it, is delivered."""
+    """A record with a bad tag ends the connection; neither it nor what follows is delivered."""
     inbox = Inbox()
     with connected_by_record(serve, tls_context, ca_file, inbox) as (client, peer):
         good, bad, after = (peer.seal(text(word)) for word in ("good", "bad", "after"))

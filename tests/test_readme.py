@@ -19,7 +19,7 @@ from servers import PATIENCE, PEER_TIMEOUT, TEXT, Peer, Serve, encode_frame
 import hftws
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-#: Seconds in which a process of its own has done its work.
+#: Seconds in which another process has done its work.
 START_TIMEOUT = 30.0 * PATIENCE
 #: More than the buffers of a connection over the loopback hold while nobody reads.
 LARGE = 16 * 2**20
@@ -32,7 +32,7 @@ def python_block(word: str) -> str:
     return str(block)
 
 
-#: Each `name=value, name=value` of the text. Names in capitals are of the environment.
+#: Each `name=value, name=value` of the text. Names in capitals are environment variables.
 OPTIONS = re.findall(r"`([a-z_]+=[^`]+)`", README)
 
 
@@ -67,7 +67,7 @@ def test_the_first_example_runs(serve: Serve) -> None:
 
 
 def test_the_exchange_is_launched_as_shown() -> None:
-    """In a process that has imported nothing else of hftws."""
+    """In a process that has imported nothing else from hftws."""
     statements = re.findall(r"`((?:import|with) hftws\.exchange[^`]*)`", README)
     code = "\n".join(statements)
     assert "launch()" in code
@@ -92,7 +92,7 @@ def feed_class() -> Any:
 
 
 async def until_ended(feed: Any) -> None:
-    """Waits for the end; without one, a peer would give up long before."""
+    """Waits for the end; if none came, the peer would have given up long before."""
     try:
         await asyncio.wait_for(feed.ended, 4 * PEER_TIMEOUT)
     finally:
@@ -145,7 +145,7 @@ def test_asyncio_recipe_tells_of_an_ordinary_end(serve_both: Serve, feed_class: 
 
 
 class Paused:
-    """A client whose program is put aside after the peer's CLOSE, until the peer has hung up."""
+    """A client whose program does not run from the peer's CLOSE until the peer has hung up."""
 
     def __init__(self, client: hftws.Client) -> None:
         self.client, self.paused = client, False
@@ -182,7 +182,7 @@ def test_asyncio_recipe_tells_of_an_end_that_comes_between_two_polls(
 def test_asyncio_recipe_sends_what_the_socket_did_not_take(
     serve_both: Serve, feed_class: Any
 ) -> None:
-    """Nothing is received meanwhile: only that the socket is writable again can wake the loop."""
+    """Nothing is received meanwhile: only a writable socket can wake the loop."""
     sent = threading.Event()
     payload = bytes(range(256)) * (LARGE // 256)
     read: list[bytes] = []
@@ -209,7 +209,7 @@ def test_asyncio_recipe_sends_what_the_socket_did_not_take(
 
 
 def test_asyncio_recipe_gives_what_on_msg_raised(serve_both: Serve, feed_class: Any) -> None:
-    """The connection is as it was, and the rest of the messages can still be had."""
+    """The connection is unchanged, and the rest of the messages can still be received."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade(then=encode_frame(TEXT, b"bad") + encode_frame(TEXT, b"good"))

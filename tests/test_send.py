@@ -258,7 +258,7 @@ WAYS = (send_bytes, send_str, send_reserved)
 def fill(client: hftws.Client, size: int) -> list[tuple[int, bytes]]:
     """Sends in every way until the ring is full for a while; gives what was taken.
 
-    A while, because the buffers of the kernel take some more when they feel like it.
+    For a while, because the kernel's buffers may take more later.
     """
     taken: list[tuple[int, bytes]] = []
     refusals = 0
@@ -278,7 +278,7 @@ def fill(client: hftws.Client, size: int) -> list[tuple[int, bytes]]:
 
 
 def expect_all(peer: Peer, taken: list[tuple[int, bytes]]) -> None:
-    """Just these, whole and in order."""
+    """Exactly these frames arrive, whole and in order."""
     for opcode, payload in taken:
         frame = peer.expect_frame(opcode)
         assert frame.payload == payload
@@ -291,7 +291,7 @@ NARROW = {"send_ring_size": RING_MIN, "send_buffer_size": 16 * KIB}
 
 @pytest.mark.parametrize("size", [5, 100, 5000, 100_000])
 def test_full_ring_raises_buffererror_and_half_sends_nothing(serve_both: Serve, size: int) -> None:
-    """What the peer reads later is a clean sequence of frames, just those that were taken."""
+    """What the peer reads later are exactly the frames that were taken, in order."""
     go = threading.Event()
     taken: list[tuple[int, bytes]] = []
 
@@ -316,7 +316,7 @@ def test_full_ring_raises_buffererror_and_half_sends_nothing(serve_both: Serve, 
 
 
 def test_send_alone_goes_on_when_there_is_room_again(serve_both: Serve) -> None:
-    """Who only sends, and tries again after BufferError, must not be refused for ever."""
+    """A program that only sends, and tries again after BufferError, must succeed in the end."""
     count = 300
     payload = bytes(50_000)
     refused = threading.Event()
@@ -339,7 +339,7 @@ def test_send_alone_goes_on_when_there_is_room_again(serve_both: Serve) -> None:
                 except BufferError:
                     refused.set()
                     assert time.monotonic() < deadline, "send() does not make room"
-                    time.sleep(0.0001)  # Gives way to the server's thread.
+                    time.sleep(0.0001)  # Lets the server's thread run.
     assert refused.is_set()
 
 
@@ -355,7 +355,7 @@ def test_random_sends_into_a_ring_that_is_often_full(serve_both: Serve, seed: in
     go_on, over = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
-        # Else the kernel would soon have room for all of them.
+        # Otherwise the kernel would soon have room for all of them.
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
         peer.accept_upgrade()
         while (frame := peer.read_frame()).opcode != CLOSE:
@@ -395,7 +395,7 @@ def test_random_sends_into_a_ring_that_is_often_full(serve_both: Serve, seed: in
 
 
 def never_fits(client: hftws.Client, size: int) -> bool:
-    """Whether the error says that a message is too large for ever; nothing is queued."""
+    """Whether the error says that a message can never fit; then nothing is queued."""
     try:
         client.send(bytes(size))
     except ValueError as error:
@@ -408,7 +408,7 @@ def never_fits(client: hftws.Client, size: int) -> bool:
 
 @pytest.mark.parametrize("size", [RING_MIN - 200, RING_MIN - 1, RING_MIN, RING_MIN + 1, 2**24])
 def test_message_that_can_never_fit_raises_valueerror(serve_both: Serve, size: int) -> None:
-    """Not BufferError: who waits for room and tries again would do so for ever."""
+    """Not BufferError: a program that waits for room and tries again would never end."""
     with connected(serve_both) as (client, peer):
         with pytest.raises(ValueError, match=str(size)):
             client.send(bytes(size))
@@ -528,7 +528,7 @@ def test_nothing_can_be_sent_after_close(serve_both: Serve) -> None:
 
 
 def test_nothing_can_be_sent_after_the_peer_said_close(serve_both: Serve) -> None:
-    """The closing handshake is not over yet, but the client's CLOSE is out."""
+    """The closing handshake is not over yet, but the client has sent CLOSE."""
     with connected(serve_both) as (client, peer):
         peer.send_close(1001, "restart")
         poll_until(client, lambda: not client.is_open)
@@ -609,7 +609,7 @@ def default_sigpipe() -> None:
 
 
 def test_reason_of_the_peer_is_told_although_sending_failed(serve_both: Serve) -> None:
-    """It says CLOSE and hangs up; the client, which does not read, finds its socket broken."""
+    """The peer sends CLOSE and hangs up; the client, which does not read, finds a broken socket."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -626,7 +626,7 @@ def test_reason_of_the_peer_is_told_although_sending_failed(serve_both: Serve) -
         client.send("into the void")
         with pytest.raises(hftws.ConnectionClosed) as caught:
             client.run()
-    # A reset may overtake the words of the peer; whatever of them was there is told.
+    # A reset may overtake what the peer has sent; what has arrived is reported.
     if inbox.messages:
         assert inbox.payloads == [b"last"]
     assert caught.value.code in (4001, 1006)
@@ -679,7 +679,7 @@ def test_pong_is_counted(serve_both: Serve) -> None:
 
 
 def test_pongs_fit_a_ring_that_is_full_of_messages(serve_both: Serve) -> None:
-    """Room is kept for control frames; when that is used up, the newest ping gets its pong."""
+    """Room is reserved for control frames; when it is used up, the newest ping gets its pong."""
     go = threading.Event()
     sent: list[tuple[int, bytes]] = []
     pongs: list[bytes] = []
@@ -841,7 +841,7 @@ def test_reserve_inside_a_callback(serve_both: Serve) -> None:
     "slicing", [lambda view: view[1:], memoryview, lambda view: view.cast("c")]
 )
 def test_slice_kept_beyond_the_block_stops_the_frame(serve_both: Serve, slicing: Any) -> None:
-    """It could still be written through: the frame is not sent, and says so."""
+    """The slice could still be written through: the frame is not sent, and the block raises."""
     with connected(serve_both) as (client, peer):
         kept = []
         with pytest.raises(BufferError, match="slice"):
@@ -851,7 +851,7 @@ def test_slice_kept_beyond_the_block_stops_the_frame(serve_both: Serve, slicing:
         for way in [*every_way_to_send(client), client.poll, client.close]:
             with pytest.raises(RuntimeError, match="reserv"):
                 way()
-        kept[0][0:1] = kept[0][0:1]  # Writes where it may: the place is still blocked.
+        kept[0][0:1] = kept[0][0:1]  # Writing is harmless: the place is still blocked.
         kept.clear()
         client.send("usable again")
         peer.expect_frame(TEXT, b"usable again")
@@ -861,7 +861,7 @@ def test_slice_kept_beyond_the_block_stops_the_frame(serve_both: Serve, slicing:
 
 
 def test_an_array_kept_beyond_the_block_keeps_the_client_from_closing(serve_both: Serve) -> None:
-    """Such as one of numpy.frombuffer: with it gone the frame is dropped, and all works again."""
+    """Such as numpy.frombuffer's: when it is gone, the frame is dropped, and all works again."""
     import ctypes
 
     with connected(serve_both) as (client, peer):

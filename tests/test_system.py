@@ -1,4 +1,4 @@
-"""Tuning of the thread and the process, in a process of its own where it would stick."""
+"""Tuning of the thread and the process; in a separate process where it cannot be undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads: one client for each works at full speed, two in one client are told apart.
+"""Threads: one client for each works at full speed; a second one in a client gets an error.
 
 The tests are the same with the GIL and without (``make free-threading-test``). Which thread runs
 when is for the machine to say; what each of them does comes from a seed.
@@ -47,7 +47,7 @@ GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def run_together(*functions: Callable[[], object]) -> None:
-    """Each in a thread of its own, all begun at the same moment. What one raises is raised here."""
+    """Runs each in its own thread, all started together. What one raises is raised here."""
     start = threading.Barrier(len(functions))
     errors: list[BaseException] = []
 
@@ -59,7 +59,7 @@ def run_together(*functions: Callable[[], object]) -> None:
             errors.append(error)
 
     threads = [
-        # Daemons: one that hangs is not to keep the interpreter, too, when that wants to end.
+        # Daemons, so that a thread that hangs does not keep the interpreter from ending.
         threading.Thread(target=run, args=(function,), daemon=True)
         for function in functions
     ]
@@ -73,7 +73,7 @@ def run_together(*functions: Callable[[], object]) -> None:
 
 
 def payload_of(number: int, size: int) -> bytes:
-    """Tells what it is at every place, so that a byte of another message is noticed."""
+    """A payload that is recognisable at every place, so that a byte of another message shows."""
     return b"%08d" % number * (1 + size // 8)
 
 
@@ -83,7 +83,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def echo(peer: Peer) -> None:
-    """Sends every message back, answers pings and CLOSE, and takes any end as it comes."""
+    """Sends every message back, answers pings and CLOSE, and accepts any kind of end."""
     with contextlib.suppress(OSError, EOFError):
         peer.accept_upgrade()
         while True:
@@ -104,13 +104,13 @@ def write_reserved(client: hftws.Client) -> None:
 
 
 def leave_a_slice(client: hftws.Client) -> None:
-    """The place stays blocked until the slice goes, which it does at once."""
+    """The place stays blocked until the slice is gone, which is at once."""
     with client.reserve(64, text=False) as view:
         rest = view[8:]
         assert len(rest) == 56
 
 
-#: What may be asked of a client. Those that look may be called by any thread at any time.
+#: The uses of a client. Those that only look may be called by any thread at any time.
 USES: dict[str, Callable[[hftws.Client], object]] = {
     "connect": lambda client: client.connect(),
     "poll": lambda client: client.poll(0.001),
@@ -135,7 +135,7 @@ LOOKS: dict[str, Callable[[hftws.Client], object]] = {
     "collect": lambda client: gc.collect(),
 }
 
-#: What a use may answer when another one comes between its steps, not at the same time.
+#: What a use may raise when another one comes between its steps, not at the same time.
 FITTING = {
     IN_USE,
     "already connected",
@@ -149,7 +149,7 @@ FITTING = {
 
 @pytest.mark.parametrize("where", ["in a callback", "waiting"])
 def test_who_comes_second_is_told(serve_both: Serve, where: str) -> None:
-    """Each use by its exact words; a look is answered. The one inside goes on undisturbed."""
+    """Each use gets its exact error; looking is allowed. The thread inside is not disturbed."""
     told: dict[str, str] = {}
     looked: set[str] = set()
     tried, in_callback = threading.Event(), threading.Event()
@@ -188,7 +188,7 @@ def test_who_comes_second_is_told(serve_both: Serve, where: str) -> None:
 
 
 def test_a_callback_may_use_the_client_that_calls_it(serve_both: Serve) -> None:
-    """It is the same thread, however deep."""
+    """It is the same thread, at any depth."""
     told: list[str] = []
 
     def on_msg(msg: hftws.Message) -> None:
@@ -230,7 +230,7 @@ def echo_server() -> Iterator[ScriptServer]:
 def test_every_pair_of_uses_at_the_same_time(
     echo_server: ScriptServer, pair: tuple[str, str]
 ) -> None:
-    """No crash, no message damaged, and no error that does not fit; then the client works on."""
+    """No crash, no damaged message, no wrong error; afterwards the client still works."""
     whole: list[bool] = []
     client = echo_server.client(lambda msg: whole.append(is_whole(bytes(msg))), latency=True)
     client.connect()
@@ -251,7 +251,7 @@ def test_every_pair_of_uses_at_the_same_time(
             finished[index].set()
 
     def end_run() -> None:
-        """When one is done, the other may sit in a run() that nothing else would end."""
+        """When one is done, the other may be in a run() that nothing else would end."""
         while not any(event.wait(0.005) for event in finished):
             pass
         while not all(event.wait(0.005) for event in finished):
@@ -272,18 +272,18 @@ def test_every_pair_of_uses_at_the_same_time(
 
 def shut(client: hftws.Client) -> None:
     """Ends both directions of its socket, as a peer does that hangs up."""
-    with contextlib.suppress(ValueError, OSError):  # Not connected, or not any more.
+    with contextlib.suppress(ValueError, OSError):  # Not connected, or no longer.
         with socket.socket(fileno=os.dup(client.fileno())) as sock:
             sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_four_threads_do_what_they_like(echo_server: ScriptServer, seed: int) -> None:
-    """All uses and looks mixed, by four threads in one client, that connects again and again."""
+    """All uses and looks mixed, by four threads on one client that connects again and again."""
     whole: list[bool] = []
     client = echo_server.client(lambda msg: whole.append(is_whole(bytes(msg))), latency=True)
     uses = {**USES, **LOOKS}
-    del uses["run"]  # It would wait for ever.
+    del uses["run"]  # It would never return.
 
     def hammer(random_: random.Random) -> None:
         for _ in range(250):
@@ -383,7 +383,7 @@ def test_kept_messages_are_let_go_of_in_other_threads(serve_both: Serve, seed: i
 
 @pytest.mark.parametrize("seed", range(3))
 def test_messages_outlive_their_connection_in_other_threads(serve: Serve, seed: int) -> None:
-    """connect() makes the rings anew while others let go of the last pins of the old ones."""
+    """connect() makes new rings while other threads release the last pins of the old ones."""
     random_ = random.Random(seed)
     rounds, each = 60, 5
     kept: queue.Queue[tuple[Any, bytes] | None] = queue.Queue()
@@ -427,7 +427,7 @@ def test_messages_outlive_their_connection_in_other_threads(serve: Serve, seed: 
 
 
 def test_a_message_is_read_in_another_thread_while_its_callback_runs(serve_both: Serve) -> None:
-    """All but `is_last`, which needs the connection; that is told once the message is kept."""
+    """All except `is_last`, which needs the connection, and is fixed once the message is kept."""
     read: dict[str, object] = {}
     given: queue.Queue[hftws.Message] = queue.Queue()
     done = threading.Event()
@@ -506,7 +506,7 @@ def test_a_reserved_place_is_given_back_by_another_thread(
                         client.send(b"through")
                     except RuntimeError as error:
                         assert str(error) == "a reservation is open"
-                        time.sleep(0.0001)  # Gives way to who has the slice.
+                        time.sleep(0.0001)  # Lets the thread run that has the slice.
                     else:
                         sent += 1
                         break
@@ -525,7 +525,7 @@ def test_a_client_goes_from_thread_to_thread(serve: Serve) -> None:
     thread stays alive here, and does nothing.
     """
     payload = payload_of(1, 992)
-    turns, per_turn = 20, 200  # Many times what the ring holds.
+    turns, per_turn = 20, 200  # Many times as much as the ring holds.
     received = 0
 
     def script(peer: Peer) -> None:
@@ -658,7 +658,7 @@ print("GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "no GIL")
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> str:
-    """In an interpreter of its own, with the hftws of this one."""
+    """In a new interpreter, with the hftws of this one."""
     path = os.pathsep.join([str(Path(hftws.__file__).parents[1]), *sys.path])
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -683,7 +683,7 @@ def test_the_extension_needs_nothing_that_the_interpreter_has_not() -> None:
 
 
 def test_the_module_may_be_imported_again() -> None:
-    """As some test runners do. Its types stay what they were."""
+    """As some test runners do. The types of the module stay the same."""
     run_python(
         "import sys, hftws._core as first\n"
         "for name in [name for name in sys.modules if name.startswith('hftws')]:\n"
@@ -693,7 +693,7 @@ def test_the_module_may_be_imported_again() -> None:
     )
 
 
-#: Imports the module in a sub-interpreter; before that in the main one, if it is told to.
+#: Imports the module in a sub-interpreter; before that in the main one, if asked to.
 SUB_INTERPRETER = """
 import sys
 try:
@@ -734,5 +734,5 @@ def test_a_sub_interpreter_cannot_import_the_module(arguments: list[str]) -> Non
 
 @pytest.mark.skipif(GIL_ENABLED, reason="this CPython has a GIL, and uses it")
 def test_the_module_leaves_the_gil_off() -> None:
-    """An extension that does not say that it can do without would switch it on (PEP 703)."""
+    """An extension that does not declare that it needs no GIL would switch it on (PEP 703)."""
     assert run_python("import sys, hftws; print(sys._is_gil_enabled())") == "False\n"

@@ -31,7 +31,7 @@ from servers import BINARY, CONTINUATION, PING, PONG, TEXT, Peer, encode_frame
 
 import hftws
 
-#: The wall clock may be set a little between two looks at it.
+#: The wall clock may be adjusted a little between two readings.
 SLACK_NS = 50_000_000
 
 #: Linux stamps TCP segments, and an emulator does not hand the stamps on (tests/arm).
@@ -41,7 +41,7 @@ STAGES = ("kernel", "decrypt", "deliver", "total")
 
 @dataclass
 class Times:
-    """An ``on_msg`` that notes the times of every message, and its own."""
+    """An ``on_msg`` that notes the times of every message, and when it was called."""
 
     seen: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Times:
 
 
 def warm_up(client: hftws.Client, peer: Peer, times: Times) -> None:
-    """Until the kernel stamps: it begins to a moment after the first socket has asked for it."""
+    """Waits until the kernel stamps: it begins a moment after the first socket has asked for it."""
     deadline = time.monotonic() + SOON
     while True:
         assert time.monotonic() < deadline, "the kernel gives no stamps"
@@ -130,7 +130,7 @@ def test_messages_of_one_read_share_its_times(serve_both: Serve) -> None:
 def test_each_record_has_its_own_time_of_decryption(
     serve: Serve, tls_context: ssl.SSLContext, ca_file: Path
 ) -> None:
-    """The second of a read is opened when the first has been delivered."""
+    """The second record of a read is opened when the first message has been delivered."""
     times = Times()
     with connected_by_record(serve, tls_context, ca_file, times) as (client, peer):
         warm_up(client, peer, times)
@@ -159,7 +159,7 @@ def test_kernel_stamp_is_of_the_arrival_not_of_the_read(serve_both: Serve) -> No
         begun = time.time_ns()
         peer.send(text("x"))
         assert select.select([client], [], [], SOON)[0] == [client]  # It has arrived.
-        time.sleep(0.03)  # So long it lies in the socket.
+        time.sleep(0.03)  # It stays in the socket for this long.
         assert client.poll(SOON) == 1
     ((kernel, received, *_),) = times.seen
     if kernel is not None:
@@ -243,7 +243,7 @@ def test_histograms_count_every_message(serve_both: Serve) -> None:
         if count:
             assert [values[name] for name in names] == sorted(values[name] for name in names)
             assert values["min"] <= values["mean"] <= values["max"]
-    # They are of the same messages: total is made of what the messages say themselves.
+    # The same messages: total is the sum of the times of the messages themselves.
     totals = [
         delivered - (received if kernel is None else kernel)
         for kernel, received, _, delivered, *_ in times.seen
@@ -291,7 +291,7 @@ ZERO = {
 
 
 def counters(client: hftws.Client) -> dict[str, int]:
-    """All of them but the reads, whose number is the kernel's business."""
+    """All of them except the reads, whose number depends on the kernel."""
     stats = client.stats()
     assert stats.pop("latency") is None
     assert stats.pop("reads") >= 0
@@ -355,7 +355,7 @@ def test_reads_are_counted_when_they_gave_something(serve: Serve) -> None:
 
 
 def test_counters_go_on_over_connections(serve_both: Serve) -> None:
-    """They are of the client, not of one connection."""
+    """Counters belong to the client, not to one connection."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()

@@ -1,4 +1,4 @@
-"""Who may be at the other end, and what TLS may look like."""
+"""Which certificates, names, versions and ciphers are accepted, and how TLS ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BOTH_FAMILIES = ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
 NOW = datetime.datetime.now(datetime.timezone.utc)
 DAY = datetime.timedelta(days=1)
 
-#: The user that owns nothing.
+#: The user nobody.
 NOBODY = 65534
 
 #: X509_V_ERR_* of OpenSSL.
@@ -55,7 +55,7 @@ def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 
 def hello_from(server: ScriptServer, **options: Any) -> None:
-    """Connects, and gets what `greet` says."""
+    """Connects, and receives what `greet` sends."""
     received: list[bytes] = []
     client = server.client(lambda msg: received.append(bytes(msg)), **options)
     client.connect()
@@ -64,7 +64,7 @@ def hello_from(server: ScriptServer, **options: Any) -> None:
 
 
 def raw_send(peer: Peer, data: bytes) -> None:
-    """Past TLS, right onto the wire."""
+    """Sends bytes below TLS."""
     socket.socket.sendall(peer.sock, data)
 
 
@@ -107,7 +107,7 @@ def test_a_certificate_that_proves_nothing_is_refused(
     reason: str,
     version: str,
 ) -> None:
-    """Before anything of the request is sent; and verify=False takes it all the same."""
+    """It fails before any of the request is sent; verify=False accepts the certificate."""
     context = context_of(issue(ca))
     context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
     with serve([greet], tls_context=context) as server:
@@ -138,7 +138,7 @@ def test_a_self_signed_certificate_is_refused_unless_it_is_the_root(
             server.client().connect()
         assert caught.value.verify_code == SELF_SIGNED
         assert "self" in caught.value.verify_reason
-        # Trusted, it still is for no host.
+        # It is trusted, but still valid for no host.
         with pytest.raises(hftws.TLSError) as caught:
             server.client(ca_file=tmp_path / "cert.pem").connect()
         assert caught.value.reason == "certificate verify failed"
@@ -208,7 +208,7 @@ def test_certifi_helps_where_no_directory_has_roots(
     monkeypatch: pytest.MonkeyPatch,
     directories: str,
 ) -> None:
-    """An empty name in the list is none, and not the current directory."""
+    """An empty name in the list counts as none, and not as the current directory."""
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", "")
@@ -220,7 +220,7 @@ def test_certifi_helps_where_no_directory_has_roots(
 
 @contextlib.contextmanager
 def rights_withdrawn(path: Path, mode: int) -> Iterator[None]:
-    """Only root would still read it; and who is root is somebody else for that time."""
+    """Only root could still read it, so a process of root becomes another user meanwhile."""
     hftws.Client("wss://localhost/", ca_file=certifi.where())  # Loads libraries while it may.
     path.chmod(mode)
     user = os.geteuid()
@@ -251,7 +251,7 @@ def open_to_all(ca: trustme.CA) -> Iterator[Path]:
 def test_roots_that_may_not_be_read_are_not_there(
     serve: Serve, open_to_all: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    """As OpenSSL takes them: no PermissionError out of the constructor."""
+    """They are skipped, as OpenSSL does: the constructor raises no PermissionError."""
     roots = open_to_all / "roots"
     monkeypatch.setenv("SSL_CERT_FILE", str(open_to_all / file))
     monkeypatch.setenv("SSL_CERT_DIR", str(roots))
@@ -283,7 +283,7 @@ def test_a_file_of_roots_that_may_not_be_read_is_not_there(
 
 
 def test_without_a_ca_file_the_systems_roots_decide(serve: Serve) -> None:
-    """They do not know the issuer of the tests."""
+    """The system's roots do not have the issuer of the tests."""
     with serve(greet, tls=True) as server:
         with pytest.raises(hftws.TLSError, match="certificate verify failed"):
             server.client(ca_file=None).connect()
@@ -323,7 +323,7 @@ def test_an_address_in_the_certificate_is_compared(serve: Serve, ca: trustme.CA,
 def test_the_server_name_is_the_one_in_the_certificate(
     serve: Serve, ca: trustme.CA, names: list[str], server_name: str, trusted: bool
 ) -> None:
-    """And not the host of the URL, which is 127.0.0.1 here."""
+    """The name counts, and not the host of the URL, which is 127.0.0.1 here."""
     with serve(greet, tls_context=context_of(ca.issue_cert(*names))) as server:
         if trusted:
             hello_from(server, server_name=server_name)
@@ -374,7 +374,7 @@ def test_the_host_header_is_that_of_the_url(serve: Serve, ca: trustme.CA) -> Non
 
 @pytest.mark.parametrize("names", [[], ["127.0.0.1"]], ids=["no name", "an address"])
 def test_the_common_name_is_no_name(serve: Serve, ca: trustme.CA, names: list[str]) -> None:
-    """RFC 9525, section 2. By itself, OpenSSL takes it where there is no DNS name."""
+    """RFC 9525, section 2. By default, OpenSSL accepts it where there is no DNS name."""
     certificate = ca.issue_cert(*names, common_name="feed.example")
     with serve([], tls_context=context_of(certificate)) as server:
         with pytest.raises(hftws.TLSError) as caught:
@@ -477,7 +477,7 @@ def test_a_certificate_or_key_that_cannot_be_used_is_told_at_once(
 def test_an_encrypted_key_is_refused_rather_than_asked_for_on_the_terminal(
     own_files: dict[str, Path],
 ) -> None:
-    """OpenSSL by itself prompts for the password, and a service would wait for ever."""
+    """By default, OpenSSL prompts for the password, and a service would never start."""
     key = load_pem_private_key(own_files["key"].read_bytes(), password=None)
     encrypted = own_files["key"].with_name("encrypted.pem")
     encrypted.write_bytes(
@@ -489,7 +489,7 @@ def test_an_encrypted_key_is_refused_rather_than_asked_for_on_the_terminal(
 
 @pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
 def demanding(request: pytest.FixtureRequest, ca: trustme.CA) -> ssl.SSLContext:
-    """A server that wants to see a certificate."""
+    """A server that asks for a certificate."""
     context = context_of(ca.issue_cert("127.0.0.1"))
     context.minimum_version = context.maximum_version = ssl.TLSVersion[request.param]
     context.verify_mode = ssl.CERT_REQUIRED
@@ -598,7 +598,7 @@ def test_a_server_that_only_speaks_an_old_tls_is_refused(serve: Serve, ca: trust
 
 
 def test_the_handshake_may_come_byte_by_byte(serve: Serve, tls_context: ssl.SSLContext) -> None:
-    """And so may every record after it."""
+    """Every record after it may, too."""
 
     def script(peer: Peer) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -678,7 +678,7 @@ def test_a_plain_client_on_a_tls_port_is_told_what_is_wrong(serve: Serve) -> Non
     [(40, "handshake_failure"), (70, "protocol_version"), (200, "one without a name")],
 )
 def test_an_alert_in_the_handshake_says_why(serve: Serve, description: int, name: str) -> None:
-    """By its name in RFC 8446, section 6; OpenSSL's own words vary with its version."""
+    """An alert is named as in RFC 8446, section 6; OpenSSL's words vary with its version."""
 
     def script(peer: Peer) -> None:
         assert peer.recv_some()
@@ -703,7 +703,7 @@ def test_an_alert_in_the_handshake_says_why(serve: Serve, description: int, name
     ids=["forged", "too long", "unknown type", "plain text"],
 )
 def test_a_bad_record_ends_the_connection(serve: Serve, when: str, record: bytes) -> None:
-    """What came before it is delivered, nothing of it or after it is."""
+    """What came before the record is delivered, it and what follows are not."""
 
     def script(peer: Peer) -> None:
         if when == "open":
@@ -759,7 +759,7 @@ def test_the_peer_is_told_why_a_record_was_refused(serve: Serve) -> None:
 
 
 def test_close_notify_and_a_cut_are_told_apart(serve: Serve) -> None:
-    """Neither is an ordinary end of a WebSocket."""
+    """Neither end is an ordinary one for a WebSocket."""
 
     def notify(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -800,7 +800,7 @@ def test_close_notify_before_there_is_an_answer(serve: Serve) -> None:
 def test_the_client_says_close_notify_after_the_closing_handshake(
     serve: Serve, ca: trustme.CA, version: str, first: str
 ) -> None:
-    """Else the server could take the end for a cut."""
+    """Otherwise the server could take the end for a truncation."""
     context = context_of(ca.issue_cert("127.0.0.1"))
     context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
     rest: list[bytes] = []

@@ -54,7 +54,7 @@ from tls_peers import (
 import hftws
 
 ENGINES = ["direct", "openssl"]
-#: What a Python server can be made to choose.
+#: The suites that a Python server can be made to choose.
 PYTHON_SUITES = [suite for suite in SUITES if str(suite) != "TLSv1.3 CHACHA20-POLY1305"]
 
 EOF_REASON = "the peer closed the TCP connection without a close frame"
@@ -97,7 +97,7 @@ class Bed:
             conversation.close()
 
     def client(self, engine: str, **options: Any) -> CollectingClient:
-        """Not connected yet."""
+        """A client that is not connected yet."""
         url, ca_file = self.listener.url, self.identity.ca_file
         return CollectingClient(url, ca_file=ca_file, tls=engine, **options)
 
@@ -216,7 +216,7 @@ HARMLESS_1_3: dict[str, Make] = {
     "user_canceled": lambda stack, payload: stack.alert(90, WARNING) + data(stack, payload),
 }
 
-#: RFC 5246, section 7.2: a warning need not end anything.
+#: RFC 5246, section 7.2: a warning does not have to end anything.
 HARMLESS_1_2: dict[str, Make] = {
     "warning": lambda stack, payload: stack.alert(90, WARNING) + data(stack, payload),
     "warning with a fatal one's name": lambda stack, payload: (
@@ -261,14 +261,14 @@ def test_a_key_update_that_asks_for_ours_is_answered(
             conversation, lambda payload: stack.key_update(1, cuts=cuts) + data(stack, payload)
         )
         conversation.hear(b"with new keys")
-        # OpenSSL answers when it is called the next time, so that one answer may serve for two.
+        # OpenSSL answers when it is next called, so one answer may serve for two.
         assert stack.key_updates == times or engine == "openssl"
         assert 0 < stack.key_updates <= times
 
 
 @over_1_3
 def test_key_updates_and_data_go_both_ways(bed: Bed, engine: str, suite: Suite) -> None:
-    """In a burst; and with large messages before and behind new keys."""
+    """In a burst, and with large messages before and after new keys."""
     stack = bed.lite(suite)
     large = bytes(range(128)) * 200
     with bed.converse(stack, engine) as conversation:
@@ -283,7 +283,7 @@ def test_key_updates_and_data_go_both_ways(bed: Bed, engine: str, suite: Suite) 
 
 
 def test_new_keys_come_behind_what_waits_to_be_sent(bed: Bed, engine: str) -> None:
-    """What the kernel has not taken yet was sealed with the old ones, or will be with the new."""
+    """What the kernel has not taken yet was sealed with the old keys, or will be with the new."""
     stack = bed.lite(SUITES_1_3[2])
     client = bed.client(engine, send_buffer_size=8192)
     with bed.converse(stack, engine, client=client) as conversation:
@@ -305,7 +305,7 @@ def test_new_keys_come_behind_what_waits_to_be_sent(bed: Bed, engine: str) -> No
 
 @over_1_3
 def test_as_many_key_updates_as_are_allowed(bed: Bed, engine: str, suite: Suite) -> None:
-    """Data in between starts the count anew."""
+    """Data in between resets the count."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         for payload in (b"one", b"two"):
@@ -324,7 +324,7 @@ def test_as_many_empty_records_as_are_allowed(bed: Bed, engine: str, suite: Suit
 
 @over_1_3
 def test_padding_of_every_size(bed: Bed, engine: str, suite: Suite) -> None:
-    """Up to a full record, whose content is then one byte."""
+    """Padding up to a full record, whose content is then one byte."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         for size in [*range(40), 255, 256, CONTENT_SIZE_MAX - len(text(b"x"))]:
@@ -343,7 +343,7 @@ def test_zeros_at_the_end_of_the_content_are_no_padding(
 
 @over_1_2
 def test_a_hello_request_is_declined(bed: Bed, suite: Suite) -> None:
-    """The direct engine does not shake hands again (RFC 5246, section 7.2.2)."""
+    """The direct engine does not renegotiate (RFC 5246, section 7.2.2)."""
     stack = bed.lite(suite)
     with bed.converse(stack, "direct") as conversation:
         hello_request = message(HELLO_REQUEST, b"")
@@ -367,16 +367,16 @@ class Ending:
 
     name: str
     make: Callable[[LiteTls], bytes]
-    #: What the client says; empty: it only raises.
+    #: The alert that the client sends; empty if it only raises.
     alert: str
     #: The direct engine's words.
     reason: str
     error: str = "TLSError"
-    #: Where OpenSSL has another opinion, by its version perhaps: the error, and the alerts.
+    #: Where OpenSSL differs, perhaps by version: the error, and the alerts.
     openssl: tuple[tuple[str, str], ...] = ()
 
     def judge(self, outcome: Outcome, engine: str, delivered: list[bytes]) -> None:
-        """Holds it against what happened. OpenSSL's words are its own."""
+        """Compares it with what happened. OpenSSL's words are not checked."""
         assert outcome.messages == delivered
         expected = [(self.error, self.alert)]
         if engine == "openssl":
@@ -511,7 +511,7 @@ ENDINGS = [
         alert(0),
         "close_notify",
         CLOSE_NOTIFY_REASON,
-        openssl=(GOES_ON,),  # In TLS 1.2 it takes a fatal alert at its word.
+        openssl=(GOES_ON,),  # In TLS 1.2 it obeys a fatal alert.
         error="ConnectionClosed",
     ),
     Ending(
@@ -655,7 +655,7 @@ ENDINGS_1_3 = [
         "bad length",
         openssl=(refused("illegal_parameter"),),
     ),
-    # After the first data nobody looks into a ticket, but OpenSSL.
+    # After the first data only OpenSSL looks into a ticket.
     Ending(
         "bad ticket",
         handshake(NEW_SESSION_TICKET, b"abc"),
@@ -744,7 +744,7 @@ def representative_cuts(records: bytes) -> list[list[bytes]]:
     endings(SUITES_1_3, ENDINGS, ENDINGS_1_3) + endings(SUITES_1_2, ENDINGS, ENDINGS_1_2),
 )
 def test_what_ends_the_connection(bed: Bed, engine: str, suite: Suite, ending: Ending) -> None:
-    """What came before is delivered, nothing of it or after it is, and the server is told why."""
+    """What came before is delivered, it and what follows are not, and the server gets an alert."""
     stack = bed.lite(suite)
     with bed.converse(stack, engine) as conversation:
         conversation.exchange(data(stack, b"before"), messages=[b"before"])
@@ -821,7 +821,7 @@ def test_a_cut_is_told_from_close_notify_wherever_it_is(
 
 @over_all
 def test_the_client_says_close_notify(bed: Bed, engine: str, suite: Suite) -> None:
-    """After the closing handshake; and what comes after the server's CLOSE changes nothing."""
+    """After the closing handshake. What comes after the server's CLOSE changes nothing."""
     inputs = [plain(b""), forged, handshake(99), alert(40), sealed(APPLICATION_DATA, b"x")]
     if suite.version == "TLSv1.3":
         inputs.append(lambda stack: stack.key_update(1))
@@ -850,7 +850,7 @@ def test_messages_of_every_size_go_both_ways(bed: Bed, engine: str, suite: Suite
 
 @pytest.mark.parametrize("suite", PYTHON_SUITES, ids=str)
 def test_sequence_numbers_count_on(bed: Bed, engine: str, suite: Suite) -> None:
-    """Past the first two bytes of them, both ways."""
+    """Past the lowest two bytes of the sequence numbers, both ways."""
     with bed.converse(bed.python(suite), engine) as conversation:
         for _ in range(70):
             payloads = [b"%d" % number for number in range(1000)]
@@ -908,7 +908,7 @@ def test_openssls_small_records_are_put_together(bed: Bed, engine: str, suite: S
 def test_openssls_key_updates_are_followed(
     bed: Bed, engine: str, suite: Suite, command: str
 ) -> None:
-    """K asks for ours, too. Each time cut at another byte."""
+    """K asks for our new keys, too. Each time cut at another byte."""
     stack = bed.openssl(suite)
     with bed.converse(stack, engine) as conversation:
         at_every_cut(
@@ -967,7 +967,7 @@ def test_openssl_is_told_why_a_record_is_refused(bed: Bed, engine: str, suite: S
 @needs_openssl
 @over_1_2
 def test_a_server_that_shakes_hands_again(bed: Bed, engine: str, suite: Suite) -> None:
-    """The direct engine declines, and OpenSSL's server takes that for the end."""
+    """The direct engine refuses, and OpenSSL's server then ends the connection."""
     stack = bed.openssl(suite)
     with bed.converse(stack, engine) as conversation:
         conversation.deliver(stack.command("r"))
@@ -1018,7 +1018,7 @@ def test_a_reconnect_resumes_the_session(
     make: Callable[[Bed, Suite], Callable[[bool], Stack]],
     suite: Suite,
 ) -> None:
-    """Unless the server has forgotten it: then it is a handshake like the first."""
+    """If the server has forgotten the session, the handshake is a full one."""
     servers, client = make(bed, suite), bed.client(engine)
     for replaced, resumed in ((False, False), (False, True), (False, True), (True, False)):
         stack = servers(replaced)
@@ -1032,7 +1032,7 @@ def test_a_reconnect_resumes_the_session(
 
 @over_1_3
 def test_tickets_after_the_first_data(bed: Bed, engine: str, suite: Suite) -> None:
-    """OpenSSL keeps them. The direct engine reads past them, and the next handshake is whole."""
+    """OpenSSL keeps them. The direct engine skips them, and the next handshake is a full one."""
     client, settings = bed.client(engine), lite_settings(suite, tickets=1)
     without = lite_settings(suite)
     for chosen, resumed in ((without, False), (settings, engine == "openssl")):
@@ -1045,7 +1045,7 @@ def test_tickets_after_the_first_data(bed: Bed, engine: str, suite: Suite) -> No
 
 @pytest.mark.parametrize("body", [b"abc", ticket_message()[4:-1], bytes(13)])
 def test_a_bad_ticket_before_the_first_data_is_refused(bed: Bed, engine: str, body: bytes) -> None:
-    """It is for OpenSSL in either engine, so that it has to be in order."""
+    """OpenSSL gets it with either engine, so it has to be valid."""
     stack = bed.lite(SUITES_1_3[0])
     client = bed.client(engine)
     record = handshake(NEW_SESSION_TICKET, body)
@@ -1063,7 +1063,7 @@ def test_a_bad_ticket_before_the_first_data_is_refused(bed: Bed, engine: str, bo
 
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
 
-#: All that a server may say between its Finished and the response.
+#: All that a server may send between its Finished and the response.
 BETWEEN: dict[str, Callable[[LiteTls], bytes]] = {
     "ticket": lambda stack: stack.fragments(ticket_message()),
     "large ticket": lambda stack: stack.fragments(ticket_message(1000)),
@@ -1186,7 +1186,7 @@ def test_the_handover_is_exact_wherever_it_is_cut(bed: Bed, suite: Suite) -> Non
 @over_1_2
 @pytest.mark.parametrize("size", [1, 5, 15, 16])
 def test_a_finished_in_pieces(bed: Bed, engine: str, suite: Suite, size: int) -> None:
-    """Each is a record with a sequence number of its own (RFC 5246, section 6.2.1)."""
+    """Each is a record with its own sequence number (RFC 5246, section 6.2.1)."""
     stack = bed.lite(suite)
     stack.connection.recordSize = size
     with bed.converse(stack, engine) as conversation:
@@ -1212,7 +1212,7 @@ def test_whatever_comes_before_the_response(bed: Bed, first: str, second: str) -
 
 @pytest.mark.parametrize("seed", range(160))
 def test_the_handover_is_exact(bed: Bed, client_files: dict[str, Path], seed: int) -> None:
-    """Whatever the handshake was like, and whatever came right behind it, in whatever pieces."""
+    """After any handshake, with anything right behind it, in pieces of any size."""
     random_ = random.Random(seed)
     plan = Plan(bed, random_, client_files)
     client = bed.client("direct", **plan.client_files)

@@ -136,7 +136,7 @@ def test_servers_that_are_understood(workshop: Workshop, engine: str, row: Row) 
 
 
 def check_that_it_says_so(workshop: Workshop, row: Row, reason: str) -> None:
-    """Asked for by its name, the direct engine does not leave the records to another one."""
+    """With tls="direct" connecting fails rather than leave the records to another engine."""
     conversation = conversation_of(workshop, row, client_of(workshop, row, "direct"))
     try:
         with pytest.raises(hftws.TLSError) as caught:
@@ -147,7 +147,7 @@ def check_that_it_says_so(workshop: Workshop, row: Row, reason: str) -> None:
 
 
 def check_words(found: str, expected: str) -> None:
-    """Another OpenSSL than 3.0 may say the same in other words, and says something."""
+    """Another OpenSSL than 3.0 may use other words, but not none."""
     if ssl.OPENSSL_VERSION_INFO[:2] == (3, 0) or "peer" in expected:
         assert found == expected
     else:
@@ -196,7 +196,7 @@ def test_without_verification_no_certificate_is_refused(workshop: Workshop, row:
 
 
 def reset(conversation: Conversation) -> Outcome:
-    """RST, and how that is told."""
+    """RST, and how it is reported."""
     linger = struct.pack("ii", 1, 0)
     conversation.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     conversation.sock.close()

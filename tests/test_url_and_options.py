@@ -1,4 +1,4 @@
-"""What a client refuses before it does any I/O: URLs, headers, options. And what it raises."""
+"""What a client refuses before it does any I/O (URLs, headers, options), and what it raises."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_good_url_is_taken_and_given_back(url: str) -> None:
 
 
 def test_constructing_does_no_io() -> None:
-    """The connection of a client that connects would be there by then: the kernel makes it."""
+    """If the client connected, its connection would be there by now: the kernel accepts it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -357,7 +357,7 @@ def test_a_callback_that_cannot_be_called_is_refused(name: str, value: Any) -> N
 
 @pytest.mark.parametrize("name", ["on_msg", "on_open", "on_close"])
 def test_a_callback_that_is_a_method_is_refused(name: str) -> None:
-    """Nobody would call it, and every message would be dropped without a word."""
+    """It would not be called, and every message would be dropped silently."""
     mine = type("Mine", (hftws.Client,), {name: lambda self, *arguments: None})
     heir = type("Heir", (mine,), {})
     for subclass in (mine, heir):
@@ -384,7 +384,7 @@ def test_a_subclass_without_callbacks_has_nothing_to_pass() -> None:
 
 
 def test_a_key_without_a_certificate_is_refused() -> None:
-    """It would be left out without a word, and the server would refuse the client."""
+    """It would be ignored, and the server would refuse the client."""
     with pytest.raises(ValueError, match="cert_file"):
         hftws.Client("wss://example.com/", key_file="key.pem")
 
@@ -486,7 +486,7 @@ def test_an_exception_is_also_the_built_in_that_a_caller_expects(
     ids=lambda error: type(error).__name__,
 )
 def test_an_exception_survives_pickle_and_copy(error: hftws.Error) -> None:
-    """Pools of processes and loggers send exceptions around."""
+    """Process pools and loggers pickle exceptions."""
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(other) is type(error)
         assert str(other) == str(error)

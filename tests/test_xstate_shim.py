@@ -1,7 +1,7 @@
 """The shim that kernels for the tests of kTLS need on some CPUs: tests/ktls/xstate.py.
 
-What it is for, the kernel of this machine shows with a smaller buffer than the CPU's area is: no
-CPU with AMX is needed, and no kernel is booted.
+This machine's kernel shows what it is for, with a buffer smaller than the CPU's area: no CPU with
+AMX is needed, and no kernel is booted.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def size() -> int:
 
 @pytest.fixture(scope="module")
 def bare(size: int) -> Iterator[Job]:
-    """What xstate_child.py does by itself."""
+    """Runs xstate_child.py without the shim."""
     with child(os.environ) as job:
         yield job
 
 
 @pytest.fixture(scope="module")
 def shimmed(size: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """What it does with the shim in front of the C library."""
+    """Runs it with the shim in front of the C library."""
     pytest.importorskip("ziglang", reason="no compiler for the shim: ziglang is not installed")
     shim = xstate.build(tmp_path_factory.mktemp("shim"))
     preload = " ".join(filter(None, [str(shim), os.environ.get("LD_PRELOAD")]))
@@ -95,7 +95,7 @@ def child(environment: Mapping[str, str]) -> Iterator[Job]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the CPU's area has what."""
+    """The layout of the CPU's area."""
 
     size: int
     #: Of each component behind the header: its number, where it begins and where it ends.
@@ -104,7 +104,7 @@ class Layout:
     def filled(self, seed: int) -> bytes:
         """An area with something in every register, another for another seed."""
         area = bytearray(self.size)
-        area[24:28] = (0x1F80).to_bytes(4, "little")  # MXCSR, as it is at first.
+        area[24:28] = (0x1F80).to_bytes(4, "little")  # MXCSR, its initial value.
         in_use = SSE
         area[XMM] = pattern(seed, XMM.start, XMM.stop)
         for number, start, end in self.components:

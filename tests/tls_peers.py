@@ -56,7 +56,7 @@ CONTENT_SIZE_MAX = 1 << 14
 
 HELLO_REQUEST, NEW_SESSION_TICKET, KEY_UPDATE = 0, 4, 24
 
-#: Seconds that a process may take to start, on a machine that has other things to do.
+#: Seconds that a process may take to start, on a busy machine.
 START_TIMEOUT = 30.0 * PATIENCE
 
 
@@ -114,7 +114,7 @@ class Identity:
 class Stack(Protocol):
     """One connection's end of TLS."""
 
-    #: Alerts of the client's, by their names in RFC 8446.
+    #: The client's alerts, by their names in RFC 8446.
     alerts: list[str]
 
     @property
@@ -122,13 +122,13 @@ class Stack(Protocol):
         """Whether the server took up an earlier session."""
 
     def accept(self, line: Conversation) -> bytes:
-        """Does the handshake, and gives what the client said then, up to a blank line."""
+        """Does the handshake, and returns what the client sent then, up to a blank line."""
 
     def outgoing(self) -> bytes:
-        """Ciphertext that nobody has sent yet, such as tickets."""
+        """Ciphertext that has not been sent yet, such as tickets."""
 
     def seal(self, plaintext: bytes) -> bytes:
-        """The records, in place of sending them."""
+        """Returns the records instead of sending them."""
 
     def feed(self, ciphertext: bytes) -> None:
         """What the client sent."""
@@ -183,7 +183,7 @@ class PythonTls(MemoryStack):
         return True
 
     def _note_alert(self, error: ssl.SSLError) -> bool:
-        """Whether the client's alert is what failed."""
+        """Whether this error is an alert of the client."""
         _, found, alert = (error.reason or "").partition("ALERT_")
         if found:
             self.alerts.append(alert.lower())
@@ -219,7 +219,7 @@ class PythonTls(MemoryStack):
                 plaintext += data
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLZeroReturnError:  # The same, where we have said so, too.
+            except ssl.SSLZeroReturnError:  # The same, if we have sent ours, too.
                 self.alerts.append("close_notify")
             except ssl.SSLError as error:
                 assert self._note_alert(error), error
@@ -246,7 +246,7 @@ def python_context(suite: Suite, identity: Identity, *, tickets: int = 2) -> ssl
 
 
 class LiteSocket:
-    """What tlslite-ng takes for a socket that does not block."""
+    """Plays a non-blocking socket for tlslite-ng."""
 
     def __init__(self) -> None:
         self.incoming, self.outgoing = bytearray(), bytearray()
@@ -279,7 +279,7 @@ def lite_settings(suite: Suite, *, tickets: int = 0, key: bytes = bytes(32)) -> 
     return settings
 
 
-#: Makes another body of a handshake message's.
+#: Makes another body for a handshake message.
 Change = Callable[[bytes], bytes]
 
 
@@ -295,7 +295,7 @@ class ChangedConnection(TLSConnection):
 
     def _changed(self, original: Any) -> Any:
         if original.contentType != HANDSHAKE or type(original) is LiteMessage:
-            return original  # The latter are several, which have been here before.
+            return original  # A LiteMessage has been changed already.
         content = bytes(original.write())
         change = self._changes.get(content[0])
         if change is None:
@@ -334,7 +334,7 @@ class LiteTls(MemoryStack):
         #: Application data right behind the server's Finished, before the client's.
         self._early = early
         self._reader: Iterator[Any] | None = None
-        #: KeyUpdates of the client's.
+        #: KeyUpdates of the client.
         self.key_updates = 0
 
     @property
@@ -488,7 +488,7 @@ class OpensslServer:
 
     @classmethod
     def with_options(cls, *options: str) -> OpensslServer:
-        """One with these options of s_server's, and no others."""
+        """A server with exactly these options of s_server."""
         server = cls.__new__(cls)
         server._start(*options)
         return server
@@ -517,7 +517,7 @@ class OpensslServer:
 
     @property
     def output(self) -> int:
-        """The descriptor of what it says."""
+        """The descriptor of its output."""
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
@@ -529,7 +529,7 @@ class OpensslServer:
     def wait_for(
         self, pattern: bytes, start: int = 0, timeout: float = PEER_TIMEOUT
     ) -> re.Match[bytes]:
-        """Until it has said something like that."""
+        """Waits until its output has something like this."""
         until = time.monotonic() + timeout
         while (found := re.compile(pattern, re.DOTALL).search(self.said, start)) is None:
             left = until - time.monotonic()
@@ -556,7 +556,7 @@ class OpensslTls:
         self._behind, self._passed_on = b"", 0
 
     def accept(self, line: Conversation) -> bytes:
-        """Passes on what both say, until the request is there."""
+        """Passes on what both send, until the request is there."""
         from_client = b""
         server = self.server
         pattern = re.compile(rb"GET / HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
@@ -599,11 +599,11 @@ class OpensslTls:
         return self.read_records(records)
 
     def command(self, letter: str, *, records: int = 1) -> bytes:
-        """What comes of a command of s_server's: K and k for KeyUpdates, q for close_notify …"""
+        """The result of a command to s_server: K and k for KeyUpdates, q for close_notify …"""
         return self.seal(letter.encode() + b"\n", records=records)
 
     def read_records(self, count: int) -> bytes:
-        """So many whole records."""
+        """Reads this many whole records."""
         data, end = self._behind, 0
         for _ in range(count):
             while len(data) < end + HEADER_SIZE or len(data) < end + record_size(data[end:]):
@@ -625,11 +625,11 @@ class OpensslTls:
         return re.compile(pattern, re.DOTALL).search(self.server.said, self.seen)
 
     def has_said(self, pattern: bytes) -> bool:
-        """Whether the server has said so since the last time."""
+        """Whether the server's output has this, since the last time."""
         return self._find(pattern) is not None
 
     def take(self, pattern: bytes) -> bool:
-        """The same; what comes next is looked for behind it."""
+        """The same; the next search starts behind it."""
         found = self._find(pattern)
         self.seen = self.seen if found is None else found.end()
         return found is not None
@@ -644,7 +644,7 @@ def record_size(data: bytes) -> int:
 
 
 def split_records(data: bytes) -> list[bytes]:
-    """The records, each by itself."""
+    """The records, one by one."""
     records = []
     while data:
         size = record_size(data)
@@ -672,7 +672,7 @@ Split = Callable[[bytes], list[bytes]]
 
 
 class CollectingClient(hftws.Client):
-    """Keeps what it receives. Its masks are zeros, so that a server's output is legible."""
+    """A client that keeps what it receives, and masks with zeros: a server's output is legible."""
 
     #: Small rings: large ones take longer to get than a handshake.
     OPTIONS: ClassVar[dict[str, Any]] = {
@@ -691,7 +691,7 @@ class CollectingClient(hftws.Client):
 
 
 class Listener:
-    """Where the clients connect to, and the thread that plays the server meanwhile."""
+    """A listener, and the thread that plays the server while a client connects."""
 
     def __init__(self) -> None:
         self.sock = socket.create_server(("127.0.0.1", 0))
@@ -734,7 +734,7 @@ class Conversation:
         self.plaintext = b""
         self.sock: socket.socket
 
-    # ---- Connecting: in a thread of its own.
+    # ---- Connecting: in a thread.
 
     def connect(self) -> None:
         served = self.listener.pool.submit(self._serve)
@@ -787,7 +787,7 @@ class Conversation:
 
     def _wait_until_read(self) -> None:
         until = time.monotonic() + PEER_TIMEOUT
-        while self._unread() > 0 and not self.client.is_open:  # Then it is for the test to read.
+        while self._unread() > 0 and not self.client.is_open:  # From then on, the test reads.
             assert time.monotonic() < until, "the client does not read"
             time.sleep(20e-6)  # Gives up Python's lock, which the client may want.
 
@@ -808,7 +808,7 @@ class Conversation:
                 self.turn()
 
     def turn(self) -> None:
-        """The client reads what is there; what it says gets to the server."""
+        """The client reads what is there; what it sends is given to the server."""
         ready, _, _ = select.select([self.client.fileno()], [], [], PEER_TIMEOUT)
         assert ready, "nothing arrived"
         self.client.poll(0)
@@ -837,7 +837,7 @@ class Conversation:
                 stack.server.read()
 
     def wait_for(self, pattern: bytes) -> None:
-        """OpenSSL's server says so, of what the client has said by then."""
+        """Waits until OpenSSL's server shows this, in what the client has sent."""
         stack = self.stack
         assert isinstance(stack, OpensslTls)
         self.relay(lambda: stack.take(pattern), to_client=False)
@@ -857,7 +857,7 @@ class Conversation:
         return data != b""
 
     def collect_more(self) -> None:
-        """Waits for what the client says next; or until it can say more, and does."""
+        """Waits for what the client sends next, letting it send more."""
         waiting = [self.client] if self.client.wants_write else []
         ready = select.select([self.sock], waiting, [], PEER_TIMEOUT)
         assert any(ready), "the client says nothing"
@@ -882,7 +882,7 @@ class Conversation:
         return self.stack.seal(encode_frame(TEXT, payload))
 
     def hear(self, payload: bytes) -> None:
-        """The client says so, and the server understands it."""
+        """The client sends this, and the server understands it."""
         self.client.send(payload, text=True)
         self.client.poll(0)
         if isinstance(self.stack, OpensslTls):
@@ -894,7 +894,7 @@ class Conversation:
         self.plaintext = self.plaintext[frame_size(self.plaintext) :]
 
     def finish(self, *parts: bytes, hang_up: bool = False) -> Outcome:
-        """Delivers what is to end the connection, and tells how it ended."""
+        """Delivers what should end the connection, and returns how it ended."""
         error: hftws.Error | None = None
         try:
             self.deliver(*parts)
@@ -902,7 +902,7 @@ class Conversation:
                 self.sock.shutdown(socket.SHUT_WR)
             while self.client.poll(PEER_TIMEOUT):
                 pass
-            self.client.poll(0)  # That the connection is over is told once it is.
+            self.client.poll(0)  # The call after the end reports it.
         except hftws.Error as raised:
             error = raised
         assert error is not None, "the connection did not end"
@@ -911,14 +911,14 @@ class Conversation:
         return Outcome(list(self.messages), kind, reason, list(self.stack.alerts))
 
     def drain(self) -> None:
-        """Gives the server all that the client said before it hung up."""
+        """Gives the server all that the client sent before it hung up."""
         with contextlib.suppress(ConnectionError):
             while data := self.sock.recv(65536):
                 self.stack.feed(data)
         self.plaintext += self.stack.open()
 
     def close(self) -> None:
-        """Ends it, however far it has come, without waiting for anybody."""
+        """Ends the connection in any state, without waiting."""
         with contextlib.suppress(AttributeError):
             self.sock.close()
         if isinstance(self.stack, OpensslTls):

@@ -1,4 +1,4 @@
-"""Prints the rows as Markdown."""
+"""Prints docs/tls-servers.md: the rows as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row of the matrix is made of: a server, and what has to come of it."""
+"""The parts of a row of the matrix: a server, and the result that is expected with it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Connects:
 
     version: str = "TLSv1.3"
     cipher: str = "TLS_AES_128_GCM_SHA256"
-    #: Why the direct engine cannot have the records; then only tls="direct" fails, and says so.
+    #: Why the direct engine cannot be used; then only tls="direct" fails, with this reason.
     engine_reason: str = ""
     #: Connections of one client, one after the other, and whether each takes up a session.
     resumed: tuple[bool, ...] = (False,)
-    #: What the server knows of it at the end.
+    #: What the server knows about it at the end.
     holds: Callable[[Any], object] = lambda stack: True
 
     def __str__(self) -> str:
@@ -61,15 +61,15 @@ class Connects:
 
 @dataclass(frozen=True)
 class Fails:
-    """There is no connection. ``connect`` raises just this, and the server is told why."""
+    """There is no connection: ``connect`` raises exactly this, and the server gets an alert."""
 
     message: str
     error: str = "TLSError"
-    #: What the server is told; "" where there is nothing to tell, or nobody to be told.
+    #: The alert that the server gets; "" if it gets none.
     alert: str = ""
     #: OpenSSL's X509_V_ERR_*, where the certificate is the cause.
     verify_code: int = 0
-    #: Whether the certificate is all that is wrong: with verify=False it connects.
+    #: Whether only the certificate is wrong, so that verify=False connects.
     connects_unverified: bool = False
 
     def __str__(self) -> str:
@@ -79,16 +79,16 @@ class Fails:
 
 @dataclass(frozen=True)
 class Ends:
-    """The connection opens, messages go both ways, and then it ends so."""
+    """The connection opens, messages go both ways, and then it ends in this way."""
 
     reason: str
-    #: OpenSSL's words, where it has others.
+    #: OpenSSL's words, where they differ.
     openssl_reason: str = ""
     #: Makes what ends it.
     make: Callable[[Any], bytes] = lambda stack: b""
     error: str = "TLSError"
     alert: str = ""
-    #: How the server ends TCP: not by itself, with FIN, or with RST.
+    #: How the server ends TCP: not at all, with FIN, or with RST.
     hang_up: str = ""
     version: str = "TLSv1.3"
 
@@ -115,7 +115,7 @@ def no_handshake(reason: str, alert: str = "") -> Fails:
 # ---- The server. -------------------------------------------------------------------------------
 
 
-#: Two for a row, and two for the one before.
+#: Two for a row, and two for the previous one.
 OPENSSL_SERVERS_MAX = 4
 
 
@@ -132,7 +132,7 @@ class Workshop:
         self._servers: dict[tuple[str, ...], OpensslServer] = {}
 
     def issued(self, make: Callable[[Workshop], Issuer]) -> Issuer:
-        """What ``make`` makes, once."""
+        """What ``make`` returns, made once."""
         if make not in self._issued:
             self._issued[make] = make(self)
         return self._issued[make]
@@ -163,9 +163,9 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Server:
-    """How to make one."""
+    """How a server is made."""
 
-    #: In the words of the table.
+    #: As the table says it.
     description: str
     #: Called for each connection; the number of those before is the second argument.
     make: Callable[[Workshop, int], Stack]
@@ -222,7 +222,7 @@ Certify = Callable[[Workshop], Issuer]
 
 
 def ecdsa(workshop: Workshop) -> Issuer:
-    """What a server has whose certificate is not the point."""
+    """The credentials of a server whose certificate is not what is tested."""
     return workshop.roots["EC"].issue("127.0.0.1")
 
 
@@ -257,7 +257,7 @@ def python(
 
     def context_for(workshop: Workshop) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_ciphers("ALL:@SECLEVEL=0")  # It is the client that is to refuse.
+        context.set_ciphers("ALL:@SECLEVEL=0")  # The client has to refuse it.
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.load_cert_chain(Shown(show(workshop.issued(certify))).pem_file(workshop))
         configure(workshop, context)
@@ -302,7 +302,7 @@ def lite(
 def altered(
     server: Server, description: str, alter: Callable[[bytes], bytes], *, hangs_up: bool = False
 ) -> Server:
-    """The same, but for the bytes of its first flight; and perhaps it hangs up after that."""
+    """The same server with other bytes in its first flight; it may hang up after that."""
 
     def make(workshop: Workshop, number: int) -> Stack:
         return Altered(server.make(workshop, number), alter, hangs_up)
@@ -311,7 +311,7 @@ def altered(
 
 
 class Altered:
-    """A stack between which and the client somebody sits."""
+    """A stack with somebody between it and the client."""
 
     def __init__(self, stack: Any, alter: Callable[[bytes], bytes], hangs_up: bool) -> None:
         self._stack, self._hangs_up = stack, hangs_up
@@ -340,7 +340,7 @@ class Altered:
 
 
 class Wire:
-    """Says given bytes to the client's hello, reads on until the client hangs up, or ends."""
+    """Answers the client's hello with given bytes; then ends, or reads until the client does."""
 
     resumed = False
 
@@ -384,7 +384,7 @@ class Wire:
 
 
 def wire(description: str, answer: bytes | Callable[[bytes], bytes] = b"", end: str = "") -> Server:
-    """No TLS at all, or just a piece of it."""
+    """No TLS at all, or only a piece of it."""
 
     def make(workshop: Workshop, number: int) -> Stack:
         return Wire(answer if callable(answer) else lambda hello: answer, end)

@@ -144,7 +144,7 @@ HELLO, ENCRYPTED_EXTENSIONS = 2, 8
 ALPN, STATUS_REQUEST, RECORD_SIZE_LIMIT, PRE_SHARED_KEY, EARLY_DATA = 16, 5, 28, 41, 42
 EXTENDED_MASTER_SECRET, RENEGOTIATION_INFO, SUPPORTED_VERSIONS, KEY_SHARE = 23, 0xFF01, 43, 51
 
-#: RFC 8446, section 4.1.3: the last bytes of the random of a server that knows better.
+#: RFC 8446, section 4.1.3: how the random ends when a server that has TLS 1.3 uses less.
 DOWNGRADE_TO_1_2, DOWNGRADE_TO_1_1 = b"DOWNGRD\1", b"DOWNGRD\0"
 #: The same section: the random that makes a ServerHello a HelloRetryRequest.
 RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -387,7 +387,7 @@ def selected(version: int) -> dict[int, Change]:
 
 
 def server_hello(version: bytes) -> Callable[[bytes], bytes]:
-    """In the form of old, with a suite of TLS 1.0; the answer to any hello."""
+    """A ServerHello of the old form, with a suite of TLS 1.0; the answer to any hello."""
     body = version + bytes(32) + b"\0" + b"\xc0\x13" + b"\0"
     message = b"\2" + len(body).to_bytes(3, "big") + body
     return lambda hello: b"\x16" + version + len(message).to_bytes(2, "big") + message
@@ -583,7 +583,7 @@ def client_certificates(version: str) -> list[Row]:
     required, optional = asks(required=True, version=version), asks(required=False, version=version)
 
     def told(alert: str) -> Fails:
-        """In TLS 1.3 the client's side of the handshake is done when it hears."""
+        """In TLS 1.3 the client's handshake is done when the alert comes."""
         prefix = "the TLS handshake failed: " if version == "TLSv1_2" else "a TLS record is bad: "
         return Fails(f"{prefix}alert from the peer: {alert}")
 

@@ -21,7 +21,7 @@ CHANGE_CIPHER_SPEC_RECORD = b"\x14\3\3\0\1\1"
 
 
 def in_pieces(size: int) -> Any:
-    """So much of a message in a record, 500 times; then the rest."""
+    """This much of a message in a record, 500 times; then the rest."""
 
     def seal(stack: LiteTls, plaintext: bytes) -> bytes:
         end = min(500 * size, len(plaintext))
@@ -72,7 +72,7 @@ def key_updates(count: int, request: int) -> Any:
 
 
 def behind_server_hello(what: bytes) -> Any:
-    """Something in the open behind the first record."""
+    """Something unencrypted behind the first record."""
 
     def alter(flight: bytes) -> bytes:
         first = split_records(flight)[0]

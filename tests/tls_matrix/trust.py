@@ -58,7 +58,7 @@ ADDRESS = "127.0.0.1"
 
 
 def under(length: int, key: str, root_key: str, **options: Any) -> Certify:
-    """A certificate with that many intermediate ones over it, all of one kind."""
+    """A certificate with this many intermediate ones above it, all of one kind."""
 
     def certify(workshop: Workshop) -> Issuer:
         issuer = workshop.roots[root_key]
@@ -201,7 +201,7 @@ NAMES = [
     name_row("feed.example", "other.example", WRONG_HOST),
     name_row("feed.example", "a.feed.example", WRONG_HOST),
     name_row("a.feed.example", "feed.example", WRONG_HOST),
-    # RFC 9525, section 2: the common name is no name.
+    # RFC 9525, section 2: the common name does not count.
     name_row("", "feed.example", WRONG_HOST, common_name="feed.example"),
     name_row("other.example", "feed.example", WRONG_HOST, common_name="feed.example"),
     name_row(ADDRESS, "feed.example", WRONG_HOST, common_name="feed.example"),
@@ -324,7 +324,7 @@ def too_long(workshop: Workshop) -> Issuer:
 
 
 def same_name_other_key(workshop: Workshop) -> Issuer:
-    """Under an authority that only has the name of ours."""
+    """A certificate of an authority that has our authority's name, and another key."""
     return root("EC root", "P-384").issue(ADDRESS)
 
 

@@ -1,4 +1,4 @@
-"""Runs a program under valgrind's memcheck, and fails for what the code of hftws is to blame for.
+"""Runs a program under valgrind's memcheck, and fails for errors that hftws's code makes.
 
     python tests/valgrind/run.py --ours _core errors.xml -- python .venv/bin/pytest ...
 
@@ -25,7 +25,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-#: Errors that are nobody's right.
+#: Errors that always count, whoever makes them.
 ALWAYS = {
     "InvalidRead",
     "InvalidWrite",
@@ -37,7 +37,7 @@ ALWAYS = {
     "ClientCheck",
 }
 
-#: Errors that count where our code made them.
+#: Errors that count only if our code made them.
 OURS = {"UninitCondition", "UninitValue", "SyscallParam", "Leak_DefinitelyLost"}
 
 #: What runs Python code: frames above it are the caller's, not the culprit's.
@@ -53,14 +53,14 @@ VALGRIND = [
     "--num-callers=30",
     "--error-limit=no",
     "--child-silent-after-fork=yes",
-    # It runs one thread at a time, and by default the one that waits for another keeps the turn.
+    # It runs one thread at a time, and by default a thread that spins keeps its turn.
     "--fair-sched=try",
     "--suppressions=" + str(Path(__file__).with_name("core.supp")),
 ]
 
 
 def is_ours(error: ElementTree.Element, module: str) -> bool:
-    """Whether the code in an object of this name is to blame."""
+    """Whether an object of this name is ours."""
     kind = error.findtext("kind")
     if kind in ALWAYS:
         return True
