@@ -1,4 +1,4 @@
-# One name for each thing that a developer does. CI runs `test` and what .ci/run names besides.
+# One target for each thing that a developer does. tests/ci/steps.py lists what CI runs.
 
 PYTHON ?= python3
 VENV = .venv
@@ -29,15 +29,15 @@ help:
 	@echo "make fuzz              libFuzzer, 10 minutes a target: FUZZ_SECONDS, FUZZ_TARGETS"
 	@echo "make fuzz-smoke        the same for a few seconds a target, with one seed"
 	@echo "make bench             against other clients and C, side by side (see bench/README.md)"
-	@echo "make wheels            every wheel of a release, looked into and tried, in dist/"
+	@echo "make wheels            every wheel of a release, checked and tried, in dist/"
 	@echo "make wheels-test       the same for the Python of .venv alone (a part of CI)"
 	@echo "make check             type check core and binding for Linux (glibc, musl) and macOS"
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
 	@echo "make format            rewrite the sources in the house format"
 	@echo "make map               rewrite the order and the map in ARCHITECTURE.md, from the sources"
-	@echo "make clean             remove what was built, but for .venv"
+	@echo "make clean             remove what was built, except .venv"
 
-# The environment of the developers, made again when what it needs has changed.
+# The environment of the developers, made again when pyproject.toml has changed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1,<27'
@@ -50,8 +50,8 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m hftws demo
 
-# Side by side where there are two CPUs, and what failed comes last: tests/ci/. The integration test
-# measures time, and runs alone when the others are done.
+# Its parts run side by side where there are two CPUs; failures are listed last: tests/ci/. The
+# integration test measures time, so it runs alone when the others are done.
 test:
 	@$(PYTHON) -m tests.ci --logs build/test --last integration-test \
 		test-python-1 test-python-2 test-core check types lint
@@ -62,7 +62,7 @@ test-core: $(VENV)/.installed
 test-python: build
 	PYTHONPATH=. $(BIN)/pytest --ignore=tests/integration
 
-# Its two halves. What the second one waits for are mostly programs that it starts.
+# Its two halves. The second one mostly waits for programs that it starts.
 SECOND_HALF = $(addprefix tests/,autobahn exchange package \
 	$(addprefix test_,$(addsuffix .py,bench errnos leaks libssl memory soak)))
 
@@ -77,9 +77,9 @@ NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn \
 	$(addprefix test_,$(addsuffix .py,architecture bench ci debian demo fuzz_corpus ktls_rig leaks libssl \
 	soak tidy xstate_shim)))
 
-# The same tests once more with every assertion of the core switched on, and with the AEAD that is
-# there for every machine. What is freed is filled with noise, so that no use of it goes unnoticed.
-# From within tests/, so that the processes which tests start import this build, too.
+# The same tests again with every assertion of the core switched on, and with the AEAD that every
+# machine has. Freed memory is filled with noise, so that any use of it is noticed. From within
+# tests/, so that the processes which tests start import this build, too.
 test-safe: build
 	rm -rf build/safe && mkdir -p build/safe
 	cp -r hftws build/safe/ && rm -f build/safe/hftws/*.so
@@ -103,7 +103,7 @@ else
 	@echo "test-kqueue is skipped: it is for Linux. Here every test runs on the real kqueue."
 endif
 
-# What memcheck finds in our code fails it: tests/valgrind/run.py. Valgrind does not know AVX-512,
+# Fails for what memcheck finds in our code: tests/valgrind/run.py. Valgrind does not know AVX-512,
 # which libipsec-mb would use, and is too slow for tests of much data or of time.
 VALGRIND_TESTS = tests/test_pinning.py tests/test_compression.py -k "not random and not thousand \
 	and not sliding and not thread and not websockets and (test_pinning or not wss)"
@@ -126,14 +126,14 @@ endif
 wheels: $(VENV)/.installed
 	$(BIN)/nox -s wheels
 
-# The wheels of one CPython, for each platform, in a folder of their own.
+# The wheels of one CPython, for each platform, in a separate folder.
 wheels-test: build
 	rm -rf build/wheels/dist
 	$(BIN)/python -m release --dist build/wheels/dist --python \
 		$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	HFTWS_TEST_PATIENCE=5 PYTHONPATH=. $(BIN)/pytest tests/package/test_dist.py --dist build/wheels/dist
 
-# Boots kernels that have kTLS, as processes: tests/ktls/. Skipped where they cannot be had.
+# Boots kernels that have kTLS, as processes: tests/ktls/. Skipped if they cannot be had.
 ktls-test: build
 	$(BIN)/python -m tests.ktls test
 
@@ -201,7 +201,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The sections of ARCHITECTURE.md that are read off the sources: tests/architecture/.
+# Rewrites the sections of ARCHITECTURE.md that are generated from the sources: tests/architecture/.
 map:
 	$(PYTHON) -m tests.architecture
 

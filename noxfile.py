@@ -1,4 +1,4 @@
-"""The tests for every Python that is installed, against the wheel that a user would get."""
+"""Runs the tests on every Python that is installed, against the wheel that a user would get."""
 
 import shutil
 
@@ -15,7 +15,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 def tests(session: nox.Session) -> None:
     """Every test, through an installed wheel."""
     session.install(*nox.project.dependency_groups(PROJECT, "test"), ".[exchange]")
-    session.chdir("tests")  # Else the processes that tests start would import the checkout.
+    session.chdir("tests")  # Otherwise processes that tests start would import the checkout.
     ignored = ("--ignore=package", "--ignore=autobahn")
     session.run("pytest", "-c", "../pyproject.toml", *ignored, ".", *session.posargs)
 
@@ -31,7 +31,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy on the package, and the stub held against the extension."""
+    """mypy on the package, and the stub compared with the extension."""
     groups = nox.project.dependency_groups(PROJECT, "types", "test")
     session.install(*groups, ".[exchange]", "hatchling")
     session.run("mypy")
@@ -44,7 +44,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """A release into dist/, looked into and tried: `nox -s wheels -- --python 3.13` for a part."""
+    """A release into dist/, checked and tried: `nox -s wheels -- --python 3.13` for a part."""
     groups = nox.project.dependency_groups(PROJECT, "test", "wheels")
     session.install(*groups, "hatchling>=1.25,<2", "ziglang==0.17.1")
     shutil.rmtree("dist", ignore_errors=True)
