@@ -1,5 +1,5 @@
-/* Loaded into a client's process under valgrind: switches callgrind on, and has it write what it
- * has counted. A client request is an instruction sequence without effect that valgrind knows; see
+/* Switches callgrind on in a client's process under valgrind, and makes it write what it has
+ * counted. A client request is an instruction sequence without effect that valgrind knows; see
  * valgrind.h, "The core of all this". Outside of valgrind nothing happens. */
 #include <stdint.h>
 

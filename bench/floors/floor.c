@@ -6,7 +6,7 @@
  *
  * READER is read, ssl_read or ssl_read_ahead. `drain` waits until BURST_SIZE bytes lie in the socket
  * and times how long it takes to read and parse them. `inflate` does so with permessage-deflate,
- * and then times how long it takes to inflate the payloads once more, alone. `stamp` takes the time
+ * and then times how long it takes to inflate the payloads again, alone. `stamp` takes the time
  * of each message; after MESSAGES of them comes one more with the sender's times. If QUEUED_SIZE is
  * not 0, it does so again with that many bytes waiting in the socket, and the time of the read
  * instead. The output is the JSON that the client halves of the benchmarks return.

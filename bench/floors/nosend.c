@@ -1,8 +1,8 @@
-/* Preloaded into a client's process: sending on one socket costs no system call.
+/* Preloaded into a client's process, makes sending on one socket cost no system call.
  *
- * While a socket is marked, the functions of libc that send do nothing on it but count, and say that
- * everything was taken. So what is left of a call of send() is the library's own work, and that of
- * OpenSSL. All other descriptors, and that one before and after, are passed to the kernel.
+ * While a socket is marked, libc's functions that send on it only count, and report that everything
+ * was sent. So what is left of a call of send() is the library's own work, and that of OpenSSL. Calls
+ * for all other descriptors, and for that one before and after, are passed to the kernel.
  */
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -14,7 +14,7 @@
 static int marked = -1;
 static long calls, bytes;
 
-/* Marks a socket, or with -1 none, and starts to count. */
+/* Marks a socket, or none with -1, and resets the counts. */
 void nosend_mark(int descriptor) {
   marked = descriptor;
   calls = bytes = 0;

@@ -1,9 +1,9 @@
-/* System calls that fail as a test wants it, between hftws and libc, by LD_PRELOAD. Linux only.
+/* Makes system calls fail as a test wants it, between hftws and libc, by LD_PRELOAD. Linux only.
  *
  * shim_force: the calls of a name fail with an errno. shim_disturb: calls are interrupted, would
- * block, or do less than they could, at random by a seed: a program that is right notices nothing.
- * What a call really does when it is disturbed is what a kernel does: an interrupted connect goes
- * on, an interrupted read has read nothing.
+ * block, or do less than they could, at random by a seed: a correct program is not affected.
+ * A disturbed call really does what a kernel would do: an interrupted connect goes on, an
+ * interrupted read has read nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -56,7 +56,7 @@ static int disturbs(enum call call) {
     return 1;
 }
 
-/* -1 with an errno, or how much of `size` the call may do. */
+/* Returns -1 with an errno, or how much of `size` the call may do. */
 static ssize_t less(enum call call, size_t size) {
     if (fails(call)) return -1;
     if (!disturbs(call)) return (ssize_t)size;

@@ -1,4 +1,4 @@
-/* What a program that has OpenSSL inside may export: a few of its functions, and they do nothing.
+/* Plays a program with OpenSSL inside that exports a few of its functions; here they do nothing.
  * A library that is bound to them has no error queue. */
 
 int ERR_clear_error_calls;

@@ -1,9 +1,9 @@
 /* A libssl for tests: the machine's own, which plays another.
  *
- * Every function is forwarded to the real library by a jump, but for those that the other lacks
- * (they are not in names.h, and so cannot be found) and those below, where the other behaves
- * otherwise. It is not linked against the real library: dlsym would find in there what is to be
- * missing. names.h has a line NAME(function) for each function that there is.
+ * Every function is forwarded to the real library by a jump, except those that the other lacks
+ * (they are not in names.h, and so cannot be found) and those below, in which the other behaves
+ * differently. It is not linked against the real library: dlsym would find the functions there that
+ * have to be missing. names.h has a line NAME(function) for each function that there is.
  *
  *   REAL_LIBSSL      the file to forward to
  *   VERSION_TEXT     what OpenSSL_version and OpenSSL_version_num say
@@ -132,7 +132,7 @@ void SSL_CTX_set_keylog_callback(void *context, void *callback)
     (void)callback;
 }
 
-/* Alerts of TLS 1.3 are not told. */
+/* Alerts of TLS 1.3 are not reported. */
 static void (*info_callback)(const void *, int, int);
 
 static void pass_info(const void *ssl, int where, int value)
@@ -147,7 +147,7 @@ void SSL_CTX_set_info_callback(void *context, void (*callback)(const void *, int
     REAL(void (*)(void *, void *), SSL_CTX_set_info_callback)(context, pass_info);
 }
 
-/* Records are not told, only what is in them, and no data. */
+/* Records are not reported, only what is in them, and no data. */
 typedef void MessageCallback(int, int, int, const void *, size_t, void *, void *);
 
 static MessageCallback *message_callback;
@@ -187,7 +187,7 @@ int SSL_want(const void *ssl)
     return pausing ? 2 : REAL(int (*)(const void *), SSL_want)(ssl); /* SSL_READING */
 }
 
-/* SSL_CERT_FILE and SSL_CERT_DIR are not looked at. */
+/* SSL_CERT_FILE and SSL_CERT_DIR are ignored. */
 int SSL_CTX_set_default_verify_paths(void *context)
 {
     const char *file = REAL(const char *(*)(void), X509_get_default_cert_file)();

@@ -1,11 +1,10 @@
-/* The XSAVE area of a traced process, set by whoever holds only its beginning. By LD_PRELOAD.
+/* Lets a tracer that has only the beginning of an XSAVE area set it, by LD_PRELOAD.
  *
  * Linux sets the area whole or not at all: PTRACE_SETREGSET of a part is EFAULT. User-mode-linux
  * before 6.13 has room for a part only where the host's CPU has more to keep (xstate.py has the
- * sizes), and panics. Here ptrace() takes such a part for what it is, the beginning, and gives the
- * kernel a whole area. What lies behind the part goes back to its initial state. The guest loses
- * nothing by that: AMX, which lies there, a program has to ask its kernel for, and the guest's does
- * not know it.
+ * sizes), and panics. Here ptrace() takes such a part as the beginning, and gives the kernel a whole
+ * area. What lies behind the part goes back to its initial state. The guest loses nothing by that:
+ * AMX lies there, which a program has to ask its kernel for, and the guest's does not know it.
  *
  * Only one thread of user-mode-linux calls ptrace(), and none of its signal handlers does: so what
  * is static here needs no lock. It is static because the stack of a kernel has no room for it.
@@ -31,7 +30,7 @@ static long request_of_kernel(long request, long pid, void *address, void *data)
     return syscall(SYS_ptrace, request, pid, address, data);
 }
 
-/* Of the host's whole area, or 0 where it cannot be told. */
+/* The size of the host's whole area, or 0 if it is not known. */
 static size_t area_size(long pid) {
     static size_t known;
     struct iovec whole = {area, sizeof area};
@@ -42,7 +41,7 @@ static size_t area_size(long pid) {
     return known;
 }
 
-/* The components that end within so many bytes, by their bits in the header. CPUID is asked once:
+/* The components that end within this many bytes, by their bits in the header. CPUID is asked once:
  * in a virtual machine that takes long. */
 static uint64_t components_within(size_t size) {
     static size_t size_before;

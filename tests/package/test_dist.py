@@ -1,6 +1,6 @@
 """The wheels of a release, as `python -m release` left them: `pytest tests/package --dist=dist`.
 
-Every wheel is looked into. Those that this machine can run are installed where nothing else is, and
+Every wheel is checked. Those that this machine can run are installed where nothing else is, and
 receive from the simulated exchange: in an empty virtual environment of every CPython that is here,
 and in roots of Debian's releases, by chroot(2), which have no compiler, no headers and no OpenSSL
 but Python's own.
