@@ -245,9 +245,9 @@ def test_the_map_of_a_small_tree(tmp_path: Path) -> None:
     assert shown == [
         "- `Makefile`: What a developer does",
         "- `ssl.zig`, `ssl/`: TLS without I/O: bytes in, bytes out",
-        "  - tests: `ssl/whole_test.zig`",
-        "  - `direct.zig`: The direct engine",
-        "    - tests: `direct_late_test.zig`, `direct_test.zig`",
+        "  - tests: `whole_test.zig`",
+        "  - `direct.zig`, `_test`: The direct engine",
+        "    - tests: `direct_late_test.zig`",
         "- `ci/`: The runner of CI",
         "  - `lanes.py`: Lanes",
         "- `servers.py`: Scripted servers",

@@ -143,7 +143,10 @@ def tree(root: Path) -> str:
 
 def branch(root: Path, folder: str, paths: list[str], tests: dict[str, list[str]],
            depth: int = 0) -> list[str]:  # fmt: skip
-    """The lines of a folder; those of a folder in it come behind `folder.zig`, if that exists."""
+    """The lines of a folder; those of a folder in it come behind `folder.zig`, if that exists.
+
+    Beside `ring.zig`, `_test` stands for `ring_test.zig`.
+    """
     start = f"{folder}/"
     within = [path.removeprefix(start) for path in paths if path.startswith(start)]
     folders = {name.split("/")[0] for name in within if "/" in name}
@@ -158,10 +161,13 @@ def branch(root: Path, folder: str, paths: list[str], tests: dict[str, list[str]
         if file:
             names = [file.removeprefix(start), *names]
         text = described(root, file) if file else folder_purpose(root, path)
+        of_file = {test.removeprefix(start).removesuffix(".zig") for test in tests.get(file, [])}
+        endings = sorted(of_file & {f"{name}_test", f"{name}_fuzz"})
+        names += [ending.removeprefix(name) for ending in endings]
         lines.append(bullet(names, text, depth))
-        if file in tests:
-            listed = (f"`{test.removeprefix(start)}`" for test in tests[file])
-            lines.append(filled(f"tests: {', '.join(listed)}", depth + 1))
+        if others := sorted(of_file.difference(endings)):
+            listed = ", ".join(f"`{test.removeprefix(f'{name}/')}.zig`" for test in others)
+            lines.append(filled(f"tests: {listed}", depth + 1))
         if name in folders:
             lines += branch(root, path, paths, tests, depth + 1)
     if python_tests:
