@@ -452,8 +452,8 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.noteReady(ready);
         }
 
-        /// What the loop's notifier knows of the socket, or of the dialer's. The connection does not
-        /// move while something is watched.
+        /// What the loop's notifier knows of the socket, or of the dialer's. The connection does
+        /// not move while something is watched.
         pub inline fn watch(connection: *Connection) *Transport.Watch {
             return &connection.transport.link.watch;
         }
