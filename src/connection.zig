@@ -21,6 +21,7 @@ const assert = std.debug.assert;
 const constants = @import("constants.zig");
 const delivery = @import("delivery.zig");
 const os = @import("os.zig");
+const sink_module = @import("sink.zig");
 const types = @import("connection/types.zig");
 const ws = @import("ws.zig");
 const ClockType = @import("os/clock.zig").ClockType;
@@ -134,21 +135,20 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Receiving: read this from top to bottom. ------------------------------------------
 
-        /// Gives every message that is there to the sink; then the next event that is no message.
-        /// A sink is asked to `prepare` before the message is stamped as delivered, and then to
-        /// `take` it: see sink.zig. Compiled for each kind of sink, so that none costs an indirect
-        /// call. What a sink raises comes out of here; the next call goes on behind its message.
+        /// Gives every message that is there to the sink (see sink.zig); then the next event that
+        /// is no message. What a sink raises comes out of here; the next call goes on behind its
+        /// message.
         pub inline fn pump(
             connection: *Connection,
             sink: anytype,
-        ) (NextError || SinkError(@TypeOf(sink.*)))!Event {
+        ) (NextError || sink_module.ErrorOf(@TypeOf(sink.*)))!Event {
             while (true) {
                 const found = connection.nextMessage() orelse switch (try connection.next()) {
                     .message => |message| message,
                     else => |event| return event,
                 };
                 try sink.prepare();
-                connection.stampDelivery();
+                if (@TypeOf(sink.*).delivers) connection.stampDelivery();
                 try sink.take(&found);
             }
         }
@@ -495,9 +495,4 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.transport.read_budget == 0;
         }
     };
-}
-
-/// What a sink may raise: the errors of its `take`.
-fn SinkError(comptime Sink: type) type {
-    return @typeInfo(@typeInfo(@TypeOf(Sink.take)).@"fn".return_type.?).error_union.error_set;
 }

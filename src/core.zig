@@ -11,6 +11,7 @@ pub const notifier = @import("notifier.zig");
 pub const os = @import("os.zig");
 pub const clock = @import("os/clock.zig");
 pub const ringbuffer = @import("ringbuffer.zig");
+pub const sink = @import("sink.zig");
 pub const socket = @import("socket.zig");
 pub const ssl = @import("ssl.zig");
 pub const ws = @import("ws.zig");
@@ -35,6 +36,7 @@ test {
     _ = os;
     _ = clock;
     _ = ringbuffer;
+    _ = sink;
     _ = socket;
     _ = ssl;
     _ = ws;
