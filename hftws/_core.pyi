@@ -44,7 +44,7 @@ class Reservation:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @disjoint_base
-class Connection:
+class ClientBase:
     def __init__(
         self,
         *,

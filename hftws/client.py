@@ -45,7 +45,7 @@ class Deflate:
     threshold: int = 1024
 
 
-class Client(_core.Connection):
+class Client(_core.ClientBase):
     """A WebSocket client (RFC 6455) that hands each message to a callback.
 
     Constructing does no I/O; :meth:`connect`, or entering the client as a context manager, does.
@@ -265,7 +265,7 @@ def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
     """A callback that could not be called is an error now, not at the first message."""
     for name, callback in callbacks.items():
         if callback is None:
-            if getattr(client_class, name) is not getattr(_core.Connection, name):
+            if getattr(client_class, name) is not getattr(_core.ClientBase, name):
                 raise TypeError(
                     f"callbacks are arguments: the method {name} of {client_class.__name__} is "
                     f"called only if you pass {name}=self.{name}"

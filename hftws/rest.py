@@ -61,7 +61,7 @@ def get(
     """
     check_url(url)
     check_key(cert_file, key_file)
-    connection = _core.Connection(
+    client = _core.ClientBase(
         url=url,
         purpose="get",
         headers=flatten_headers(headers),
@@ -81,5 +81,5 @@ def get(
         tls="auto",
         tls_libraries=tls_libraries(),
     )
-    status, response_headers, body = connection.fetch()
+    status, response_headers, body = client.fetch()
     return Response(status, response_headers, body)

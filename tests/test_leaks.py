@@ -638,6 +638,6 @@ def test_types_have_the_flags_of_what_they_hold() -> None:
     """Py_TPFLAGS_HAVE_GC: bit 14 (object.h)."""
     have_gc = 1 << 14
     assert hftws.Client.__flags__ & have_gc
-    assert _core.Connection.__flags__ & have_gc
+    assert _core.ClientBase.__flags__ & have_gc
     assert _core.Reservation.__flags__ & have_gc
     assert not hftws.Message.__flags__ & have_gc

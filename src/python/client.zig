@@ -1,4 +1,4 @@
-//! `hftws._core.Connection`, the base of `hftws.Client`: turns events into calls, arguments into
+//! `hftws._core.ClientBase`, the base of `hftws.Client`: turns events into calls, arguments into
 //! options and errors into exceptions. No protocol logic: that is in the core.
 //!
 //! A client has no lock, and one thread at a time is inside it, with or without the GIL: whoever
@@ -834,7 +834,7 @@ pub const Client = struct {
     };
 
     pub var spec: c.PyType_Spec = .{
-        .name = "hftws._core.Connection",
+        .name = "hftws._core.ClientBase",
         .basicsize = instance.size,
         .flags = c.Py_TPFLAGS_DEFAULT | c.Py_TPFLAGS_HAVE_GC | c.Py_TPFLAGS_BASETYPE,
         .slots = &slots,

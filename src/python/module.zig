@@ -35,7 +35,7 @@ const Clock = core.clock.ClockType(core.os.Os);
 
 /// What instances are made from. Set when the module is imported, and constant from then on.
 pub const ModuleState = struct {
-    connection_type: *py.Object,
+    client_type: *py.Object,
     message_type: *py.Object,
     reservation_type: *py.Object,
     /// Anchored when the module was imported. A client's clock begins as a copy, so that by its
@@ -101,7 +101,7 @@ fn addTypes(module: *py.Object) py.Error!void {
         state = try makeTypes(module);
     }
     const types = ModuleState.get();
-    inline for (.{ "connection_type", "message_type", "reservation_type" }) |name| {
+    inline for (.{ "client_type", "message_type", "reservation_type" }) |name| {
         const type_object: *c.PyTypeObject = @ptrCast(@field(types, name));
         try py.checkStatus(c.PyModule_AddType(module, type_object));
     }
@@ -110,12 +110,12 @@ fn addTypes(module: *py.Object) py.Error!void {
 }
 
 fn makeTypes(module: *py.Object) py.Error!ModuleState {
-    const connection_type = try makeType(module, &Client.spec);
-    errdefer py.decref(connection_type);
+    const client_type = try makeType(module, &Client.spec);
+    errdefer py.decref(client_type);
     const message_type = try makeType(module, &Message.spec);
     errdefer py.decref(message_type);
     return .{
-        .connection_type = connection_type,
+        .client_type = client_type,
         .message_type = message_type,
         .reservation_type = try makeType(module, &Reservation.spec),
         .clock = .init(),

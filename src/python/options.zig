@@ -1,4 +1,4 @@
-//! The arguments of `_core.Connection`, as `hftws.Client` passes them, made into options of the
+//! The arguments of `_core.ClientBase`, as `hftws.Client` passes them, made into options of the
 //! core. Python has given defaults and types; what has to be right for the core to be safe is
 //! checked here.
 
