@@ -35,7 +35,7 @@ GLOBAL_STATE = {
     "src/ssl/openssl.zig": {"shared_method"},
     "src/python/exceptions.zig": {"classes"},
     "src/python/fork.zig": {"generation"},  # Changes in a child that has one thread.
-    "src/python/module.zig": {"state"},
+    "src/python/module_state.zig": {"state"},
 }
 #: Tables that CPython wants to be variable, and does not change.
 PYTHON_TABLES = {"definition", "getters", "methods", "slots", "spec"}

@@ -1,4 +1,4 @@
-//! What the binding takes for granted about CPython's ABI, compared when it is compiled.
+//! What the binding assumes about CPython's ABI, checked when it is compiled.
 //!
 //! The headers may come from another machine than the target. What their pyconfig.h says has to
 //! hold there, and the structures that the binding looks into have to be those of the CPython that
@@ -17,7 +17,7 @@ comptime {
     assert(@sizeOf(c.Py_ssize_t) == @sizeOf(*anyopaque));
 }
 
-/// Without the GIL (PEP 703), a thread, a mutex and two reference counts stand in front.
+/// Without the GIL (PEP 703), an object begins with a thread, a mutex and two reference counts.
 const header_size = if (@hasDecl(c, "Py_GIL_DISABLED")) 32 else 16;
 
 comptime {

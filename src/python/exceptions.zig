@@ -1,16 +1,18 @@
 //! Errors of the core as Python exceptions: one exhaustive `switch` for each set, so that a new
 //! error does not compile until it has an exception.
+//!
+//! These functions only raise: they run no callback. Where `on_close` is due, the caller runs it
+//! first. What an exception tells is handed in.
 
 const std = @import("std");
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
-const Client = @import("client.zig").Client;
 
 const connection = core.connection;
 const Failure = connection.Failure;
 
-/// The classes of `hftws.exceptions`, fetched once. Owned for ever.
+/// The classes of `hftws.exceptions`, fetched once and never given back.
 const Classes = struct {
     InvalidURL: *py.Object,
     ConnectError: *py.Object,
@@ -25,7 +27,60 @@ const Classes = struct {
 
 var classes: ?Classes = null;
 
-/// Called when the module is imported.
+/// What exceptions tell about a connection. Borrowed from it.
+pub const Facts = struct {
+    state: connection.State,
+    failure: ?Failure,
+    closed: ?connection.Closed,
+    /// The code of our CLOSE frame, once it was sent.
+    close_sent: ?u16,
+    host: []const u8,
+    /// What the server answered, if it was no upgrade.
+    refusal: Refusal,
+
+    pub fn of(source: *const core.Connection, refusal: Refusal) Facts {
+        return .{
+            .state = source.state(),
+            .failure = source.failure(),
+            .closed = source.closed(),
+            .close_sent = source.lifecycle.closing.close_sent,
+            .host = source.options.host,
+            .refusal = refusal,
+        };
+    }
+};
+
+/// An HTTP response that refuses the upgrade.
+pub const Refusal = struct {
+    status: u16,
+    /// A list. Null before there was a response.
+    headers: ?*py.Object,
+    body: []const u8,
+};
+
+/// A message that could not be sent, and the send ring that it was for.
+pub const Unsent = struct {
+    size: usize,
+    /// Whether it does not even fit the empty ring.
+    never_fits: bool,
+    /// 0 before there is a ring.
+    ring_capacity: usize,
+
+    pub fn of(source: *const core.Connection, size: usize) Unsent {
+        const outbox = if (source.transport.outbox) |*found| found else return .{
+            .size = size,
+            .never_fits = false,
+            .ring_capacity = 0,
+        };
+        return .{
+            .size = size,
+            .never_fits = outbox.neverFits(size),
+            .ring_capacity = outbox.ring.capacity,
+        };
+    }
+};
+
+/// To be called when the module is imported.
 pub fn load() py.Error!void {
     if (classes != null) return;
     const module = try py.check(c.PyImport_ImportModule("hftws.exceptions"));
@@ -55,14 +110,14 @@ fn raiseText(class: *py.Object, comptime format: []const u8, arguments: anytype)
     return raiseWith(class, py.formatMessage(&buffer, format, arguments), .{});
 }
 
-// ---- Before there is a connection. -------------------------------------------------------------
+// ---- Before a connection is open. --------------------------------------------------------------
 
 pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
     const shown: core.http.url.Shown = .init(url); // An exception ends up in logs.
     return raiseText(classes.?.InvalidURL, "{s}: {f}", .{ problem, shown });
 }
 
-/// The library says in words what was tried, and what to do.
+/// The core has a text that says what was tried, and what to do.
 pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
     return switch (err) {
         error.LibraryNotFound, error.SymbolMissing => {
@@ -90,7 +145,7 @@ pub fn raiseZlib(err: core.deflate.zlib.LoadError) py.Error {
 
 pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) py.Error {
     const file = switch (err) {
-        error.OutOfMemory => return noMemory(),
+        error.OutOfMemory => return py.noMemory(),
         error.CaFileUnusable => "ca_file",
         error.CertFileUnusable => "cert_file",
         error.KeyFileUnusable => "key_file",
@@ -100,17 +155,17 @@ pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) 
 
 pub fn raiseInit(err: core.loop.InitError) py.Error {
     return switch (err) {
-        error.OutOfMemory => noMemory(),
+        error.OutOfMemory => py.noMemory(),
         error.TooManyOpenFiles => raiseErrno(.MFILE),
         error.TooManyOpenFilesInSystem => raiseErrno(.NFILE),
         error.Unexpected => py.raise(c.PyExc_OSError, "the kernel refused a poller"),
     };
 }
 
-pub fn raiseStart(client: *Client, err: connection.StartError) py.Error {
+pub fn raiseStart(err: connection.StartError, facts: Facts) py.Error {
     return switch (err) {
-        error.Failed => raiseFailure(client, client.connection.failure().?),
-        error.OutOfMemory => noMemory(),
+        error.Failed => raiseFailure(facts.failure.?, facts),
+        error.OutOfMemory => py.noMemory(),
         error.TooManyOpenFiles => raiseErrno(.MFILE),
         error.TooManyOpenFilesInSystem => raiseErrno(.NFILE),
         error.PermissionDenied => raiseErrno(.PERM),
@@ -119,20 +174,19 @@ pub fn raiseStart(client: *Client, err: connection.StartError) py.Error {
     };
 }
 
-// ---- While there is one. -----------------------------------------------------------------------
+// ---- From then on. -----------------------------------------------------------------------------
 
-pub fn raiseNext(client: *Client, err: connection.NextError) py.Error {
-    switch (err) {
-        error.Failed => {
-            try client.tellClosed();
-            return raiseClosed(client);
-        },
-        error.ReceiveRingPinned => return py.raise(
+/// What keeps a connection from going on, without ending it.
+pub const StallError = error{ ReceiveRingPinned, OutOfMemory };
+
+pub fn raiseStall(err: StallError) py.Error {
+    return switch (err) {
+        error.ReceiveRingPinned => py.raise(
             c.PyExc_BufferError,
             "the receive ring is full of messages that are kept: let go of some and go on",
         ),
-        error.OutOfMemory => return noMemory(),
-    }
+        error.OutOfMemory => py.noMemory(),
+    };
 }
 
 pub fn raiseWait(err: core.loop.WaitError) py.Error {
@@ -141,31 +195,29 @@ pub fn raiseWait(err: core.loop.WaitError) py.Error {
     };
 }
 
-/// How the connection ended; also when it ended in the ordinary way.
-pub fn raiseClosed(client: *Client) py.Error {
-    if (client.connection.failure()) |failure| return raiseFailure(client, failure);
-    const closed = client.connection.closed().?;
+/// Raises how the connection ended; also when it ended in the ordinary way.
+pub fn raiseClosed(facts: Facts) py.Error {
+    if (facts.failure) |failure| return raiseFailure(failure, facts);
+    const closed = facts.closed.?;
     return raiseConnectionClosed(closed.code, closed.reason);
 }
 
-pub fn raiseSend(client: *Client, err: connection.SendError, size: usize) py.Error {
+pub fn raiseSend(err: connection.SendError, unsent: Unsent, facts: Facts) py.Error {
     switch (err) {
         error.NotOpen => {
-            if (client.connection.closed() != null) return raiseClosed(client);
-            if (client.connection.state() == .closing) {
-                const code = client.connection.lifecycle.closing.close_sent.?;
-                return raiseConnectionClosed(code, "closing");
+            if (facts.closed != null) return raiseClosed(facts);
+            if (facts.state == .closing) {
+                return raiseConnectionClosed(facts.close_sent.?, "closing");
             }
             return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
         },
         error.Disconnected => return raiseConnectionClosed(1006, "the socket cannot be written"),
         error.Reserved => return py.raise(c.PyExc_RuntimeError, "a reservation is open"),
         error.SendRingFull => {
-            const outbox = &client.connection.transport.outbox.?;
-            if (outbox.neverFits(size)) return py.raiseFormat(
+            if (unsent.never_fits) return py.raiseFormat(
                 c.PyExc_ValueError,
                 "a message of {d} bytes never fits the send ring of {d}",
-                .{ size, outbox.ring.capacity },
+                .{ unsent.size, unsent.ring_capacity },
             );
             const message = "the send ring is full: the peer reads too slowly";
             return py.raise(c.PyExc_BufferError, message);
@@ -173,31 +225,29 @@ pub fn raiseSend(client: *Client, err: connection.SendError, size: usize) py.Err
     }
 }
 
-pub fn raiseBodyTooBig(client: *Client) py.Error {
-    return py.raiseFormat(c.PyExc_ValueError, "the body is larger than max_body_size ({d})", .{
-        client.body_size_max,
-    });
+pub fn raiseBodyTooBig(size_max: usize) py.Error {
+    const message = "the body is larger than max_body_size ({d})";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{size_max});
 }
 
-/// The server answered, and it was no upgrade.
-fn raiseRefused(client: *Client) py.Error {
+/// The server answered with a plain response instead of the upgrade.
+fn raiseRefused(refusal: Refusal) py.Error {
     var buffer: [128]u8 = undefined;
-    const response = &client.response;
     const message = py.formatMessage(&buffer, "the server refused the upgrade: HTTP {d}", .{
-        response.status,
+        refusal.status,
     });
-    const status = try py.integer(response.status);
+    const status = try py.integer(refusal.status);
     const headers = try py.check(c.PyList_GetSlice(
-        response.headers.?, // Each exception has a list of its own: this may not be the last.
+        refusal.headers.?, // Each exception gets its own list: the same refusal may raise again.
         0,
-        c.PyList_Size(response.headers.?),
+        c.PyList_Size(refusal.headers.?),
     ));
-    const body = try py.bytes(response.body.items);
+    const body = try py.bytes(refusal.body);
     return raiseWith(classes.?.HandshakeError, message, .{ status, headers, body });
 }
 
-fn raiseFailure(client: *Client, failure: Failure) py.Error {
-    const host = client.connection.options.host;
+fn raiseFailure(failure: Failure, facts: Facts) py.Error {
+    const host = facts.host;
     const known = classes.?;
     switch (failure) {
         .resolve => |err| return raiseText(known.ConnectError, "{s}: {s}", .{
@@ -233,7 +283,7 @@ fn raiseFailure(client: *Client, failure: Failure) py.Error {
         },
         .body => |err| return raiseHandshake(core.http.body.describe(err)),
         .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),
-        .refused => return raiseRefused(client),
+        .refused => return raiseRefused(facts.refusal),
         .protocol => |protocol| {
             const class = switch (protocol.cause) {
                 error.MessageTooBig => known.MessageTooBig,
@@ -335,7 +385,7 @@ fn describeCause(err: SocketError) []const u8 {
     };
 }
 
-/// OSError with an errno, which Python turns into the fitting subclass.
+/// OSError with an errno, for which Python chooses the subclass.
 fn raiseErrno(errno: std.c.E) py.Error {
     std.c._errno().* = @backingInt(errno);
     _ = c.PyErr_SetFromErrno(c.PyExc_OSError);
@@ -351,9 +401,4 @@ pub fn raiseTune(err: core.os.TuneError) py.Error {
         error.Unsupported => py.raise(c.PyExc_NotImplementedError, "not on this system"),
         error.Unexpected => py.raise(c.PyExc_OSError, "unexpected error of the kernel"),
     };
-}
-
-fn noMemory() py.Error {
-    _ = c.PyErr_NoMemory();
-    return error.PythonError;
 }

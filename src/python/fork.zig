@@ -1,15 +1,15 @@
-//! Tells a client that this is another process than the one that made it.
+//! Shows a client in a forked child that another process made it.
 //!
-//! What a client has in the kernel, and its rings, are shared with what the process forks: both
-//! would read one stream, and seal with the same nonces. So a client belongs to the process that
-//! made it. To ask for the process's id would be a system call for every message that is sent: the
-//! forks are counted instead, in the child, by Python's own hook.
+//! A forked child shares what the client has in the kernel, and its rings: both processes would
+//! read one stream, and seal with the same nonces. So a client belongs to the process that made it.
+//! To compare process ids would take a system call for every message that is sent; instead,
+//! Python's own hook counts the forks, in the child.
 
 const py = @import("py.zig");
 const c = py.c;
 
-/// How often this process, and those before it, were forked since the module was imported. It
-/// changes only while the child has no second thread.
+/// How many forks lie between the process that imported the module and this one. It changes only
+/// while the child has no second thread.
 var generation: u32 = 0;
 
 pub inline fn current() u32 {

@@ -1,22 +1,25 @@
 //! `hftws.Message`: what `on_msg` gets. A view of the receive ring, not a copy.
 //!
-//! The message and its memoryview are reused for the next one when the callback kept neither. When
-//! it did, the bytes are pinned in the ring until the last of the message, its view and the slices
-//! of that view is gone: each of them holds the message alive, and the message holds the pin.
+//! The message and its memoryview are reused for the next payload when the callback kept neither.
+//! When it did, the bytes are pinned in the ring until the message, its view and the slices of that
+//! view are all gone: each of them holds the message alive, and the message holds the pin.
 //!
-//! What is kept may go to other threads. Those read the payload as they like, because it stays as
-//! it is; what changes when the callback returns, they read in the section of the message.
+//! What is kept may go to other threads. The payload does not change, so they read it at any time;
+//! what changes when the callback returns, they read in the section of the message.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
-const Client = @import("client.zig").Client;
+const driving = @import("driving.zig");
+const ModuleState = @import("module_state.zig").ModuleState;
 
+const Delivery = core.delivery.Delivery;
+const Line = core.delivery.Line;
 const Rate = core.clock.Rate;
 const RingBuffer = core.ringbuffer.RingBuffer;
-const Stamps = core.connection.Stamps;
+const Stamps = core.delivery.Stamps;
 
 pub const Message = struct {
     payload: []const u8,
@@ -24,48 +27,62 @@ pub const Message = struct {
     /// Known when the message is kept; found out when asked for before.
     is_last: bool,
     pinned: bool,
-    has_stamps: bool,
     /// The memoryview that `data` gives out, if it was asked for. Owned while the message is lent.
     view: ?*py.Object,
+    /// Zeros where the connection takes none.
     stamps: Stamps,
-    /// Null once the message is kept.
-    lender: ?*const Client,
-    /// From cycles to nanoseconds.
+    /// Of the client whose messages this object is lent for.
+    door: *const driving.Door,
+    /// Set while the message is lent, null once it is kept.
+    line: ?*const Line,
+    /// The line's, as it was when the message was kept.
     rate: Rate,
     /// What the payload lies in.
     ring: *RingBuffer,
+    /// In `ring`, while `pinned`.
     pin: core.ringbuffer.Pin,
 
     pub const instance = py.Instance(Message);
 
-    /// Points the message at the payload that has just arrived.
-    pub inline fn lend(
-        message: *Message,
-        delivery: *const core.delivery.Delivery,
-        lender: *const Client,
-    ) void {
-        assert(!message.pinned);
-        message.payload = delivery.payload;
-        message.opcode = @backingInt(delivery.opcode);
-        message.ring = delivery.ring;
-        message.lender = lender;
-        message.has_stamps = delivery.line.stamped;
-        if (message.has_stamps) {
-            message.stamps = delivery.line.stamps;
-            message.rate = delivery.line.rate;
-        }
-        if (message.view) |view| moveView(view, delivery.payload);
+    /// A message to lend, for one client as long as it lives. An instance, not yet a message:
+    /// nothing but `lend` and `discard` may be called.
+    pub fn create(door: *const driving.Door) py.Error!*py.Object {
+        const object = try py.allocate(ModuleState.get().message_type);
+        const message = instance.of(object);
+        message.payload = &.{};
+        message.pinned = false;
+        message.view = null;
+        message.stamps = .{};
+        message.door = door;
+        message.line = null;
+        return object;
     }
 
-    /// Whether the callback left nothing behind, so that the message can be lent again. It then
-    /// has the caller's reference, and that of its own view.
+    /// Points the message at the payload that has just arrived.
+    pub inline fn lend(message: *Message, delivery: *const Delivery) void {
+        assert(!message.pinned);
+        message.opcode = @backingInt(delivery.opcode);
+        message.ring = delivery.ring;
+        message.line = delivery.line;
+        // A connection has stamps always or never: there are none of another payload.
+        if (delivery.line.stamped) message.stamps = delivery.line.stamps;
+        message.show(delivery.payload);
+    }
+
+    fn show(message: *Message, payload: []const u8) void {
+        message.payload = payload;
+        if (message.view) |view| moveView(view, payload);
+    }
+
+    /// Whether the callback left nothing behind, so that the message can be lent again. Then there
+    /// are only two references to it: the caller's, and that of its own view.
     pub fn isUnused(message: *Message) bool {
         const object = instance.objectOf(message);
         const view = message.view orelse return py.hasReferences(object, 1);
         if (!py.hasReferences(object, 2) or !py.hasReferences(view, 1)) return false;
         const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
         if (memory_view.exports != 0) return false;
-        if (memory_view.weakreflist != null) return false; // Else it would become the next one.
+        if (memory_view.weakreflist != null) return false; // It would lead to the next payload.
         if (memory_view.flags & memory_view_released != 0) return false;
         // A slice of the view would be a second export, and a second reference. Only references
         // are counted in a way that another thread's slices of slices cannot upset.
@@ -76,22 +93,19 @@ pub const Message = struct {
 
     /// Leaves the message to those who kept it. Takes the caller's reference.
     pub fn keep(message: *Message) void {
-        message.leave(message.payload, !message.lender.?.connection.moreWaiting());
+        message.leave(message.payload, !message.line.?.hasMore());
     }
 
-    /// For a message that is not lent, before its ring goes. Takes the caller's reference. Python
-    /// shows its view to whoever asks the garbage collector. Who has come by it so has the memory
-    /// for as long as he likes; the bytes were not his to keep.
+    /// For a message that is not lent, before its ring goes. Takes the caller's reference.
+    /// `gc.get_objects()` can expose the view of such a message: whoever holds it keeps the memory,
+    /// but not the contents.
     pub fn discard(message: *Message) void {
         const object = instance.objectOf(message);
         const own = py.isOwn(object);
         if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
-        // Made by another thread, without the GIL: the message cannot be seen to be unused, and
-        // would be left, with a pin, to a thread that may not come to free it.
-        if (!own) {
-            message.payload = &.{};
-            if (message.view) |view| moveView(view, &.{});
-        }
+        // Made by another thread, without the GIL: nobody can tell whether it is unused. It must
+        // not keep a pin, since the thread that frees it may come late or never.
+        if (!own) message.show(&.{});
         message.dropView();
         py.decref(object);
     }
@@ -105,7 +119,8 @@ pub const Message = struct {
             message.ring.pin(&message.pin, pinned);
             message.pinned = true;
         }
-        message.lender = null;
+        message.rate = message.line.?.rate;
+        message.line = null;
         const view = message.view;
         message.view = null;
         section.leave();
@@ -132,8 +147,8 @@ pub const Message = struct {
 
         const fresh = try py.check(c.PyMemoryView_FromObject(object));
         section.enter(object);
-        const reusable = message.lender != null and message.payload.len > 0;
-        const replaced = if (reusable) message.view else null; // It was released, or is another's.
+        const reusable = message.line != null and message.payload.len > 0;
+        const replaced = if (reusable) message.view else null; // Released, or of another thread.
         if (reusable) message.view = c.Py_NewRef(fresh).?;
         section.leave();
         py.decrefOptional(replaced);
@@ -161,14 +176,14 @@ pub const Message = struct {
         var section: py.Section = undefined;
         section.enter(instance.objectOf(message));
         defer section.leave();
-        const lender = message.lender orelse return py.boolean(message.is_last);
-        // What else has arrived, only the thread that receives can tell.
-        if (!lender.isInside()) return py.raise(c.PyExc_RuntimeError, Client.in_use);
-        return py.boolean(!lender.connection.moreWaiting());
+        const line = message.line orelse return py.boolean(message.is_last);
+        // Only the thread that receives may look at what else has arrived.
+        if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, driving.in_use);
+        return py.boolean(!line.hasMore());
     }
 
     fn kernelTime(message: *Message) py.Error!*py.Object {
-        if (!message.has_stamps or message.stamps.kernel_ns == 0) return py.none();
+        if (!message.hasStamps() or message.stamps.kernel_ns == 0) return py.none();
         return py.integer(message.stamps.kernel_ns);
     }
 
@@ -185,23 +200,28 @@ pub const Message = struct {
     }
 
     fn timeOf(message: *Message, moment_cycles: u64) py.Error!*py.Object {
-        if (!message.has_stamps) return py.none();
+        if (!message.hasStamps()) return py.none();
         var section: py.Section = undefined;
         section.enter(instance.objectOf(message));
         defer section.leave();
+        const rate = if (message.line) |line| line.rate else message.rate;
         const elapsed_cycles = moment_cycles -| message.stamps.received_cycles;
-        const elapsed_ns = message.rate.nanoseconds(elapsed_cycles);
+        const elapsed_ns = rate.nanoseconds(elapsed_cycles);
         return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));
     }
 
     fn cycles(message: *Message) py.Error!*py.Object {
-        if (!message.has_stamps) return py.none();
+        if (!message.hasStamps()) return py.none();
         return py.check(c.Py_BuildValue(
             "(KKK)",
             message.stamps.received_cycles,
             message.stamps.decrypted_cycles,
             message.stamps.delivered_cycles,
         ));
+    }
+
+    fn hasStamps(message: *const Message) bool {
+        return message.stamps.received_ns != 0;
     }
 
     fn toBytes(message: *Message) py.Error!*py.Object {
@@ -304,8 +324,8 @@ pub const Message = struct {
 /// _Py_MEMORYVIEW_RELEASED of CPython's memoryobject.h: release() was called on it.
 const memory_view_released = 0x1;
 
-/// Points a memoryview that nobody else holds at other bytes. Costs four stores; a new one would
-/// cost an allocation. Slices and consumers go by these fields, not by those of the first payload.
+/// Points a memoryview that nobody else holds at other bytes. That takes four stores; a new view
+/// takes an allocation. Slices and consumers read these fields, so they see the new payload.
 fn moveView(view: *py.Object, payload: []const u8) void {
     const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
     assert(memory_view.view.ndim == 1);

@@ -9,6 +9,7 @@ const exceptions = @import("exceptions.zig");
 const fork = @import("fork.zig");
 const Client = @import("client.zig").Client;
 const Message = @import("message.zig").Message;
+const ModuleState = @import("module_state.zig").ModuleState;
 const options = @import("options.zig");
 const Reservation = @import("reservation.zig").Reservation;
 
@@ -16,9 +17,9 @@ comptime {
     _ = @import("abi.zig");
 }
 
-/// For its trace, Zig's own panic takes a reader of debugging information and most of `std.Io`: a
-/// third of the module, and calls such as statx that an older musl does not have. Where there is
-/// nothing to read, the message is all that can be told.
+/// For its trace, Zig's default panic pulls in a reader of debugging information and most of
+/// `std.Io`: a third of the module, and calls such as statx that an older musl does not have. A
+/// build without debugging information has nothing to read, so it prints only the message.
 pub const panic = switch (builtin.mode) {
     .fast, .small => std.debug.FullPanic(panicBriefly),
     .safe, .debug => std.debug.FullPanic(std.debug.defaultPanic),
@@ -30,26 +31,6 @@ fn panicBriefly(message: []const u8, _: ?usize) noreturn {
     }
     std.c.abort();
 }
-
-const Clock = core.clock.ClockType(core.os.Os);
-
-/// What instances are made from. Set when the module is imported, and constant from then on.
-pub const ModuleState = struct {
-    client_type: *py.Object,
-    message_type: *py.Object,
-    reservation_type: *py.Object,
-    /// Anchored when the module was imported. A client's clock begins as a copy, so that by its
-    /// first connect the base line is long enough as a rule, and nobody waits for it.
-    clock: Clock,
-
-    pub fn get() *const ModuleState {
-        return &state.?; // Whoever asks is an instance of one of these types.
-    }
-};
-
-/// One interpreter, one module: sub-interpreters are refused (see `execute`). An import in another
-/// thread waits for the first one, by Python's own lock. A second import gets the same types.
-var state: ?ModuleState = null;
 
 export fn PyInit__core() callconv(.c) ?*py.Object {
     return c.PyModuleDef_Init(&definition);
@@ -74,9 +55,9 @@ else
 
 /// Python 3.13 and later ask whether the module does without the GIL. It does. Clients share
 /// nothing that changes after it was made (tests/test_tidy.py has the list). One thread at a time
-/// is inside a client (client.zig). What a callback hands to other threads, they may use: the bytes
-/// of a message stay as they are, what changes of it is read in a section (message.zig), and a pin
-/// may go in any thread (ringbuffer.zig).
+/// is inside a client (driving.zig). What a callback hands to other threads, they may use: the
+/// bytes of a message stay as they are, what changes of it is read in a section (message.zig), and
+/// a pin may go in any thread (ringbuffer.zig).
 const without_gil = if (@hasDecl(c, "Py_mod_gil"))
     [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_gil, .value = c.Py_MOD_GIL_NOT_USED }}
 else
@@ -88,32 +69,31 @@ fn execute(module: *py.Object) callconv(.c) c_int {
     return 0;
 }
 
-/// `state` has objects of one interpreter, which another must not touch.
+/// `ModuleState` has objects of one interpreter, which another must not touch.
 fn requireMainInterpreter() py.Error!void {
     if (c.PyInterpreterState_Get() == c.PyInterpreterState_Main()) return;
     return py.raise(c.PyExc_ImportError, "hftws cannot be imported in a sub-interpreter");
 }
 
 fn addTypes(module: *py.Object) py.Error!void {
-    if (state == null) {
+    if (!ModuleState.isSet()) {
         try exceptions.load();
         try fork.register();
-        state = try makeTypes(module);
+        ModuleState.set(try makeState(module));
     }
-    const types = ModuleState.get();
+    const state = ModuleState.get();
     inline for (.{ "client_type", "message_type", "reservation_type" }) |name| {
-        const type_object: *c.PyTypeObject = @ptrCast(@field(types, name));
-        try py.checkStatus(c.PyModule_AddType(module, type_object));
+        try py.checkStatus(c.PyModule_AddType(module, @field(state, name)));
     }
     const version = core.constants.version;
     try py.checkStatus(c.PyModule_AddStringConstant(module, "__version__", version));
 }
 
-fn makeTypes(module: *py.Object) py.Error!ModuleState {
+fn makeState(module: *py.Object) py.Error!ModuleState {
     const client_type = try makeType(module, &Client.spec);
-    errdefer py.decref(client_type);
+    errdefer py.decref(@ptrCast(client_type));
     const message_type = try makeType(module, &Message.spec);
-    errdefer py.decref(message_type);
+    errdefer py.decref(@ptrCast(message_type));
     return .{
         .client_type = client_type,
         .message_type = message_type,
@@ -122,8 +102,8 @@ fn makeTypes(module: *py.Object) py.Error!ModuleState {
     };
 }
 
-fn makeType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*py.Object {
-    return py.check(c.PyType_FromModuleAndSpec(module, spec, null));
+fn makeType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*c.PyTypeObject {
+    return @ptrCast(try py.check(c.PyType_FromModuleAndSpec(module, spec, null)));
 }
 
 fn pinThread(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {

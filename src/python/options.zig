@@ -1,19 +1,33 @@
 //! The arguments of `_core.ClientBase`, as `hftws.Client` passes them, made into options of the
-//! core. Python has given defaults and types; what has to be right for the core to be safe is
-//! checked here.
+//! core. Python has set the defaults; the types, and what the core relies on, are checked here. So
+//! are some arguments of its methods.
 
 const std = @import("std");
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
 const exceptions = @import("exceptions.zig");
-const Client = @import("client.zig").Client;
-const ModuleState = @import("module.zig").ModuleState;
 
 const Allocator = std.mem.Allocator;
 const constants = core.constants;
 const http = core.http;
 const libssl = core.ssl.libssl;
+
+/// What the arguments say.
+pub const Parsed = struct {
+    /// Its `tls` is null: that has to point to where the owner puts `tls_context`.
+    core: core.connection.Options,
+    /// Null for `ws://` and `http://`. Owned.
+    tls_context: ?core.ssl.Context,
+    /// Whether to keep a histogram of each stage.
+    latency: bool,
+    /// How much of the body of an HTTP response to keep.
+    body_size_max: usize,
+    /// Null where none was given. Borrowed from the arguments, as the next two are.
+    on_msg: ?*py.Object,
+    on_open: ?*py.Object,
+    on_close: ?*py.Object,
+};
 
 /// What PyArg_ParseTupleAndKeywords fills in, in the order of `names`.
 const Arguments = struct {
@@ -52,7 +66,7 @@ const Arguments = struct {
     socket_busy_poll_us: c.Py_ssize_t = 0,
     tls_libraries: ?*py.Object = null,
 
-    /// One unit a field: the format of each type, all keyword-only.
+    /// One format unit for each field, by its type; all are keyword-only.
     fn format() [:0]const u8 {
         comptime {
             var text: [:0]const u8 = "|$";
@@ -94,43 +108,36 @@ const Arguments = struct {
     }
 };
 
-/// Fills in a client whose `arena` is ready. On an error nothing but the arena has to be freed.
-pub fn initialize(client: *Client, positional: *py.Object, keywords: ?*py.Object) py.Error!void {
+/// Reads the arguments of `__init__`. Every string of the result lies in the arena; on an error
+/// nothing else has to be freed.
+pub fn parse(arena: Allocator, positional: *py.Object, keywords: ?*py.Object) py.Error!Parsed {
     var arguments: Arguments = .{};
     try arguments.parse(positional, keywords);
-    const arena = client.arena.allocator();
     const options = buildOptions(arena, &arguments) catch |err| switch (err) {
-        error.OutOfMemory => return noMemory(),
+        error.OutOfMemory => return py.noMemory(),
         error.PythonError => return error.PythonError,
     };
     try checkRequest(arena, &options);
-    client.tls_context = null;
-    if (options.url.scheme.isSecure()) client.tls_context = try tlsContext(arena, &arguments);
-    errdefer if (client.tls_context) |*context| context.deinit();
-
-    client.loop = core.Loop.init() catch |err| return exceptions.raiseInit(err);
-    errdefer client.loop.deinit();
-    client.connection = .init(options);
-    errdefer client.connection.deinit();
-    client.connection.clock = ModuleState.get().clock;
-    if (client.tls_context) |*context| client.connection.options.tls = context;
-    if (arguments.latency != 0) {
-        client.connection.latency = arena.create(core.connection.Latency) catch return noMemory();
-        client.connection.latency.?.* = .{};
-    }
-    client.body_size_max = switch (options.purpose) {
-        .websocket => constants.error_body_size_max,
-        .get => try sizeBetween(
-            "max_body_size",
-            arguments.max_body_size,
-            0,
-            std.math.maxInt(c.Py_ssize_t),
-        ),
+    const secure = options.url.scheme.isSecure();
+    var tls_context = if (secure) try tlsContext(arena, &arguments) else null;
+    errdefer if (tls_context) |*context| context.deinit();
+    return .{
+        .core = options,
+        .tls_context = tls_context,
+        .latency = arguments.latency != 0,
+        .body_size_max = switch (options.purpose) {
+            .websocket => constants.error_body_size_max,
+            .get => try sizeBetween(
+                "max_body_size",
+                arguments.max_body_size,
+                0,
+                std.math.maxInt(c.Py_ssize_t),
+            ),
+        },
+        .on_msg = callable(arguments.on_msg),
+        .on_open = callable(arguments.on_open),
+        .on_close = callable(arguments.on_close),
     };
-    client.on_msg = keepCallable(arguments.on_msg);
-    client.on_open = keepCallable(arguments.on_open);
-    client.on_close = keepCallable(arguments.on_close);
-    client.close_told = true;
 }
 
 /// What the option `tls` can be.
@@ -162,7 +169,7 @@ fn buildOptions(
     if (!try isHost(arena, wanted_name)) {
         return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
     }
-    // The dot at the end of an absolute name is the resolver's business (RFC 6066, section 3).
+    // The dot at the end of an absolute name is for the resolver only (RFC 6066, section 3).
     const relative_name = std.mem.cutSuffix(u8, wanted_name, ".") orelse wanted_name;
     const server_name = try arena.dupeSentinel(u8, relative_name, 0);
     return .{
@@ -209,9 +216,9 @@ fn isHost(arena: Allocator, text: []const u8) error{OutOfMemory}!bool {
     return std.mem.eql(u8, url.host, text);
 }
 
-/// What a request cannot hold is refused here, before any I/O, by writing it once.
+/// Raises what a request cannot hold, before any I/O, by writing the request once.
 fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Error!void {
-    const target = arena.alloc(u8, constants.request_size_max) catch return noMemory();
+    const target = arena.alloc(u8, constants.request_size_max) catch return py.noMemory();
     defer arena.free(target);
     const written: core.ws.handshake.RequestError!usize = switch (options.purpose) {
         .websocket => core.ws.handshake.writeRequest(
@@ -294,8 +301,8 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
     };
 }
 
-/// The largest message has to fit, with its header, and a record more: else a stall would be
-/// possible that no peer is to blame for.
+/// The largest message has to fit, with its header, and one record more: else the connection could
+/// stall through no fault of the peer.
 fn receiveCapacity(arguments: *const Arguments) py.Error!usize {
     const capacity = try ringCapacity("ring_size", arguments.ring_size);
     const compresses = if (arguments.deflate) |deflate| !py.isNone(deflate) else false;
@@ -330,13 +337,34 @@ fn optionalSize(name: []const u8, size: c.Py_ssize_t) py.Error!?u32 {
     return @intCast(try sizeBetween(name, size, 1, std.math.maxInt(i32)));
 }
 
-/// A time-out in seconds; never negative, never not a number.
-pub fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
+/// A time-out in seconds as nanoseconds. Raises for negative ones and NaN.
+fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
     if (!(seconds >= 0)) {
         return py.raiseFormat(c.PyExc_ValueError, "{s} has to be 0 or more", .{name});
     }
-    const seconds_max = 1e9; // Some thirty years: more than anybody waits, and no overflow.
+    const seconds_max = 1e9; // Some thirty years: longer than any wait, and no overflow.
     return @intFromFloat(@min(seconds, seconds_max) * std.time.ns_per_s);
+}
+
+/// Of `poll`, as nanoseconds. Null, which is None, is forever; 0 where it was not given.
+pub fn timeout(object: ?*py.Object) py.Error!?u64 {
+    const seconds_object = object orelse return 0;
+    if (py.isNone(seconds_object)) return null;
+    const seconds = c.PyFloat_AsDouble(seconds_object);
+    if (seconds == -1.0 and c.PyErr_Occurred() != null) return error.PythonError;
+    return try nanoseconds("timeout", seconds);
+}
+
+/// Of `close`: a code that a program may send (RFC 6455, section 7.4.2, and the IANA registry).
+pub fn closeCode(object: ?*py.Object) py.Error!u16 {
+    const code_object = object orelse return 1000;
+    const code = c.PyLong_AsLong(code_object);
+    if (code == -1 and c.PyErr_Occurred() != null) return error.PythonError;
+    if (code >= 0 and code <= 4999) {
+        const value: u16 = @intCast(code);
+        if (core.ws.CloseCode.isAllowedInFrame(value)) return value;
+    }
+    return py.raiseFormat(c.PyExc_ValueError, "{d} is no close code that can be sent", .{code});
 }
 
 fn choice(comptime E: type, name: []const u8, text: [*c]const u8) py.Error!E {
@@ -357,7 +385,7 @@ fn copyText(arena: Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const 
     return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
 }
 
-/// A sequence of str, each of them `what`.
+/// A sequence of str. `what` names one of them in exceptions.
 fn textList(
     arena: Allocator,
     object: ?*py.Object,
@@ -371,7 +399,7 @@ fn textList(
     return list;
 }
 
-/// A copy of the str at this place, which is what `what` and its arguments say.
+/// A copy of the str at this place. `what`, with its arguments, names it in exceptions.
 fn textAt(
     arena: Allocator,
     sequence: *py.Object,
@@ -389,7 +417,7 @@ fn textAt(
     return arena.dupeSentinel(u8, try py.utf8(item), 0);
 }
 
-/// A sequence of name, value, name, value …: what cannot be sent is refused here, before any I/O.
+/// A sequence of name, value, name, value … Raises for what cannot be sent, before any I/O.
 fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Header {
     const sequence = object orelse return &.{};
     const count = c.PySequence_Size(sequence);
@@ -415,10 +443,10 @@ fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Hea
     return headers;
 }
 
-/// The one that is in use, or the first of these files (a sequence of str) that serves.
+/// The library in use, or else the first of these files (a sequence of str) that can be used.
 pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.Api {
     const list = textList(arena, files, "a library") catch |err| switch (err) {
-        error.OutOfMemory => return noMemory(),
+        error.OutOfMemory => return py.noMemory(),
         error.PythonError => return error.PythonError,
     };
     return libssl.load(list) catch |err| exceptions.raiseLibrary(err);
@@ -428,20 +456,14 @@ fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.C
     const api = try loadLibrary(arena, arguments.tls_libraries);
     var failure: core.ssl.Failure = .{ .reason = "" };
     return core.ssl.Context.init(api, .{
-        .ca_file = copyText(arena, arguments.ca_file) catch return noMemory(),
-        .cert_file = copyText(arena, arguments.cert_file) catch return noMemory(),
-        .key_file = copyText(arena, arguments.key_file) catch return noMemory(),
+        .ca_file = copyText(arena, arguments.ca_file) catch return py.noMemory(),
+        .cert_file = copyText(arena, arguments.cert_file) catch return py.noMemory(),
+        .key_file = copyText(arena, arguments.key_file) catch return py.noMemory(),
         .verify = arguments.verify != 0,
     }, &failure) catch |err| return exceptions.raiseContext(err, failure);
 }
 
-fn keepCallable(object: ?*py.Object) ?*py.Object {
-    const callable = object orelse return null;
-    if (py.isNone(callable)) return null;
-    return c.Py_NewRef(callable);
-}
-
-fn noMemory() py.Error {
-    _ = c.PyErr_NoMemory();
-    return error.PythonError;
+fn callable(object: ?*py.Object) ?*py.Object {
+    const found = object orelse return null;
+    return if (py.isNone(found)) null else found;
 }

@@ -11,12 +11,12 @@ pub const c = @import("python");
 
 pub const Object = c.PyObject;
 
-/// Whether this is a CPython whose threads run at the same time (PEP 703), as far as the headers
-/// tell: it may have been started with the lock nevertheless.
+/// Whether this CPython was built so that its threads run at the same time (PEP 703). It may have
+/// been started with the GIL all the same.
 pub const free_threaded = @hasDecl(c, "Py_GIL_DISABLED");
 
-/// What CPython calls this thread, in the header of each object that the thread has made: the
-/// `_Py_ThreadId` of object.h, which cannot be translated. Never 0.
+/// The id that CPython writes into the header of each object that this thread makes: `_Py_ThreadId`
+/// of object.h, which Zig cannot translate. Never 0.
 pub inline fn currentThread() usize {
     return switch (builtin.cpu.arch) {
         .x86_64 => switch (builtin.os.tag) {
@@ -57,10 +57,15 @@ pub fn raise(exception: ?*Object, message: [:0]const u8) Error {
     return error.PythonError;
 }
 
-/// Raises with a formatted message, cut at a length that no message here reaches.
+/// Raises with a formatted message, of which 1023 bytes are kept: none here is longer.
 pub fn raiseFormat(exception: ?*Object, comptime format: []const u8, arguments: anytype) Error {
     var buffer: [1024]u8 = undefined;
     return raise(exception, formatMessage(&buffer, format, arguments));
+}
+
+pub fn noMemory() Error {
+    _ = c.PyErr_NoMemory();
+    return error.PythonError;
 }
 
 pub fn formatMessage(
@@ -69,7 +74,7 @@ pub fn formatMessage(
     arguments: anytype,
 ) [:0]const u8 {
     var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - 1]);
-    writer.print(format, arguments) catch {}; // What fits is told.
+    writer.print(format, arguments) catch {}; // The rest is cut off.
     const size = writer.buffered().len;
     buffer[size] = 0;
     return buffer[0..size :0];
@@ -79,8 +84,22 @@ pub fn none() *Object {
     return c.Py_NewRef(c.Py_None()).?;
 }
 
+/// A new reference to `object`, or to None.
+pub fn optional(object: ?*Object) *Object {
+    return c.Py_NewRef(object orelse c.Py_None()).?;
+}
+
 pub fn isNone(object: *Object) bool {
     return object == @as(?*Object, c.Py_None());
+}
+
+/// The truth of an object; `default` where there is none, or None.
+pub fn isTrue(object: ?*Object, default: bool) Error!bool {
+    const value = object orelse return default;
+    if (isNone(value)) return default;
+    const truth = c.PyObject_IsTrue(value);
+    try checkStatus(truth);
+    return truth != 0;
 }
 
 pub fn boolean(value: bool) *Object {
@@ -258,8 +277,13 @@ pub fn typeOf(object: *Object) *c.PyTypeObject {
     return object.ob_type;
 }
 
-/// PyObject_CallOneArg, straight through the slot of the vectorcall protocol (PEP 590): what the
-/// C function does around it, the callee does again.
+/// The same as an object, for the garbage collector.
+pub fn typeObjectOf(object: *Object) *Object {
+    return @ptrCast(typeOf(object));
+}
+
+/// PyObject_CallOneArg, straight through the slot of the vectorcall protocol (PEP 590). The C
+/// function does more around the call, which the callee does again.
 pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     const type_object = typeOf(callable);
     if (hasFeature(type_object, c.Py_TPFLAGS_HAVE_VECTORCALL)) {
@@ -275,8 +299,8 @@ pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     return c.PyObject_CallOneArg(callable, argument);
 }
 
-/// Gives a reference back. The inline function of the headers is translated wrongly without the
-/// GIL, for want of C's atomics, and takes other arguments in a debug build.
+/// Gives a reference back. Of the headers' inline function, Zig translates the variant without the
+/// GIL wrongly, since it uses C's atomics, and that of a debug build takes other arguments.
 pub inline fn decref(object: *Object) void {
     if (free_threaded or @hasDecl(c, "Py_REF_DEBUG")) {
         c.Py_DecRef(object);
@@ -289,19 +313,19 @@ pub inline fn decrefOptional(object: ?*Object) void {
     if (object) |found| decref(found);
 }
 
-/// Whether `hasReferences` can tell: without the GIL, only the thread can that made the object.
+/// Whether `hasReferences` can tell. Without the GIL, only the thread that made the object can.
 pub inline fn isOwn(object: *Object) bool {
     if (!free_threaded) return true;
     return @atomicLoad(usize, &object.ob_tid, .monotonic) == currentThread();
 }
 
-/// Whether there are exactly `count` references, all of them the caller's to know about, so that
-/// no other thread has one or can come by one. May say no where it cannot tell.
+/// Whether there are exactly `count` references. The caller knows where these are, so that no other
+/// thread has one or can get one. False where it cannot tell.
 pub inline fn hasReferences(object: *Object, count: c.Py_ssize_t) bool {
     if (!free_threaded) return referenceCount(object) == count;
-    // The owning thread counts its references in one field, all others in another (PEP 703). To
-    // anybody but the owner, both may change between two looks. Acquire: who gave up a reference
-    // has done with the object before.
+    // The owning thread counts its references in one field, all others in another (PEP 703). For
+    // any other thread, both may change between two reads. Acquire: what was done with a reference
+    // happened before it was given up.
     if (!isOwn(object)) return false;
     const own: c.Py_ssize_t = @atomicLoad(u32, &object.ob_ref_local, .monotonic);
     const shared = @atomicLoad(c.Py_ssize_t, &object.ob_ref_shared, .acquire);
@@ -314,8 +338,8 @@ fn referenceCount(object: *Object) c.Py_ssize_t {
     return c.Py_REFCNT(object);
 }
 
-/// Keeps other threads out of an object's section, where there is no GIL to do that. As with the
-/// GIL, what waits inside lets others in: nothing in the section may call back into Python.
+/// Keeps other threads out of an object's section where there is no GIL. As with the GIL, a thread
+/// that waits inside lets others in: so nothing in a section may call back into Python.
 pub const Section = if (free_threaded) struct {
     state: c.PyCriticalSection,
 
@@ -332,8 +356,8 @@ pub const Section = if (free_threaded) struct {
     pub inline fn leave(_: *Section) void {}
 };
 
-/// The function in a slot of a type. Code is aligned on some targets and a void pointer is not,
-/// hence the second cast.
+/// The function in a slot of a type. The second cast is for targets where code has an alignment: a
+/// void pointer has none.
 pub fn typeSlot(
     type_object: *c.PyTypeObject,
     comptime id: c_int,
@@ -348,12 +372,29 @@ pub fn allocate(type_object: *c.PyTypeObject) Error!*Object {
     return check(typeSlot(type_object, c.Py_tp_alloc, Allocate)(type_object, 0));
 }
 
-/// Gives the memory of an instance back; the last thing that a deallocator does.
+/// Gives the memory of an instance back, and its reference to the type: the end of a deallocator.
 pub fn free(object: *Object) void {
-    const type_object = typeOf(object);
-    typeSlot(type_object, c.Py_tp_free, fn (*Object) callconv(.c) void)(object);
-    const type_as_object: *Object = @ptrCast(type_object);
-    decref(type_as_object);
+    const type_object = typeObjectOf(object);
+    typeSlot(typeOf(object), c.Py_tp_free, fn (*Object) callconv(.c) void)(object);
+    decref(type_object);
+}
+
+/// What Py_VISIT does, for each of `members`, a tuple of optional objects.
+pub fn visitAll(members: anytype, visit: c.visitproc, argument: ?*anyopaque) c_int {
+    inline for (members) |member| {
+        if (@as(?*Object, member)) |found| {
+            const status = visit.?(found, argument);
+            if (status != 0) return status;
+        }
+    }
+    return 0;
+}
+
+/// What Py_CLEAR does: empties the place, then gives the reference back, which may run Python code.
+pub fn clearReference(place: *?*Object) void {
+    const object = place.*;
+    place.* = null;
+    decrefOptional(object);
 }
 
 pub fn slot(comptime id: c_int, value: *const anyopaque) c.PyType_Slot {
@@ -383,7 +424,7 @@ pub const Bytes = struct {
 
 /// Whether this interpreter has threads besides the calling one, that might wait for the GIL.
 pub fn hasOtherThreads() bool {
-    if (free_threaded) return false; // None waits, and the list of them changes as we look.
+    if (free_threaded) return false; // None waits, and their list may change during the look.
     const newest = c.PyInterpreterState_ThreadHead(c.PyInterpreterState_Get());
     return c.PyThreadState_Next(newest) != null;
 }

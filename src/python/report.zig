@@ -4,15 +4,13 @@ const std = @import("std");
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
-const Client = @import("client.zig").Client;
 
 const Histogram = core.histogram.Histogram;
 
 /// Quantiles of each stage, by their names in the dict.
 const percentiles = .{ .{ "p50", 50.0 }, .{ "p90", 90.0 }, .{ "p99", 99.0 }, .{ "p99_9", 99.9 } };
 
-pub fn info(client: *Client) py.Error!*py.Object {
-    const connection = &client.connection;
+pub fn info(connection: *const core.Connection) py.Error!*py.Object {
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
     const link = &connection.transport.link;
@@ -60,7 +58,7 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
     try py.setItem(dict, "tls_library_file", py.string(core.ssl.libssl.file().?));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
-    // The kernel is given both directions or none, but who looks for one need not know that.
+    // The kernel has both directions or none; two keys, so that nobody needs to know that.
     const in_kernel = tls.engine == .ktls;
     try py.setItem(dict, "ktls_receiving", py.boolean(in_kernel));
     try py.setItem(dict, "ktls_sending", py.boolean(in_kernel));
@@ -108,8 +106,8 @@ fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
     return dict;
 }
 
-pub fn stats(client: *Client) py.Error!*py.Object {
-    const connection = &client.connection;
+/// In any thread: reads whole words, and nothing that is freed.
+pub fn stats(connection: *const core.Connection) py.Error!*py.Object {
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
     inline for (@typeInfo(core.connection.Counters).@"struct".field_names) |name| {

@@ -9,32 +9,43 @@ const assert = std.debug.assert;
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
-const Client = @import("client.zig").Client;
+const exceptions = @import("exceptions.zig");
+const Driver = @import("driving.zig").Driver;
+const ModuleState = @import("module_state.zig").ModuleState;
+const Response = @import("response.zig").Response;
 
 pub const Reservation = struct {
-    /// Owned; null once cleared.
-    client: ?*py.Object,
+    /// The object that `driver` and `response` are parts of. Owned; null once cleared.
+    owner: ?*py.Object,
+    driver: *Driver,
+    /// For exceptions, where the server has refused the connection.
+    response: *const Response,
     /// The view that `__enter__` gave. Owned.
     view: ?*py.Object,
     payload: []u8,
     size: usize,
     opcode: core.ws.Opcode,
-    /// This and the next change in the section of the reservation: a slice may go in any thread.
+    /// This and `exports` change in the section of the reservation: a slice may go in any thread.
     phase: enum { new, entered, left },
     /// Buffers of `payload` that are in use.
     exports: usize,
 
     pub const instance = py.Instance(Reservation);
 
+    /// Takes no place yet: `__enter__` does. Keeps `owner` alive, which `driver` and `response` are
+    /// parts of.
     pub fn create(
-        type_object: *c.PyTypeObject,
-        client: *Client,
+        owner: *py.Object,
+        driver: *Driver,
+        response: *const Response,
         opcode: core.ws.Opcode,
         size: usize,
     ) py.Error!*py.Object {
-        const object = try py.allocate(type_object);
+        const object = try py.allocate(ModuleState.get().reservation_type);
         instance.of(object).* = .{
-            .client = c.Py_NewRef(Client.instance.objectOf(client)).?,
+            .owner = c.Py_NewRef(owner).?,
+            .driver = driver,
+            .response = response,
             .view = null,
             .payload = &.{},
             .size = size,
@@ -45,22 +56,21 @@ pub const Reservation = struct {
         return object;
     }
 
-    fn owner(reservation: *Reservation) *Client {
-        return Client.instance.of(reservation.client.?);
-    }
-
     fn enter(reservation: *Reservation) py.Error!*py.Object {
-        const client = reservation.owner();
-        const entrance = try client.enter();
-        defer client.leave(entrance);
+        const driver = reservation.driver;
+        const entrance = try driver.enter();
+        defer driver.leave(entrance);
         if (reservation.phase != .new) {
             return py.raise(c.PyExc_RuntimeError, "a reservation can be entered once");
         }
-        reservation.payload = try client.reservePayload(reservation.opcode, reservation.size);
+        const size = reservation.size;
+        reservation.payload = driver.connection.reserve(reservation.opcode, size) catch |err| {
+            return reservation.raiseSend(err, size);
+        };
         _ = reservation.setPhase(.entered);
         errdefer {
             _ = reservation.setPhase(.left);
-            client.connection.cancel();
+            driver.connection.cancel();
         }
         reservation.view = try py.check(c.PyMemoryView_FromObject(instance.objectOf(reservation)));
         return c.Py_NewRef(reservation.view.?).?;
@@ -68,18 +78,18 @@ pub const Reservation = struct {
 
     fn exit(reservation: *Reservation, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "type", "value", "traceback" }, 3);
-        const client = reservation.owner();
+        const driver = reservation.driver;
         if (reservation.phase != .entered) {
             return py.raise(c.PyExc_RuntimeError, "the reservation is not entered");
         }
         try reservation.releaseView();
         const exports = reservation.setPhase(.left);
-        const entrance = client.enter() catch |err| {
-            // Another thread is inside: the frame is not sent, and the place can be had back.
+        const entrance = driver.enter() catch |err| {
+            // Another thread is inside: the frame is dropped when the client is next used.
             if (exports == 0) reservation.abandon();
             return err;
         };
-        defer client.leave(entrance);
+        defer driver.leave(entrance);
         if (exports > 0) {
             return py.raise(
                 c.PyExc_BufferError,
@@ -87,11 +97,21 @@ pub const Reservation = struct {
             );
         }
         const failed = if (bound[0]) |exception| !py.isNone(exception) else false;
-        if (failed) client.connection.cancel() else try client.commitReservation();
+        if (failed) {
+            driver.connection.cancel();
+        } else {
+            driver.connection.commit() catch |err| return reservation.raiseSend(err, 0);
+        }
         return py.none();
     }
 
-    /// How many buffers are in use at that moment.
+    fn raiseSend(reservation: *Reservation, err: core.connection.SendError, size: usize) py.Error {
+        const connection = &reservation.driver.connection;
+        const unsent: exceptions.Unsent = .of(connection, size);
+        return exceptions.raiseSend(err, unsent, .of(connection, reservation.response.refusal()));
+    }
+
+    /// Returns how many buffers are in use at that moment.
     fn setPhase(reservation: *Reservation, phase: @FieldType(Reservation, "phase")) usize {
         var section: py.Section = undefined;
         section.enter(instance.objectOf(reservation));
@@ -105,7 +125,7 @@ pub const Reservation = struct {
         reservation.view = null;
         defer py.decref(view);
         const released = c.PyObject_CallMethod(view, "release", null) orelse {
-            // A consumer still holds the view itself: counted in `exports`, and told by `exit`.
+            // A consumer still holds the view itself: `exports` counts it, and `exit` raises.
             if (c.PyErr_ExceptionMatches(c.PyExc_BufferError) == 0) return error.PythonError;
             c.PyErr_Clear();
             return;
@@ -137,26 +157,20 @@ pub const Reservation = struct {
         defer section.leave();
         assert(reservation.exports > 0);
         reservation.exports -= 1;
-        // The block is over, and now the last slice that could write into the place is gone.
+        // The block is over, and no slice is left that could write into the place.
         if (reservation.exports == 0 and reservation.phase == .left) reservation.abandon();
     }
 
-    /// In any thread: so this only tells the client, which has the place back when it is next used.
+    /// In any thread: so the driver only notes it, and drops the frame when it is next entered.
     fn abandon(reservation: *Reservation) void {
-        if (reservation.client == null) return;
-        reservation.owner().reservation_abandoned.store(true, .release);
+        if (reservation.owner == null) return;
+        reservation.driver.abandonReservation();
     }
 
     fn traverse(object: *py.Object, visit: c.visitproc, argument: ?*anyopaque) callconv(.c) c_int {
         const reservation = instance.of(object);
-        const type_object: ?*py.Object = @ptrCast(py.typeOf(object));
-        inline for (.{ type_object, reservation.client, reservation.view }) |member| {
-            if (member) |found| {
-                const status = visit.?(found, argument);
-                if (status != 0) return status;
-            }
-        }
-        return 0;
+        const members = .{ py.typeObjectOf(object), reservation.owner, reservation.view };
+        return py.visitAll(members, visit, argument);
     }
 
     fn clear(object: *py.Object) callconv(.c) c_int {
@@ -165,11 +179,8 @@ pub const Reservation = struct {
             reservation.phase = .left;
             reservation.abandon();
         }
-        inline for (.{ "view", "client" }) |name| {
-            const member = @field(reservation, name);
-            @field(reservation, name) = null;
-            py.decrefOptional(member);
-        }
+        py.clearReference(&reservation.view);
+        py.clearReference(&reservation.owner);
         return 0;
     }
 

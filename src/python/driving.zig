@@ -1,0 +1,283 @@
+//! How Python's threads get into a client, and who holds Python's lock (the GIL) meanwhile.
+//!
+//! A client has no lock. One thread at a time is inside it, with or without the GIL; a second one
+//! gets a RuntimeError and does not wait. The thread inside may enter again, from a callback or a
+//! signal handler. Receiving a message costs nothing for this: run() enters once.
+
+const std = @import("std");
+const core = @import("core");
+const py = @import("py.zig");
+const c = py.c;
+const exceptions = @import("exceptions.zig");
+const fork = @import("fork.zig");
+
+const constants = core.constants;
+const monotonicNs = core.os.Os.monotonicNs;
+
+pub const in_use = "another thread is using this client";
+const inherited = "this client belongs to another process: it was made before fork()";
+
+/// Lets one thread in, in the process that made the client.
+pub const Door = struct {
+    /// Of the process that made the client. In any other, the client is a copy that fork() made.
+    generation: u32,
+    /// The thread inside, 0 when none is.
+    inside: std.atomic.Value(usize),
+
+    /// Whether a call came from outside, or from Python code that a call inside runs.
+    pub const Entrance = enum { outer, inner };
+
+    pub fn init() Door {
+        return .{ .generation = fork.current(), .inside = .init(0) };
+    }
+
+    /// Raises where another thread is inside. Each success is followed by `leave`.
+    inline fn enter(door: *Door) py.Error!Entrance {
+        try door.requireOwn();
+        const thread = py.currentThread();
+        if (door.inside.load(.monotonic) == thread) return .inner;
+        if (door.claim(thread)) return .outer;
+        return py.raise(c.PyExc_RuntimeError, in_use);
+    }
+
+    inline fn claim(door: *Door, thread: usize) bool {
+        if (py.free_threaded) {
+            return door.inside.cmpxchgStrong(0, thread, .acquire, .monotonic) == null;
+        }
+        if (door.inside.load(.monotonic) != 0) return false;
+        door.inside.store(thread, .monotonic); // The GIL lets nobody in between.
+        return true;
+    }
+
+    inline fn leave(door: *Door, entrance: Entrance) void {
+        switch (entrance) {
+            .outer => door.inside.store(0, .release),
+            .inner => {},
+        }
+    }
+
+    /// Whether the calling thread is the one inside.
+    pub fn isInside(door: *const Door) bool {
+        return door.inside.load(.monotonic) == py.currentThread();
+    }
+
+    /// Whether a process that this one was forked from made the client.
+    pub inline fn isInherited(door: *const Door) bool {
+        return door.generation != fork.current();
+    }
+
+    inline fn requireOwn(door: *const Door) py.Error!void {
+        if (door.isInherited()) return py.raise(c.PyExc_RuntimeError, inherited);
+    }
+
+    /// Whether the client can be taken apart. False in a forked child if a thread of the parent was
+    /// inside: what that thread was changing may be half done, so the client is leaked.
+    pub fn isWhole(door: *const Door) bool {
+        return !door.isInherited() or door.inside.load(.monotonic) == 0;
+    }
+};
+
+/// A connection and the door in front of it. Any thread may call `enter` and `abandonReservation`;
+/// the rest is for the thread inside.
+pub const Driver = struct {
+    door: Door,
+    /// Where the connection waits.
+    loop: core.Loop,
+    connection: core.Connection,
+    /// A call that drives the connection is under way.
+    driving: bool,
+    /// A callback is under way, inside that call.
+    in_callback: bool,
+    /// When it last let other threads run, on the monotonic clock.
+    released_ns: u64,
+    /// The last slice of a reserved place went after its block: the place can be had back.
+    reservation_abandoned: std.atomic.Value(bool),
+
+    /// The caller is inside already, so the door is set; all else is zero. The driver does not move
+    /// from now on.
+    pub fn init(driver: *Driver, options: core.connection.Options) py.Error!void {
+        driver.loop = core.Loop.init() catch |err| return exceptions.raiseInit(err);
+        driver.connection = .init(options);
+    }
+
+    /// Drops the connection without a word to the peer; in a forked child, only what is its own.
+    pub fn deinit(driver: *Driver) void {
+        if (driver.door.isInherited()) driver.loop.disown();
+        driver.connection.deinit();
+        driver.loop.deinit();
+    }
+
+    // ---- Coming in. ----------------------------------------------------------------------------
+
+    /// Raises where another thread is inside. Each success is followed by `leave`.
+    pub inline fn enter(driver: *Driver) py.Error!Door.Entrance {
+        const entrance = try driver.door.enter();
+        if (driver.reservation_abandoned.load(.monotonic)) driver.settleReservation();
+        return entrance;
+    }
+
+    pub inline fn leave(driver: *Driver, entrance: Door.Entrance) void {
+        driver.door.leave(entrance);
+    }
+
+    /// Begins a call that drives the connection: the only one at a time. Each success is followed
+    /// by `end`.
+    pub fn begin(driver: *Driver) py.Error!void {
+        if (driver.driving) return py.raise(
+            c.PyExc_RuntimeError,
+            "connect(), run() and poll() cannot be called from a callback of the same client",
+        );
+        try driver.requireUnreserved();
+        driver.driving = true;
+    }
+
+    pub fn end(driver: *Driver) void {
+        driver.driving = false;
+    }
+
+    // ---- Reservations: frames that Python writes in the send ring. -----------------------------
+
+    /// While a frame is being written, nothing goes on: a CLOSE could not be sent, and the end of
+    /// the connection would take the place away.
+    pub inline fn requireUnreserved(driver: *Driver) py.Error!void {
+        if (!driver.connection.isReserved()) return;
+        driver.settleReservation();
+        if (!driver.connection.isReserved()) return;
+        return py.raise(c.PyExc_RuntimeError, "a reservation is open");
+    }
+
+    /// In any thread: nobody will write into the reserved place any more. The frame is dropped when
+    /// the client is next used.
+    pub fn abandonReservation(driver: *Driver) void {
+        driver.reservation_abandoned.store(true, .release);
+    }
+
+    fn settleReservation(driver: *Driver) void {
+        if (driver.reservation_abandoned.swap(false, .acquire)) driver.connection.cancel();
+    }
+
+    // ---- Calling Python. -----------------------------------------------------------------------
+
+    pub fn callBack(
+        driver: *Driver,
+        callable: *py.Object,
+        arguments: []const *py.Object,
+    ) py.Error!void {
+        driver.in_callback = true;
+        defer driver.in_callback = false;
+        const values: [*]const ?*py.Object = @ptrCast(arguments.ptr);
+        const result = c.PyObject_Vectorcall(callable, values, arguments.len, null);
+        py.decref(try py.check(result));
+        try driver.afterCallback();
+    }
+
+    /// To be called when Python code has run inside: it may have forked, or left a reservation
+    /// open.
+    pub inline fn afterCallback(driver: *Driver) py.Error!void {
+        try driver.door.requireOwn();
+        try driver.requireUnreserved();
+    }
+
+    /// Runs the handlers of signals that have come. They may ask of the client what a callback may,
+    /// such as to close it.
+    pub fn checkSignals(driver: *Driver) py.Error!void {
+        driver.in_callback = true;
+        defer driver.in_callback = false;
+        try py.checkStatus(c.PyErr_CheckSignals());
+        try driver.afterCallback();
+    }
+
+    // ---- Letting other threads run. ------------------------------------------------------------
+
+    /// Starts the connection. Other Python threads run meanwhile: looking up a name may take long.
+    pub fn start(driver: *Driver) core.connection.StartError!void {
+        return py.withoutLock(core.Connection.start, .{&driver.connection});
+    }
+
+    /// Aborts a setup that failed or was interrupted.
+    pub fn giveUp(driver: *Driver) void {
+        if (driver.door.isInherited()) driver.loop.disown();
+        driver.connection.abort();
+    }
+
+    /// Waits for the connection while other Python threads run, then lets signal handlers run.
+    pub fn wait(driver: *Driver, timeout_ns: ?u64) py.Error!void {
+        const alone = !py.hasOtherThreads();
+        if (driver.connection.turnSpent()) {
+            driver.connection.beginTurn();
+            // Without the GIL nobody asks for it, but the garbage collector waits for all threads.
+            if (py.free_threaded) py.yieldLock();
+        } else if (alone) {
+            try driver.waitUnlocked(timeout_ns);
+        } else if (try driver.waitLocked() == .timed_out) {
+            const before_ns = monotonicNs();
+            try driver.waitUnlocked(timeout_ns);
+            driver.noteRelease(before_ns);
+        }
+        if (!alone) driver.yieldLock();
+        try driver.checkSignals();
+    }
+
+    /// Only looks whether there is more, and keeps the lock: taking it back costs time, and a
+    /// release too short to be used disturbs the thread that waits for it.
+    fn waitLocked(driver: *Driver) py.Error!core.loop.Wake {
+        return driver.sleep(0) catch |err| return exceptions.raiseWait(err);
+    }
+
+    fn waitUnlocked(driver: *Driver, timeout_ns: ?u64) py.Error!void {
+        // A signal that comes between the check and the sleep is noticed when the sleep ends: so no
+        // sleep is long.
+        const limit_ns = @min(timeout_ns orelse constants.wait_max_ns, constants.wait_max_ns);
+        _ = py.withoutLock(sleep, .{ driver, limit_ns }) catch |err| {
+            return exceptions.raiseWait(err);
+        };
+    }
+
+    /// The only call that sleeps in the kernel. Touches nothing of Python's.
+    fn sleep(driver: *Driver, limit_ns: u64) core.loop.WaitError!core.loop.Wake {
+        return driver.loop.wait(&.{&driver.connection}, limit_ns);
+    }
+
+    /// Other threads had the lock during the wait, if that was long enough for one to take it.
+    fn noteRelease(driver: *Driver, before_ns: u64) void {
+        const after_ns = monotonicNs();
+        if (after_ns -| before_ns >= constants.lock_release_ns) driver.released_ns = after_ns;
+    }
+
+    /// A peer that never pauses must not keep the other threads out for ever.
+    fn yieldLock(driver: *Driver) void {
+        const now_ns = monotonicNs();
+        if (now_ns -| driver.released_ns < constants.lock_hold_max_ns) return;
+        py.yieldLock();
+        driver.released_ns = now_ns;
+    }
+};
+
+/// Methods and getters of `T` that one thread at a time can be in. `T` has a `driver`.
+pub fn Exclusive(comptime T: type) type {
+    return struct {
+        pub fn noArguments(
+            comptime function: fn (*T) py.Error!*py.Object,
+        ) fn (*T) py.Error!*py.Object {
+            return struct {
+                fn call(instance: *T) py.Error!*py.Object {
+                    const entrance = try instance.driver.enter();
+                    defer instance.driver.leave(entrance);
+                    return function(instance);
+                }
+            }.call;
+        }
+
+        pub fn method(
+            comptime function: fn (*T, py.Arguments) py.Error!*py.Object,
+        ) fn (*T, py.Arguments) py.Error!*py.Object {
+            return struct {
+                fn call(instance: *T, arguments: py.Arguments) py.Error!*py.Object {
+                    const entrance = try instance.driver.enter();
+                    defer instance.driver.leave(entrance);
+                    return function(instance, arguments);
+                }
+            }.call;
+        }
+    };
+}

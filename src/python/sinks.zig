@@ -1,0 +1,77 @@
+//! Where the messages of a connection go: to `on_msg`, or nowhere.
+//!
+//! The connection's `pump` calls `prepare`, which may allocate, stamps the delivery if the sink
+//! `delivers` at all, and calls `take`.
+
+const core = @import("core");
+const py = @import("py.zig");
+const Driver = @import("driving.zig").Driver;
+const Message = @import("message.zig").Message;
+
+const Delivery = core.delivery.Delivery;
+
+/// A client's `on_msg`, and the message object that is reused from one call to the next.
+pub const Callback = struct {
+    /// Null where the caller gave none. Owned.
+    on_msg: ?*py.Object,
+    /// The message that was lent last and that nobody kept, or one that is new. Owned.
+    spare: ?*py.Object,
+
+    /// To be called before the ring goes that the view of the spare message points into.
+    pub fn dropSpare(callback: *Callback) void {
+        const spare = callback.spare orelse return;
+        callback.spare = null;
+        Message.instance.of(spare).discard();
+    }
+};
+
+/// Calls `on_msg` with each message. It lives for one turn, so that its fields stay in registers.
+pub const CallingSink = struct {
+    callback: *Callback,
+    driver: *Driver,
+    count: *usize,
+    /// The message to lend next. Owned between `prepare` and `take`.
+    prepared: *py.Object = undefined,
+
+    pub const delivers = true;
+
+    pub inline fn prepare(sink: *CallingSink) py.Error!void {
+        if (sink.callback.spare) |spare| {
+            sink.callback.spare = null;
+            if (py.isOwn(spare)) {
+                sink.prepared = spare;
+                return;
+            }
+            Message.instance.of(spare).discard();
+        }
+        sink.prepared = try Message.create(&sink.driver.door);
+    }
+
+    pub inline fn take(sink: *CallingSink, delivery: *const Delivery) py.Error!void {
+        sink.count.* += 1;
+        const message = Message.instance.of(sink.prepared);
+        message.lend(delivery);
+
+        sink.driver.in_callback = true;
+        const result = py.callWithOne(sink.callback.on_msg.?, sink.prepared);
+        if (message.isUnused()) sink.callback.spare = sink.prepared else message.keep();
+        if (result) |returned| py.decref(returned); // Its `__del__` may ask what a callback may.
+        sink.driver.in_callback = false;
+
+        _ = try py.check(result);
+        try sink.driver.afterCallback();
+    }
+};
+
+/// Counts messages, for a client without `on_msg`.
+pub const CountingSink = struct {
+    count: *usize,
+
+    pub const delivers = false;
+
+    pub inline fn prepare(_: *CountingSink) py.Error!void {}
+
+    pub inline fn take(sink: *CountingSink, _: *const Delivery) py.Error!void {
+        sink.count.* += 1;
+    }
+};
