@@ -24,7 +24,7 @@ const Stamps = core.delivery.Stamps;
 pub const Message = struct {
     payload: []const u8,
     opcode: u8,
-    /// Known when the message is kept; found out when asked for before.
+    /// Set when the message is kept. While it is lent, the line is asked.
     is_last: bool,
     pinned: bool,
     /// The memoryview that `data` gives out, if it was asked for. Owned while the message is lent.
@@ -44,8 +44,8 @@ pub const Message = struct {
 
     pub const instance = py.Instance(Message);
 
-    /// A message to lend, for one client as long as it lives. An instance, not yet a message:
-    /// nothing but `lend` and `discard` may be called.
+    /// A message object, to be lent for one client only. It has no payload until the first `lend`:
+    /// nothing but `discard` may be called before.
     pub fn create(door: *const driving.Door) py.Error!*py.Object {
         const object = try py.allocate(ModuleState.get().message_type);
         const message = instance.of(object);
@@ -64,7 +64,7 @@ pub const Message = struct {
         message.opcode = @backingInt(delivery.opcode);
         message.ring = delivery.ring;
         message.line = delivery.line;
-        // A connection has stamps always or never: there are none of another payload.
+        // A connection takes stamps for all messages or for none: no older ones can be left.
         if (delivery.line.stamped) message.stamps = delivery.line.stamps;
         message.show(delivery.payload);
     }
