@@ -143,14 +143,23 @@ pub fn ConnectionType(comptime Os: type) type {
             sink: anytype,
         ) (NextError || sink_module.ErrorOf(@TypeOf(sink.*)))!Event {
             while (true) {
-                const found = connection.nextMessage() orelse switch (try connection.next()) {
-                    .message => |message| message,
+                if (connection.nextMessage()) |message| {
+                    try connection.handOver(sink, &message);
+                } else switch (try connection.next()) {
+                    .message => |message| try connection.handOver(sink, &message),
                     else => |event| return event,
-                };
-                try sink.prepare();
-                if (@TypeOf(sink.*).delivers) connection.stampDelivery();
-                try sink.take(&found);
+                }
             }
+        }
+
+        inline fn handOver(
+            connection: *Connection,
+            sink: anytype,
+            message: *const Delivery,
+        ) sink_module.ErrorOf(@TypeOf(sink.*))!void {
+            try sink.prepare();
+            if (@TypeOf(sink.*).delivers) connection.stampDelivery();
+            return sink.take(message);
         }
 
         /// The hot path: the next message, where it is a whole frame that has arrived. Null for
