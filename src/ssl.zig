@@ -59,9 +59,9 @@ pub const Session = struct {
     engine_wanted: ?Engine,
     engine_reason: [:0]const u8,
 
-    /// The engine in charge of the records, with all that only it needs. Each is made from the one
-    /// in charge before it, of which no keys are left: `openssl` has them until the handshake is
-    /// complete, then `direct`, and `ktls` when the kernel has been given the keys.
+    /// The engine in charge of the records, with all that only it needs: `openssl` until the
+    /// handshake is complete, then `direct`, and `ktls` once the kernel has the keys. Entering the
+    /// next one consumes the current one and wipes its keys.
     const Records = union(Engine) {
         direct: direct.Session,
         ktls: ktls.Session,
@@ -197,12 +197,9 @@ pub const Session = struct {
         }
     }
 
-    /// Whether `refuseKernel` was called since the kernel has the records.
+    /// When the kernel has the records: whether `refuseKernel` was called since.
     pub inline fn kernelFailed(session: *const Session) bool {
-        return switch (session.records) {
-            .ktls => |*engine| engine.failed,
-            .direct, .openssl => false,
-        };
+        return session.records.ktls.failed;
     }
 
     /// What the kernel has opened: one record, or the data of several. It is data if the step has
@@ -254,14 +251,15 @@ pub const Session = struct {
         plaintext: []u8,
         to_send: []u8,
     ) Error!Step {
-        if (session.records == .direct) {
-            const engine = &session.records.direct;
-            const step = try engine.open(received, plaintext);
-            if (engine.ticket_opened) try session.passTicket(received, step);
-            return step;
+        switch (session.records) {
+            .direct => |*engine| {
+                const step = try engine.open(received, plaintext);
+                if (engine.ticket_opened) try session.passTicket(received, step);
+                return step;
+            },
+            .openssl => return session.openssl.open(received, plaintext, to_send),
+            .ktls => unreachable, // `accept`.
         }
-        assert(session.records == .openssl); // With kernel TLS: `accept`.
-        return session.openssl.open(received, plaintext, to_send);
     }
 
     /// OpenSSL reads tickets, and keeps them for the next connection. It is shown each record

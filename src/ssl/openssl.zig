@@ -354,8 +354,10 @@ pub const Session = struct {
     ) Error!Step {
         // OpenSSL gets one whole record a call: so no byte of the next one hides in its buffers,
         // and no call is made only to learn that bytes are missing, which costs as much.
-        const record: []const u8 = record_layer.firstRecord(received) orelse "";
-        if (record.len == 0 and !session.plaintext_pending) return .needs_record;
+        const record: []const u8 = record_layer.firstRecord(received) orelse none: {
+            if (!session.plaintext_pending) return .needs_record;
+            break :none "";
+        };
         assert(plaintext.len > 0);
         session.transfer.begin(record, to_send);
         const size = clampSize(plaintext.len);
