@@ -231,7 +231,7 @@ pub const Session = struct {
     }
 
     /// After a KeyUpdate, the kernel has to be given new keys to seal with.
-    pub fn markSent(session: *Session, pending_record: PendingRecord) error{}!void {
+    pub fn markSent(session: *Session, pending_record: PendingRecord) void {
         session.records.ktls.markSent(pending_record);
     }
 

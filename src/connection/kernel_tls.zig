@@ -145,10 +145,10 @@ pub fn KernelTlsType(comptime Os: type) type {
                     }
                     return;
                 };
-                // Whoever receives says why it failed.
-                tls.markSent(pending) catch return error.BrokenPipe;
+                tls.markSent(pending);
                 switch (pending) {
-                    // Behind our KeyUpdate, the kernel has to seal with the next keys.
+                    // Behind our KeyUpdate, the kernel has to seal with the next keys. If it does
+                    // not take them, the receiving half reports why.
                     .key_update => giveKeys(socket, tls, .send) catch return error.BrokenPipe,
                     .no_renegotiation, .alert => {},
                 }

@@ -377,7 +377,7 @@ test "handover: after a KeyUpdate the kernel is given the next keys, once" {
     try expect(std.mem.endsWith(u8, new.bytes(), &@as([8]u8, @splat(0)))); // Record 0.
 
     try expectEqual(.key_update, session.pendingRecord().?);
-    try session.markSent(.key_update);
+    session.markSent(.key_update);
     try expectEqual(null, session.pendingRecord());
     try expectEqual(0, session.records.ktls.sealed_records);
 }
