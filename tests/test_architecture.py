@@ -5,13 +5,23 @@ The first half holds the sources to it, the second half tries the tool on trees 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from architecture import order
 from architecture.__main__ import COMMAND, PAGE, ROOT, generated, rewritten, section
 from architecture.imports import imports, without_tests, zig_imports
-from architecture.order import broken_rules, circles, drawing, drawn, graphs, layers, upward
+from architecture.order import (
+    FOR_TESTS,
+    broken_rules,
+    circles,
+    drawing,
+    drawn,
+    graphs,
+    layers,
+    upward,
+)
 from architecture.tree import first_sentence, tree, undescribed
 
 FILES = imports(ROOT)
@@ -58,6 +68,48 @@ def test_every_file_says_what_it_is_for() -> None:
 def test_the_page_is_up_to_date(name: str) -> None:
     same = section(PAGE.read_text("utf-8"), name) == generated(ROOT)[name]
     assert same, f"ARCHITECTURE.md differs from the sources in {name!r}: `{COMMAND}` rewrites it"
+
+
+#: Who calls what may sleep: the notifier's own files, the loop, and in the binding its one caller.
+MAY_SLEEP = {
+    r"\bOs\.(epollWait|epollWaitNs|kqueueWait)\(": {
+        "src/notifier/epoll.zig",
+        "src/notifier/kqueue.zig",
+    },
+    r"\bnotifier\.wait\(": {"src/loop.zig"},
+    r"\bloop\.wait\(": {"src/python/driving.zig"},
+    r"\b(nanosleep|usleep|ppoll|pselect|std\.Thread\.sleep)\(": set(),
+}
+
+
+@pytest.mark.parametrize("call", MAY_SLEEP)
+def test_one_place_sleeps(call: str) -> None:
+    """A second one would hold up every connection of the loop."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "src").rglob("*.zig")
+        if not path.relative_to(ROOT).as_posix().startswith(FOR_TESTS)
+        and not path.stem.endswith(("_test", "_fuzz"))
+        and re.search(call, without_tests(path.read_text("utf-8")))
+    }
+    assert found == MAY_SLEEP[call]
+
+
+def test_the_page_has_the_moves_between_states() -> None:
+    """The table of the walk is that of the source."""
+    source = (ROOT / "src/connection/state.zig").read_text("utf-8")
+    moves = {
+        state: re.findall(r"\.(\w+)", targets)
+        for state, targets in re.findall(
+            r"^    \.(\w+) = \.initMany\(&\.\{(.*)\}\),$", source, re.M
+        )
+    }
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", PAGE.read_text("utf-8"), re.M)
+    shown = {state: re.findall(r"`(\w+)`", targets) for state, targets in rows if "`" in targets}
+    assert len(moves) == 8
+    assert {state: set(targets) for state, targets in shown.items()} == {
+        state: set(targets) for state, targets in moves.items()
+    }
 
 
 # On trees that are made up.
