@@ -418,6 +418,7 @@ pub fn ConnectionType(comptime Os: type) type {
         pub fn abort(connection: *Connection) void {
             if (connection.lifecycle.isAtRest()) return;
             connection.lifecycle.abandon(&connection.transport, "aborted");
+            connection.invariants();
         }
 
         /// For an owner who wants no more of the body of a refusal, which may be endless.
@@ -426,6 +427,7 @@ pub fn ConnectionType(comptime Os: type) type {
             const options = &connection.options;
             assert(options.purpose == .websocket);
             _ = connection.lifecycle.finishResponse(&connection.transport, options, false);
+            connection.invariants();
         }
 
         // ---- Waiting. --------------------------------------------------------------------------
@@ -459,6 +461,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 return connection.lifecycle.opening.noteReady(ready);
             }
             connection.transport.noteReady(ready);
+            connection.invariants();
         }
 
         /// What the loop's notifier knows of the socket, or of the dialer's. The connection does

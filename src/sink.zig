@@ -25,7 +25,11 @@ pub fn ErrorOf(comptime Sink: type) type {
     });
 }
 
-fn ErrorSet(comptime Sink: type, comptime name: []const u8, comptime parameters: []const type) type {
+fn ErrorSet(
+    comptime Sink: type,
+    comptime name: []const u8,
+    comptime parameters: []const type,
+) type {
     const function = @typeInfo(@TypeOf(@field(Sink, name))).@"fn";
     const problem = @typeName(Sink) ++ "." ++ name ++ " is not what sink.zig asks for";
     if (function.param_types.len != parameters.len) @compileError(problem);

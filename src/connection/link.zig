@@ -6,13 +6,13 @@ const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
 const NotifierType = @import("../notifier.zig").NotifierType;
 const SocketType = @import("../socket.zig").SocketType;
 
-/// What opens and seals the records of TLS.
+/// What opens the records of TLS. `ssl.Session` decides, once there is one.
 pub const Opener = enum {
     /// There are no records: `ws://`, or TLS has not begun.
     none,
     /// OpenSSL or the direct engine, from the ciphertext ring into the receive ring.
     user_space,
-    /// The kernel: plaintext comes out of the socket, and goes into it.
+    /// The kernel: plaintext comes out of the socket.
     kernel,
 };
 
@@ -28,7 +28,10 @@ pub fn LinkType(comptime Os: type) type {
 
         pub inline fn opener(link: *const Link) Opener {
             const tls = if (link.tls) |*session| session else return .none;
-            return if (tls.inKernel()) .kernel else .user_space;
+            return switch (tls.opener()) {
+                .user_space => .user_space,
+                .kernel => .kernel,
+            };
         }
 
         pub inline fn isSecure(link: *const Link) bool {
