@@ -43,6 +43,7 @@ pub fn ClosingType(comptime Os: type) type {
         deadline_ns: u64 = 0,
 
         pub inline fn invariants(closing: *const Closing, state: State) void {
+            if (!std.debug.runtime_safety) return;
             if (state == .open) {
                 assert(closing.close_sent == null);
                 assert(closing.closed == null);

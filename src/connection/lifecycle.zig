@@ -33,6 +33,7 @@ pub fn LifecycleType(comptime Os: type) type {
         closing: ClosingType(Os) = .{},
 
         pub inline fn invariants(lifecycle: *const Lifecycle, transport: *const Transport) void {
+            if (!std.debug.runtime_safety) return;
             const state = lifecycle.machine.state;
             lifecycle.closing.invariants(state);
             transport.invariants();

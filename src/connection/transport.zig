@@ -168,6 +168,7 @@ pub fn TransportType(comptime Os: type) type {
 
         /// What has to hold between two calls.
         pub inline fn invariants(transport: *const Transport) void {
+            if (!std.debug.runtime_safety) return;
             if (transport.link.tls != null) {
                 assert(transport.link.socket != null);
                 assert(transport.ciphertext_ring != null);
