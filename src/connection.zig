@@ -1,20 +1,20 @@
-//! One connection, from the socket to the message. The data path, which is all that is here:
+//! One WebSocket connection: the path of the data, from the socket to the message and back.
 //!
 //!     socket ─▶ transport.fill: read, open (TLS) ─▶ receive ring ─▶ parse ─▶ pump ─▶ sink
 //!     send ─▶ outbox: frame in the send ring, seal (TLS), write ─▶ socket
 //!
-//! The owner pulls: `pump` gives every message that is there to a sink, and then the next event of
-//! another kind; or `nextMessage` and `next` give them one by one. On `blocked` there is nothing
-//! to do without the kernel: then a `Loop` waits for what `interest` and `deadlineNs` say, and
-//! `noteReady` goes on. Nothing here sleeps, and nothing allocates once the connection is open.
+//! The owner pulls: `pump` gives all available messages to a sink, then returns the next event of
+//! another kind; `nextMessage` and `next` return them one by one. `blocked` means that there is
+//! nothing to do without the kernel: a `Loop` waits for what `interest` and `deadlineNs` return,
+//! then calls `noteReady`. Nothing here sleeps, and nothing allocates once the connection is open.
 //!
-//! The steps are in `connection/`: `transport.zig` owns the bytes and receives, `outbox.zig` sends;
-//! what happens before a connection is open, and how it ends, is `lifecycle.zig`'s.
+//! The steps are in `connection/`: `transport.zig` holds socket, TLS and rings, and receives;
+//! `outbox.zig` sends; `lifecycle.zig` opens and closes.
 //!
-//! A message stays in the receive ring until the next call, and longer if its bytes are pinned; one
-//! that came compressed, in the ring that it was inflated into.
+//! The bytes of a message stay in the receive ring (a compressed message's: in the inflated ring)
+//! until the next call, and longer if they are pinned.
 //!
-//! The kernel is a parameter (`Os`), so that the tests can drive a connection with a scripted one.
+//! The kernel is a parameter (`Os`), so that tests can use a scripted one.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -52,9 +52,9 @@ pub fn ConnectionType(comptime Os: type) type {
         const Transport = TransportType(Os);
 
         options: Options,
-        /// From start to end: opening, closing, and how it ended.
+        /// State, opening and closing, and how the connection ended.
         lifecycle: LifecycleType(Os) = .{},
-        /// The bytes: socket, TLS, rings, the sending half.
+        /// Socket, TLS, rings, and the sending half.
         transport: Transport,
         parser: ws.Parser,
         clock: Clock,
@@ -69,8 +69,8 @@ pub fn ConnectionType(comptime Os: type) type {
             };
         }
 
-        /// Drops the connection without a word to the peer. Pinned bytes outlive it. To be called
-        /// before the `deinit` of its loop.
+        /// Closes the socket without a closing handshake and frees everything except rings with
+        /// pinned bytes. Call it before the `deinit` of the connection's loop.
         pub fn deinit(connection: *Connection) void {
             connection.lifecycle.drop(&connection.transport);
             connection.transport.retireRings();
@@ -79,15 +79,15 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.* = undefined;
         }
 
-        /// Leaves the rings with pinned bytes to those who hold them. `start` does, too; but then
-        /// the lock of such a ring may be held at the very moment when another thread forks.
+        /// Gives up the rings with pinned bytes; each is freed with its last pin. `start` does this
+        /// too, but it may hold the lock of such a ring while another thread forks.
         pub fn leavePinnedRings(connection: *Connection) void {
             assert(connection.lifecycle.isAtRest());
             connection.transport.leavePinnedRings();
         }
 
-        /// Gives the memory of the rings back, for an owner who may not come again. Pinned bytes
-        /// stay; another `start` maps rings anew.
+        /// Frees the rings of a connection that will perhaps not be started again; another `start`
+        /// maps new ones. A ring with pinned bytes is freed with its last pin.
         pub fn releaseRings(connection: *Connection) void {
             assert(connection.lifecycle.isAtRest());
             connection.transport.retireRings();
@@ -97,34 +97,34 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.lifecycle.machine.state;
         }
 
-        /// Why the connection failed; also set during its closing handshake.
+        /// Why the connection failed; set already during its closing handshake.
         pub fn failure(connection: *const Connection) ?Failure {
             return connection.lifecycle.closing.failure;
         }
 
-        /// How the connection ended, once it has, or the peer's CLOSE has come.
+        /// How the connection ended; null until it has ended or the peer's CLOSE has come.
         pub fn closed(connection: *const Connection) ?Closed {
             return connection.lifecycle.closing.closed;
         }
 
-        /// The one that the server chose of those in the options.
+        /// The subprotocol that the server chose from those in the options. Borrowed.
         pub fn subprotocol(connection: *const Connection) ?[]const u8 {
             return connection.lifecycle.opening.subprotocol;
         }
 
-        /// What has to hold between two calls. Asked in builds with assertions only: the fast one
-        /// would keep some of the loads, 30 instructions per wake-up.
+        /// Asserts what has to hold between two calls, in builds with assertions only: the fast
+        /// build would keep some of the loads, 30 instructions per wake-up.
         pub inline fn invariants(connection: *const Connection) void {
             if (!std.debug.runtime_safety) return;
             connection.lifecycle.invariants(&connection.transport);
             assert(connection.state() == .idle or connection.clock.multiplier != 0);
         }
 
-        /// Resolves the name and begins to connect. Blocks while the name is looked up, and for the
-        /// first 11 ms of the clock's life. A connection that has ended can be started again.
+        /// Resolves the name and begins to connect. Blocks while the name is looked up, and until
+        /// the clock is 11 ms old. A connection that has ended can be started again.
         pub fn start(connection: *Connection) StartError!void {
             assert(connection.lifecycle.isAtRest());
-            // Without memory for a new connection, the old one is over still, but did not fail.
+            // If there is no memory for the rings, the state stays `closed`, but not as a failure.
             connection.lifecycle.closing.failure = null;
             const options = &connection.options;
             try connection.transport.renew(options);
@@ -137,9 +137,8 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Receiving: read this from top to bottom. ------------------------------------------
 
-        /// Gives every message that is there to the sink (see sink.zig); then the next event that
-        /// is no message. What a sink raises comes out of here; the next call goes on behind its
-        /// message.
+        /// Gives all available messages to the sink (see sink.zig), then returns the next event of
+        /// another kind. Returns the sink's error, too; the next call goes on after that message.
         pub inline fn pump(
             connection: *Connection,
             sink: anytype,
@@ -164,15 +163,15 @@ pub fn ConnectionType(comptime Os: type) type {
             return sink.take(message);
         }
 
-        /// The hot path: the next message, where it is a whole frame that has arrived. Null for
-        /// whatever else is next, which `next` tells. Its bytes are borrowed until the next call of
-        /// either. Inlined, and apart from `next`: else a message goes through memory twice.
+        /// The hot path: the next message, if it is in one frame that has arrived whole. Null in
+        /// all other cases, which `next` handles. The bytes are borrowed until the next call of
+        /// either. Inlined, and apart from `next`: else a message is copied through memory twice.
         pub inline fn nextMessage(connection: *Connection) ?Delivery {
             if (connection.state() != .open) return null;
             connection.takeBackLent();
             const waiting = connection.transport.receive_ring.?.readable();
             if (waiting.len > 0) return connection.wholeMessage(waiting);
-            const filled = connection.fill() catch return null; // `next` fails the same way.
+            const filled = connection.fill() catch return null; // `next` meets the same error.
             if (!filled) return null;
             return connection.wholeMessage(connection.transport.receive_ring.?.readable());
         }
@@ -182,7 +181,7 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.deliver(message, connection.transport.receive_ring.?);
         }
 
-        /// A message as it leaves the core.
+        /// Counts the message, and adds to it what a sink needs.
         inline fn deliver(
             connection: *Connection,
             message: ws.Parser.Message,
@@ -199,7 +198,7 @@ pub fn ConnectionType(comptime Os: type) type {
             };
         }
 
-        /// Does what can be done without waiting, and gives the next event, of whatever kind. Bytes
+        /// Does what can be done without waiting, and returns the next event of any kind. The bytes
         /// of an event are borrowed until the next call.
         pub fn next(connection: *Connection) NextError!Event {
             defer connection.invariants();
@@ -214,8 +213,8 @@ pub fn ConnectionType(comptime Os: type) type {
             }
         }
 
-        /// More plaintext into the receive ring: the next record, or else the next read. False when
-        /// there is nothing more now.
+        /// Brings more plaintext into the receive ring: opens the next record, else reads the
+        /// socket. False when there is nothing more now.
         inline fn fill(connection: *Connection) NextError!bool {
             return connection.transport.fill() catch |err| return connection.recover(err);
         }
@@ -236,7 +235,8 @@ pub fn ConnectionType(comptime Os: type) type {
             return if (event == .blocked) connection.willWait() else event;
         }
 
-        /// Finds the next message in the receive ring, and deals with control frames on the way.
+        /// Finds the next message in the receive ring, and handles control frames before it. Null
+        /// when the ring has no whole message, or the state is no longer `open`.
         fn parse(connection: *Connection) NextError!?Event {
             while (true) {
                 const ring = connection.transport.receive_ring.?;
@@ -273,7 +273,7 @@ pub fn ConnectionType(comptime Os: type) type {
             }
         }
 
-        /// The message that a compressed one stands for; null when it fails the connection.
+        /// Inflates a message. Null after an error of the peer, which fails the connection.
         fn inflate(
             connection: *Connection,
             compressed: ws.Parser.Message,
@@ -308,27 +308,27 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.lifecycle.failProtocol(transport, &connection.options, cause);
         }
 
-        /// Gives the bytes of the last event back to the ring.
+        /// Frees the bytes of the last event in the ring.
         inline fn takeBackLent(connection: *Connection) void {
             connection.transport.takeBack(connection.parser.take());
         }
 
-        /// Whether a further message can be delivered from what has been read already. To be asked
-        /// while a message is lent.
+        /// Whether another message can be delivered without reading the socket. For use while a
+        /// message is lent.
         pub fn moreWaiting(connection: *const Connection) bool {
             if (connection.transport.hasRecord()) return true;
             const bytes = connection.transport.receive_ring.?.readable();
             return connection.parser.completeFrameWaiting(bytes);
         }
 
-        /// `moreWaiting`, for those who know the line only.
+        /// `moreWaiting`, for `Line.hasMore`.
         fn hasMore(line: *const delivery.Line) bool {
             const found: *const Transport = @alignCast(@fieldParentPtr("line", line));
             const connection: *const Connection = @alignCast(@fieldParentPtr("transport", found));
             return connection.moreWaiting();
         }
 
-        /// To be called right before a message is handed over.
+        /// Stamps the message that is about to be handed over, and records its latency.
         pub inline fn stampDelivery(connection: *Connection) void {
             const line = &connection.transport.line;
             if (!line.stamped) return;
@@ -338,7 +338,7 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Sending. --------------------------------------------------------------------------
 
-        /// Queues one message and gives the kernel what it takes at once. All or nothing.
+        /// Queues one message, whole or not at all, and gives the kernel what it takes at once.
         pub fn send(
             connection: *Connection,
             opcode: ws.Opcode,
@@ -355,7 +355,7 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.counters.bytes_sent += payload.len;
         }
 
-        /// False when the message is to go out as it is.
+        /// False when the message has to be sent uncompressed.
         fn sendDeflated(
             connection: *Connection,
             opcode: ws.Opcode,
@@ -372,15 +372,15 @@ pub fn ConnectionType(comptime Os: type) type {
             return true;
         }
 
-        /// The place in the send ring where the payload of a frame belongs. To be followed by
-        /// `commit` or `cancel`; nothing else can be sent in between.
+        /// The place in the send ring for the payload of a frame. Follow it by `commit` or
+        /// `cancel`; nothing else can be sent in between.
         pub fn reserve(connection: *Connection, opcode: ws.Opcode, size: usize) SendError![]u8 {
             if (connection.state() != .open) return error.NotOpen;
             return connection.transport.outbox.?.reserve(&connection.transport.link, opcode, size);
         }
 
         pub fn commit(connection: *Connection) SendError!void {
-            assert(connection.state() == .open); // Nothing goes on during a reservation.
+            assert(connection.state() == .open); // No call changes it during a reservation.
             const size = try connection.transport.outbox.?.commit(&connection.transport.link);
             connection.transport.counters.messages_sent += 1;
             connection.transport.counters.bytes_sent += size;
@@ -390,8 +390,8 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.outbox.?.cancel();
         }
 
-        /// Whether the owner is writing a frame. Until it is committed or cancelled, nothing else
-        /// may be asked of the connection.
+        /// Whether a reservation is open. Until `commit` or `cancel`, the owner may call nothing
+        /// else of the connection.
         pub fn isReserved(connection: *const Connection) bool {
             if (connection.transport.outbox) |*outbox| return outbox.reservation != null;
             return false;
@@ -407,8 +407,8 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Closing. --------------------------------------------------------------------------
 
-        /// Begins the closing handshake (RFC 6455, section 7); `next` goes on with it. Messages
-        /// that still arrive are dropped. A connection that is not open yet is over at once.
+        /// Begins the closing handshake (RFC 6455, section 7); `next` continues it. Messages that
+        /// still arrive are dropped. A connection that is not open yet ends at once.
         pub fn close(connection: *Connection, code: u16, reason: []const u8) void {
             if (connection.state() == .open) connection.takeBackLent();
             const transport = &connection.transport;
@@ -416,14 +416,14 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.invariants();
         }
 
-        /// Ends the connection here and now, without a word to the peer.
+        /// Ends the connection at once, without a closing handshake.
         pub fn abort(connection: *Connection) void {
             if (connection.lifecycle.isAtRest()) return;
             connection.lifecycle.abandon(&connection.transport, "aborted");
             connection.invariants();
         }
 
-        /// For an owner who wants no more of the body of a refusal, which may be endless.
+        /// Ends a refused upgrade without the rest of the response's body, which may be endless.
         pub fn skipBody(connection: *Connection) void {
             assert(connection.state() == .reading_body);
             const options = &connection.options;
@@ -434,10 +434,11 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Waiting. --------------------------------------------------------------------------
 
-        // The owner's loop sleeps (loop.zig), for many connections at once. Around its sleep it
-        // calls, in this order: `beginWait`, `interest`, `deadlineNs`, `noteReady`.
+        // A loop (loop.zig) sleeps, for many connections at once. Around its sleep it calls, in
+        // this order: `beginWait`, `interest`, `deadlineNs`, `noteReady`.
 
-        /// Before each wait: the turn of `next` begins anew.
+        /// Call it before each wait: `next` may then read the socket again, up to
+        /// `reads_per_turn_max` times.
         pub inline fn beginWait(connection: *Connection) void {
             connection.transport.read_budget = constants.reads_per_turn_max;
             if (connection.state() == .closed) return;
@@ -445,19 +446,19 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.line.rate = connection.clock.rate();
         }
 
-        /// What ends the sleep. Null when there is nothing to wait for: `next` has not begun yet,
-        /// or the connection is over.
+        /// What a loop waits for. Null when there is nothing to wait for: `next` has not been
+        /// called yet, or the connection is over.
         pub inline fn interest(connection: *const Connection) ?types.Interest {
             if (connection.state() == .connecting) return connection.lifecycle.opening.interest();
             return connection.transport.interest();
         }
 
-        /// When `next` has to be called even if nothing has happened, on the monotonic clock.
+        /// When `next` has to be called even if nothing has happened (monotonic clock).
         pub inline fn deadlineNs(connection: *const Connection) ?u64 {
             return connection.lifecycle.deadlineNs();
         }
 
-        /// After the sleep, if the descriptor of `interest` was found ready.
+        /// Call it after the sleep, if the descriptor of `interest` is ready.
         pub inline fn noteReady(connection: *Connection, ready: os.Ready) void {
             if (connection.state() == .connecting) {
                 return connection.lifecycle.opening.noteReady(ready);
@@ -466,26 +467,26 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.invariants();
         }
 
-        /// What the loop's notifier knows of the socket, or of the dialer's. The connection does
-        /// not move while something is watched.
+        /// What the loop's notifier remembers of the socket, or while connecting, of the dialer's.
+        /// The connection must not move while something is watched.
         pub inline fn watch(connection: *Connection) *Transport.Watch {
             return &connection.transport.link.watch;
         }
 
-        /// Finds the room for a busy wait. The wait itself must not: other threads may let go of
-        /// messages meanwhile, which moves the front of the ring that it reads into.
+        /// Finds the room for a busy wait. The wait itself must not: during it, other threads may
+        /// release messages, which moves the front of the ring that it reads into.
         inline fn willWait(connection: *Connection) Event {
             if (connection.options.busy_poll) connection.transport.findSpinTarget();
             return .blocked;
         }
 
-        /// Whether the loop busy polls for this connection, by `look`, instead of sleeping.
+        /// Whether the loop busy polls this connection with `look` instead of sleeping.
         pub inline fn spins(connection: *const Connection) bool {
             return connection.options.busy_poll and connection.state() != .connecting;
         }
 
-        /// One step of a busy wait: reads the socket once, into the room that was found before.
-        /// True when there is something for `next` to do.
+        /// One step of a busy wait: reads the socket once, into the room that `next` found before.
+        /// True when `next` has something to do.
         pub inline fn look(connection: *Connection) bool {
             return connection.transport.look();
         }
@@ -494,17 +495,17 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.transport.flushIfWaiting();
         }
 
-        /// Whether something waits for the socket to be writable.
+        /// Whether queued bytes wait until the socket is writable.
         pub fn wantsWrite(connection: *const Connection) bool {
             return connection.transport.wantsWrite();
         }
 
-        /// Lets `next` read the socket again, for an owner with a loop of its own.
+        /// Lets `next` read the socket again, for an owner with an event loop of its own.
         pub fn beginTurn(connection: *Connection) void {
             connection.transport.beginTurn();
         }
 
-        /// Whether the turn ended because it was long enough, not because there was nothing to do.
+        /// Whether `next` stopped because of `reads_per_turn_max`, with perhaps more to read.
         pub fn turnSpent(connection: *const Connection) bool {
             return connection.transport.read_budget == 0;
         }

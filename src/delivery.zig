@@ -1,8 +1,8 @@
-//! What leaves the core for one message: a value that says where the bytes lie, when they came,
-//! and which connection they came from. Whoever takes it needs to know nothing else of the core.
+//! One message as a sink gets it: its bytes, when they arrived, and on which connection.
 //!
-//! The bytes, and the line, are borrowed until the connection is asked for the next message. A
-//! sink that needs the bytes for longer pins them in `ring`.
+//! A sink needs to know nothing else of the core. The bytes are borrowed until the connection is
+//! asked for the next message, and so are the stamps of the line; a sink that needs the bytes for
+//! longer pins them in `ring`.
 
 const std = @import("std");
 const ws = @import("ws.zig");
@@ -15,38 +15,38 @@ pub const Delivery = struct {
     opcode: ws.Opcode,
     /// Whether it came in several frames.
     fragmented: bool,
-    /// What the payload lies in.
+    /// The ring that the payload lies in.
     ring: *RingBuffer,
-    /// The connection that it came from.
+    /// The connection that the message came from.
     line: *const Line,
 };
 
-/// When a message passed the stages of its way. A read has one kernel stamp: with several messages
-/// in it, that of the newest segment.
+/// When a message passed each stage. A read has one kernel stamp, that of its newest segment, which
+/// all messages in it share.
 pub const Stamps = struct {
-    /// When the kernel or the NIC got the segment, ns since the epoch; 0 when unknown.
+    /// When the kernel or the NIC received the segment, ns since the epoch; 0 when unknown.
     kernel_ns: i64 = 0,
     /// When the read returned, ns since the epoch; 0 when stamps are off.
     received_ns: i64 = 0,
-    /// The same moment, and the following ones, in CPU cycles.
+    /// The same moment, and the following ones, in cycles of the CPU's counter.
     received_cycles: u64 = 0,
     decrypted_cycles: u64 = 0,
     delivered_cycles: u64 = 0,
 };
 
-/// A connection, as far as those who take its messages may ask. Owned by the connection.
+/// What a sink may know of a connection. Owned by the connection.
 pub const Line = struct {
-    /// Of the message that is lent.
+    /// The stamps of the message that is lent.
     stamps: Stamps = .{},
     /// Whether stamps are taken.
     stamped: bool = false,
-    /// From the cycles of the stamps to nanoseconds; 0 before the first start.
+    /// Converts the cycles of the stamps to nanoseconds; 0 before the first start.
     rate: Rate = .{},
-    /// `hasMore` of the connection that the line belongs to.
+    /// The connection's part of `hasMore`, so that a line does not depend on the connection's type.
     hasMoreFn: *const fn (line: *const Line) bool,
 
-    /// Whether a further message can be delivered from what has been read already. To be asked
-    /// while a message is lent, by the thread that receives.
+    /// Whether another message can be delivered without reading the socket. For use while a
+    /// message is lent, by the thread that receives.
     pub fn hasMore(line: *const Line) bool {
         return line.hasMoreFn(line);
     }

@@ -20,7 +20,7 @@ const lost_code = bed_module.lost_code;
 const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 
-test "connection: busy waiting does the same without the notifier" {
+test "connection: a busy wait works without the notifier" {
     var options = websocket_options;
     options.busy_poll = true;
     var bed = try Bed.init(options);
@@ -29,7 +29,7 @@ test "connection: busy waiting does the same without the notifier" {
     kernel.thenConnect(.{ .answered = .{ .after_ns = 1000 } });
     try bed.open();
     const wait_calls = kernel.wait_calls;
-    try expectEqual(.timed_out, try bed.waitFor(null)); // The owner gets its turn.
+    try expectEqual(.timed_out, try bed.waitFor(null)); // A busy wait is never without end.
     kernel.then(.{ .pause_ns = 300_000 });
     try bed.feed(&.{ textFrame("one"), .{ .opcode = frames.ping, .payload = "p" } });
     kernel.send_room = 0;
@@ -60,7 +60,7 @@ test "connection: busy waiting does the same without the notifier" {
     try bed.expectFailure(lost(eof_reason));
 }
 
-test "connection: waiting twice loses nothing, with and without busy waiting" {
+test "connection: two waits in a row lose nothing, busy or not" {
     for ([_]bool{ false, true }) |busy_poll| {
         var options = websocket_options;
         options.busy_poll = busy_poll;
@@ -79,7 +79,7 @@ test "connection: waiting twice loses nothing, with and without busy waiting" {
     }
 }
 
-test "connection: busy waiting writes over nothing that is kept" {
+test "connection: a busy wait does not overwrite pinned bytes" {
     var options = websocket_options;
     options.busy_poll = true;
     var payload_most: [bed_module.page_size_max]u8 = undefined;
@@ -99,7 +99,7 @@ test "connection: busy waiting writes over nothing that is kept" {
     _ = try bed.waitFor(null);
     ring.pin(&pin, (try bed.connection.next()).message.payload);
     try testing.expectError(error.ReceiveRingPinned, bed.drive());
-    // An owner who waits nevertheless, or has a loop of its own, is told the same again.
+    // Another wait, or a turn of an owner's own loop, meets the same error again.
     for (0..3) |_| {
         try expectEqual(.ready, try bed.waitFor(null));
         try testing.expectError(error.ReceiveRingPinned, bed.pump());

@@ -1,11 +1,11 @@
-//! The end of a connection: the closing handshakes of WebSocket (RFC 6455, section 7) and of TLS
-//! (close_notify, RFC 8446, section 6.1), and what is known of how it ended.
+//! The closing handshakes of WebSocket and TLS, and how the connection ended (RFC 6455, section 7;
+//! RFC 8446, section 6.1).
 //!
 //!     CLOSE sent ─▶ the peer's CLOSE ─▶ close_notify ─▶ FIN ─▶ the peer hangs up ─▶ closed
 //!
-//! The peer may be first. After its CLOSE everything is read and dropped until it hangs up: a
-//! socket closed with bytes unread makes the kernel reset the connection, and then our own CLOSE
-//! might be lost. All of that takes `close_timeout` at most.
+//! The peer may send CLOSE first. After its CLOSE everything is read and dropped until it hangs up:
+//! closing a socket with unread bytes makes the kernel reset the connection, which might lose our
+//! own CLOSE. All of that takes at most `close_timeout`.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -20,7 +20,7 @@ const TransportType = @import("transport.zig").TransportType;
 const Closed = types.Closed;
 const Failure = types.Failure;
 
-/// RFC 6455, section 7.4.1: never sent, but reported.
+/// RFC 6455, section 7.4.1: reported when no code or no CLOSE came; never sent.
 const code_missing = 1005;
 pub const code_lost = 1006;
 
@@ -29,17 +29,17 @@ pub fn ClosingType(comptime Os: type) type {
         const Closing = @This();
         const Transport = TransportType(Os);
 
-        /// Why the connection failed; also set during its closing handshake.
+        /// Why the connection failed; set already during its closing handshake.
         failure: ?Failure = null,
-        /// How the connection ended, once it has, or the peer's CLOSE has come.
+        /// How the connection ended; null until it has ended or the peer's CLOSE has come.
         closed: ?Closed = null,
-        /// The code of our CLOSE.
+        /// The code of our CLOSE; null until it is sent.
         close_sent: ?u16 = null,
         close_received: bool = false,
         reason_buffer: [constants.control_payload_size_max]u8 = undefined,
         close_notify_sent: bool = false,
         send_side_shut: bool = false,
-        /// When the peer has to have hung up, on the monotonic clock. Set with `close_sent`.
+        /// How long to wait for the peer to hang up (monotonic clock). Set with `close_sent`.
         deadline_ns: u64 = 0,
 
         pub inline fn invariants(closing: *const Closing, state: State) void {
@@ -54,7 +54,7 @@ pub fn ClosingType(comptime Os: type) type {
             if (closing.send_side_shut) assert(closing.close_sent != null);
         }
 
-        /// Sends CLOSE, and from then on waits for the end. Without a code, the frame is empty.
+        /// Sends CLOSE and moves to `closing`. Without a code, the frame is empty.
         pub fn begin(
             closing: *Closing,
             machine: *Machine,
@@ -71,7 +71,7 @@ pub fn ClosingType(comptime Os: type) type {
                 size = 2 + reason.len;
             }
             const outbox = &transport.outbox.?;
-            assert(outbox.reservation == null); // The owner finishes the frame first.
+            assert(outbox.reservation == null); // The caller has committed or cancelled it.
             machine.move(.closing);
             closing.close_sent = code orelse code_missing;
             closing.deadline_ns = Os.monotonicNs() +| timeout_ns;
@@ -79,7 +79,7 @@ pub fn ClosingType(comptime Os: type) type {
             _ = outbox.sendControl(&transport.link, .close, payload[0..size]);
         }
 
-        /// Notes the peer's CLOSE: from now on, only the end of the stream matters.
+        /// Notes the peer's CLOSE. All that arrives after it is dropped.
         pub fn noteClose(
             closing: *Closing,
             transport: *Transport,
@@ -94,11 +94,12 @@ pub fn ClosingType(comptime Os: type) type {
                 .clean = true,
                 .local = closing.close_sent != null,
             };
-            transport.discards = true;
+            transport.discard_received = true;
         }
 
-        /// Whether only the end of the stream matters any more.
-        pub fn isSettled(closing: *const Closing) bool {
+        /// Whether all that arrives is dropped until the stream ends: the peer has sent CLOSE, or
+        /// has broken the protocol.
+        pub fn awaitsOnlyEnd(closing: *const Closing) bool {
             return closing.close_received or closing.failure != null;
         }
 
@@ -112,8 +113,8 @@ pub fn ClosingType(comptime Os: type) type {
             const ring = transport.receive_ring.?;
             while (transport.end == null) {
                 ring.consume(parser.take());
-                if (!closing.isSettled() and closing.parse(transport, parser)) continue;
-                if (closing.isSettled()) {
+                if (!closing.awaitsOnlyEnd() and closing.parse(transport, parser)) continue;
+                if (closing.awaitsOnlyEnd()) {
                     ring.consume(ring.readable().len);
                     closing.shutSendSide(transport);
                 }
@@ -122,7 +123,7 @@ pub fn ClosingType(comptime Os: type) type {
             return true;
         }
 
-        /// True when a frame was found, of whatever kind, or bytes that are none.
+        /// True when it has parsed a frame of any kind, or found a protocol error.
         fn parse(
             closing: *Closing,
             transport: *Transport,
@@ -134,19 +135,19 @@ pub fn ClosingType(comptime Os: type) type {
             const found = parser.next(bytes) catch |err| {
                 const code = closing.close_sent.?;
                 closing.failure = .{ .protocol = .{ .cause = err, .code = code } };
-                return true; // No answer can come any more: all that is left is to hang up.
+                return true; // Our CLOSE is sent already: no second one can tell the peer.
             };
             switch (found orelse return false) {
                 .message, .compressed => counters.messages_dropped += 1,
-                .ping => counters.pings += 1, // Behind our CLOSE there is no pong.
+                .ping => counters.pings += 1, // No pong: nothing may follow our CLOSE.
                 .pong => counters.pongs += 1,
                 .close => |close_frame| closing.noteClose(transport, close_frame),
             }
             return true;
         }
 
-        /// Both CLOSE frames are through: sends close_notify once ours has gone out, then FIN once
-        /// that has.
+        /// After both CLOSE frames: sends close_notify once our CLOSE has gone out, then FIN once
+        /// close_notify has.
         fn shutSendSide(closing: *Closing, transport: *Transport) void {
             const outbox = &transport.outbox.?;
             const link = &transport.link;
@@ -170,7 +171,7 @@ pub fn ClosingType(comptime Os: type) type {
             return Os.monotonicNs() >= closing.deadline_ns;
         }
 
-        /// How the closing handshake has ended.
+        /// How the closing handshake ended. `hung_up`: the stream ended, not the time.
         pub fn outcome(closing: *const Closing, hung_up: bool) Closed {
             return closing.closed orelse .{
                 .code = code_lost,

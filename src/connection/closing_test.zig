@@ -1,4 +1,4 @@
-//! Tests of `connection.zig` on a scripted kernel: the closing handshake, from either side.
+//! Tests of `connection.zig` on a scripted kernel: the closing handshake, begun by either side.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -19,12 +19,12 @@ const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 const Frame = frames.Frame;
 
-test "connection: closed by us, and what still comes is dropped" {
+test "connection: after our close, messages that still arrive are dropped" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();
     bed.connection.close(4321, "enough");
-    bed.connection.close(1000, "again"); // Says nothing twice.
+    bed.connection.close(1000, "again"); // No second CLOSE.
     try bed.feed(&.{
         textFrame("late"),
         .{ .opcode = frames.ping, .payload = "p" },
@@ -58,7 +58,7 @@ test "connection: closed by the peer, with every kind of code" {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
         try bed.open();
-        // Nothing counts that comes after it.
+        // All that arrives after it is ignored.
         try bed.feed(&.{ textFrame("before"), case[0], textFrame("after") });
         kernel.feed("\xff\xff");
         try bed.drive();
@@ -76,7 +76,7 @@ test "connection: closed by the peer, with every kind of code" {
     }
 }
 
-test "connection: closed by both at once" {
+test "connection: both sides close at the same time" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -118,7 +118,7 @@ test "connection: a peer that does not answer the close frame, or does not hang 
     }
 }
 
-test "connection: a peer that floods us cannot put off the end" {
+test "connection: a flood from the peer does not delay the end" {
     var options = websocket_options;
     options.receive_ring_capacity = 256 * 1024;
     for ([_]bool{ false, true }) |answers| {
@@ -153,7 +153,7 @@ test "connection: a close frame waits for its turn in the send ring" {
         try bed.feed(&.{closeFrame(1000, "")});
         try bed.drive();
         try expectEqual(.closing, bed.connection.state());
-        try expect(!kernel.send_side_shut); // What is queued comes before the end.
+        try expect(!kernel.send_side_shut); // What is queued goes out before FIN.
         kernel.send_room = 1000;
         try bed.drive();
         try expect(kernel.send_side_shut);
@@ -164,7 +164,7 @@ test "connection: a close frame waits for its turn in the send ring" {
     }
 }
 
-test "connection: closing before it is open ends it at once, and not in the ordinary way" {
+test "connection: closing before it is open ends it at once, which is not an ordinary end" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     bed.connection.close(1000, "");
@@ -193,7 +193,7 @@ test "connection: closing before it is open ends it at once, and not in the ordi
     try bed.expectSent(&.{});
 }
 
-test "connection: a peer that breaks the protocol is told so, and the failure comes last" {
+test "connection: a protocol error is answered with CLOSE, and raised once the peer hangs up" {
     const big: [32 * 1024 + 1]u8 = @splat('x');
     const Case = struct { bad: Frame, cause: ws.ParseError, code: u16 };
     const cases = [_]Case{
@@ -247,7 +247,7 @@ test "connection: a peer that breaks the protocol while we wait for its close fr
     try bed.expectFailure(.{ .protocol = .{ .cause = error.ReservedOpcode, .code = 1000 } });
 }
 
-test "connection: bad text is told before its frame is whole" {
+test "connection: bad text is answered before its frame is whole" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();

@@ -1,11 +1,14 @@
-//! The compressed messages of a connection (permessage-deflate, RFC 7692): those that arrive are
-//! inflated into a ring of their own, because nobody but TLS writes into the receive ring and
-//! because a message has to be one span; those that go out are deflated where they are sent from.
+//! Inflates and deflates the messages of a connection (permessage-deflate, RFC 7692).
+//!
+//! Received messages are inflated into a ring of their own, because a message has to be one span
+//! and only the socket or TLS writes into the receive ring. Those to send are deflated in the send
+//! ring.
 //!
 //!     receive ring: compressed payload ─▶ inflate ─▶ inflated ring: the message that is lent
 //!
-//! A message stays readable in the inflated ring until the next one is begun, or longer if it is
-//! pinned. Made when the connection opens, for the parameters that were agreed on; must not move.
+//! A message stays readable in the inflated ring until the next one begins, or longer if it is
+//! pinned. A `Compression` is made when the connection opens, with the agreed parameters, and must
+//! not move.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,29 +19,29 @@ const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
 const Deflater = deflate.Deflater;
 const Inflater = deflate.Inflater;
 
-/// What the owner of a connection asks for.
+/// What the owner of a connection chooses.
 pub const Options = struct {
     api: *const deflate.zlib.Api,
     offer: ws.permessage_deflate.Offer,
     /// 0 (none) to 9 (best).
     level: u8,
-    /// Messages of fewer bytes go out as they are.
+    /// Messages of fewer bytes are sent uncompressed.
     size_min: usize,
 };
 
 pub const Compression = struct {
     agreement: ws.permessage_deflate.Agreement,
     inflater: Inflater,
-    /// Null where zlib has no window as small as the agreed one: messages go out as they are.
+    /// Null where zlib has no window as small as the agreed one: nothing is compressed then.
     deflater: ?Deflater,
     size_min: usize,
-    /// Of the connection, which owns it.
+    /// Receives the inflated messages. Owned by the connection.
     ring: *RingBuffer,
-    /// Of the payload of the present message.
+    /// How much of the present message's payload is inflated.
     input_used: usize,
 
     pub const InflateError = error{
-        /// What is pinned leaves no room. The same message can be gone on with later.
+        /// Pinned bytes leave no room in the ring. A later call can continue the message.
         NoRoom,
         MessageTooBig,
         InvalidCompression,
@@ -80,15 +83,15 @@ pub const Compression = struct {
         compression.* = undefined;
     }
 
-    /// The message that this payload stands for: at most `size_max` bytes, in the ring until the
-    /// next call for another payload. After `NoRoom`, the same payload has to come again.
+    /// Inflates this payload to at most `size_max` bytes, which stay in the ring until the call
+    /// for the next payload. After `NoRoom`, call it again with the same payload.
     pub fn inflate(
         compression: *Compression,
         payload: []const u8,
         size_max: usize,
     ) InflateError![]u8 {
         const ring = compression.ring;
-        if (compression.input_used == 0) ring.consume(ring.readable().len); // The one before.
+        if (compression.input_used == 0) ring.consume(ring.readable().len); // The last message.
         const free = ring.writable();
         const size_left = size_max - ring.readable().len;
         const room = free[0..@min(free.len, size_left)];
@@ -101,8 +104,8 @@ pub const Compression = struct {
         return ring.readable();
     }
 
-    /// `inflate`, and what else holds for a message: text has to be UTF-8 (RFC 7692, section 6.2,
-    /// leaves that check where RFC 6455, section 8.1, has it).
+    /// `inflate`, and the check that text is UTF-8 (RFC 6455, section 8.1), which is on the
+    /// inflated bytes (RFC 7692, section 6.2).
     pub fn message(
         compression: *Compression,
         compressed: ws.Parser.Message,
@@ -114,7 +117,7 @@ pub const Compression = struct {
         return payload;
     }
 
-    /// What a message of this size is to be compressed by; null when it goes out as it is.
+    /// The deflater for a message of this size; null when it has to be sent uncompressed.
     pub fn deflaterFor(compression: *Compression, payload_size: usize) ?*Deflater {
         if (payload_size < compression.size_min) return null;
         return if (compression.deflater) |*deflater| deflater else null;

@@ -42,7 +42,7 @@ const full: ws.permessage_deflate.Agreement = .{
     .client_max_window_bits = 15,
 };
 
-test "compression: messages go round the ring, each in one span" {
+test "compression: each message is one span, wherever in the ring it starts" {
     var bed: Bed = undefined;
     try bed.init(full);
     defer bed.deinit();
@@ -55,7 +55,7 @@ test "compression: messages go round the ring, each in one span" {
     }
 }
 
-test "compression: a message that finds no room goes on when there is some" {
+test "compression: a message without room in the ring goes on when there is some" {
     var bed: Bed = undefined;
     try bed.init(full);
     defer bed.deinit();
@@ -79,7 +79,7 @@ test "compression: a message that finds no room goes on when there is some" {
     try testing.expectEqualStrings(message, inflated);
 }
 
-test "compression: the limit is exact, and not a matter of room" {
+test "compression: the size limit is exact, whatever room the ring has" {
     for ([_]usize{ 999, 1000, 1001 }) |size_max| {
         var bed: Bed = undefined;
         try bed.init(full);
@@ -94,7 +94,7 @@ test "compression: the limit is exact, and not a matter of room" {
     }
 }
 
-test "compression: small messages, and those that zlib has no window for, go out as they are" {
+test "compression: small messages, and all without a fitting window, are sent uncompressed" {
     var bed: Bed = undefined;
     try bed.init(full);
     try testing.expectEqual(null, bed.compression.deflaterFor(9));

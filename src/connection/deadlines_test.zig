@@ -93,7 +93,7 @@ test "connection: a signal ends a wait and harms nothing" {
     try bed.expectSeen(&.{ .{ .opened = 101 }, .text("x") });
 }
 
-test "connection: a kernel that cannot wait is told, and can be asked again" {
+test "connection: a wait that fails is reported, and can be repeated" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.thenConnect(.{ .answered = .{} });

@@ -1,5 +1,7 @@
-//! From a name to a connected socket: every address that the name has is tried, in order, each
-//! with its share of the time that is left, so that one that never answers does not use up all.
+//! Resolves the server's name, and tries its addresses in order until one connects.
+//!
+//! Each address gets an equal share of the time that is left, so that one which never answers does
+//! not use up all of it.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,25 +18,25 @@ pub fn DialerType(comptime Os: type) type {
 
         addresses: os.AddressList = .{},
         index: usize = 0,
-        /// The connect under way, until it is handed out.
+        /// The socket that is connecting; `Progress.connected` hands it over.
         socket: ?Socket = null,
-        /// Whether the kernel has said how the connect under way ended.
+        /// Whether the kernel knows how that connect ended.
         answered: bool = false,
-        /// When the present address has to have answered, on the monotonic clock.
+        /// When the present address is given up (monotonic clock).
         address_deadline_ns: u64 = 0,
-        /// When all have to have.
+        /// When the last address is given up (monotonic clock).
         deadline_ns: u64 = 0,
 
         pub const Progress = union(enum) {
             /// Wait until the socket is writable, or until the deadline of the address.
             pending,
-            /// The caller owns it now.
+            /// The caller owns the socket now.
             connected: Socket,
             /// No address is left; why the last one failed.
             failed: types.Failure,
         };
 
-        /// Looks up the name; blocks meanwhile.
+        /// Looks up the name, and blocks until the answer is there.
         pub fn resolve(
             dialer: *Dialer,
             host: [:0]const u8,
@@ -46,7 +48,7 @@ pub fn DialerType(comptime Os: type) type {
             if (dialer.addresses.count == 0) return error.NameNotFound;
         }
 
-        /// Closes the socket of a connect under way. Its watch is cancelled first.
+        /// Cancels the watch and closes the socket, if one is connecting.
         pub fn deinit(dialer: *Dialer, watch: *Watch) void {
             if (dialer.socket) |*socket| {
                 watch.cancel();
@@ -55,8 +57,8 @@ pub fn DialerType(comptime Os: type) type {
             dialer.socket = null;
         }
 
-        /// Goes on as far as it can without waiting. `watch` is the one that a wait for the socket
-        /// uses; it stays with a socket that is handed out.
+        /// Goes on as far as it can without waiting. `watch` is what a loop waits for the socket
+        /// with; it stays valid for a socket that is handed over.
         pub fn next(dialer: *Dialer, options: types.SocketOptions, watch: *Watch) Progress {
             var last: types.Failure = .{ .timed_out = .connecting };
             while (dialer.index < dialer.addresses.count) {
@@ -84,7 +86,7 @@ pub fn DialerType(comptime Os: type) type {
             return .{ .failed = last };
         }
 
-        /// Null when the connect is under way, or done already.
+        /// Begins to connect. Null when that is in progress or done already.
         fn begin(
             dialer: *Dialer,
             address: *const os.Address,

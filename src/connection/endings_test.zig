@@ -23,7 +23,7 @@ const reset_reason = bed_module.reset_reason;
 const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 
-test "connection: the end of the stream before there was an answer" {
+test "connection: the end of the stream before there was a response" {
     const Ending = struct { step: ScriptedOs.ReceiveStep, cause: types.StreamEnd };
     for ([_]Ending{
         .{ .step = .end, .cause = .eof },
@@ -96,7 +96,7 @@ test "connection: the end of the stream while closing" {
     }
 }
 
-test "connection: started again, it knows nothing of before" {
+test "connection: a new start keeps nothing of the last connection" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     for (0..6) |round| {
@@ -104,7 +104,7 @@ test "connection: started again, it knows nothing of before" {
         try bed.open();
         try bed.connection.send(.text, "hello");
         try bed.expectSent(&.{textFrame("hello")});
-        // Ends in a different way each time, with something half done.
+        // Ends in a different way each time, with something unfinished.
         const bytes = try bed.encode(&.{
             textFrame("one"),
             .{ .fin = false, .opcode = frames.text, .payload = "half" },
@@ -133,7 +133,7 @@ test "connection: started again, it knows nothing of before" {
     }
 }
 
-test "connection: kept bytes outlive a new start and the connection" {
+test "connection: pinned bytes outlive a new start and the connection" {
     var pins: [2]Pin = undefined;
     var payloads: [2][]const u8 = undefined;
     var rings: [2]*RingBuffer = undefined;

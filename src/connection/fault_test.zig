@@ -1,4 +1,4 @@
-//! Tests of `connection.zig` when the kernel fails: one call at a time here, and at random below.
+//! Tests of `connection.zig` when system calls fail: one at a time, and many at random.
 
 const std = @import("std");
 const test_options = @import("test_options");
@@ -34,7 +34,7 @@ const secure_options = bed_module.optionsOf("wss://feed.test/stream");
 
 // ---- One at a time. ----------------------------------------------------------------------------
 
-test "connection: rings that cannot be mapped leave nothing behind, and can be had later" {
+test "connection: a start that cannot map its rings leaks nothing, and works later" {
     var options = secure_options;
     options.compression = .{
         .api = deflate.zlib.load(&.{}) catch return error.SkipZigTest,
@@ -48,13 +48,13 @@ test "connection: rings that cannot be mapped leave nothing behind, and can be h
         kernel.maps_left = maps_left;
         try testing.expectError(error.OutOfMemory, bed.start());
         try expectEqual(.idle, bed.connection.state());
-        kernel.maps_left = 5 - maps_left; // Those that were had are kept.
+        kernel.maps_left = 5 - maps_left; // Rings that were mapped are kept.
         try bed.start();
         try expectEqual(.connecting, bed.connection.state());
     }
 }
 
-test "connection: rings that are kept and cannot be replaced stay, and can be replaced later" {
+test "connection: a pinned ring that cannot be replaced stays, and is replaced later" {
     for (0..2) |maps_left| {
         var bed = try Bed.init(plain_options);
         defer bed.deinit();
@@ -82,7 +82,7 @@ test "connection: rings that are kept and cannot be replaced stay, and can be re
     }
 }
 
-test "connection: a wait that fails while it connects does not stay behind with its socket" {
+test "connection: a failed wait while connecting leaves no watch of the closed socket" {
     var bed = try Bed.init(plain_options);
     defer bed.deinit();
     try expect(kernel.addresses.append(os.Address.parse("192.0.2.2", 80).?));
@@ -100,14 +100,14 @@ test "connection: a wait that fails while it connects does not stay behind with 
     try bed.expectSeen(&.{.{ .opened = 101 }});
 }
 
-/// libssl with a session that cannot be had.
+/// libssl without memory for a session.
 const NoSession = struct {
     fn new(_: *libssl.Context) callconv(.c) ?*libssl.Ssl {
         return null;
     }
 };
 
-test "connection over tls: no memory for a session is told, and can be had later" {
+test "connection over tls: without memory for a session it fails, and goes on later" {
     var tls: TlsBed = undefined;
     try tls.init(secure_options, .{});
     defer tls.deinit();
@@ -123,8 +123,8 @@ test "connection over tls: no memory for a session is told, and can be had later
     try expect(tls.shaken);
 }
 
-test "connection: a reset that sending was told of is not taken for an end" {
-    // The kernel tells it once; who reads afterwards sees the end of the stream.
+test "connection: a reset that a send has returned is not taken for EOF" {
+    // The kernel reports it once; a read after that returns 0.
     for ([_]os.SendError{ error.ConnectionReset, error.TimedOut, error.BrokenPipe }) |cause| {
         var bed = try Bed.init(plain_options);
         defer bed.deinit();
@@ -143,7 +143,7 @@ test "connection: a reset that sending was told of is not taken for an end" {
     }
 }
 
-test "connection: what cannot be sent before it is open is told at once" {
+test "connection: a send error before it is open is reported at once" {
     for ([_]types.SendFailure{
         error.AccessDenied,
         error.OutOfMemory,
@@ -173,7 +173,7 @@ test "connection: what cannot be sent before it is open is told at once" {
     }
 }
 
-test "connection: after a send that failed nothing more goes out, though the kernel would take it" {
+test "connection: after a failed send nothing more goes out, even if the kernel would take it" {
     for (tls_bed.variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(secure_options), .{ .version = variant.version });
@@ -197,7 +197,7 @@ test "connection: after a send that failed nothing more goes out, though the ker
 
 // ---- At random. --------------------------------------------------------------------------------
 
-/// What the runs of a test have come to: a test in which nothing failed would prove nothing.
+/// Counts what happened in the runs of a test: one in which nothing failed would prove nothing.
 const Tally = struct {
     faults: std.EnumArray(RandomFaults.Call, u32) = .initFill(0),
     opened: u32 = 0,
@@ -213,7 +213,7 @@ const Tally = struct {
         }
     }
 
-    /// Every kind of fault and of end has come up; for which it takes some seeds.
+    /// Expects every kind of fault and of end, if there were enough seeds for that.
     fn expectEverything(tally: *const Tally, over_tls: bool) !void {
         if (test_options.fault_seeds < 500) return;
         for (std.enums.values(RandomFaults.Call)) |call| {
@@ -231,20 +231,20 @@ const Ordeal = struct {
     tls: ?*TlsBed,
     random: std.Random,
     faults: *RandomFaults,
-    /// What the server has said, as the client has to see it.
+    /// What the server has sent, as the client has to see it.
     expected: std.ArrayList(Seen) = .empty,
-    /// Messages that the client was asked to send, up to the one that failed.
+    /// Messages that the client has sent, up to the one that failed.
     sent: std.ArrayList(Frame) = .empty,
-    /// The last one of them was refused: it may have gone out, or not.
+    /// Sending the last one failed: it may have gone out, or not.
     last_unsure: bool = false,
-    /// All bytes of the client to the server: in the clear.
+    /// All bytes from the client to the server, in plaintext.
     heard: []const u8 = "",
     answered: bool = false,
     sent_close_notify: bool = false,
 
     const turns_max = 20_000;
 
-    /// From the start to the end, whatever that is.
+    /// Runs the connection from its start to its end.
     fn run(ordeal: *Ordeal) !void {
         try ordeal.startUntilItWorks();
         for (0..turns_max) |_| {
@@ -257,7 +257,7 @@ const Ordeal = struct {
                 ordeal.sent_close_notify = true;
             }
             ordeal.wait() catch |err| switch (err) {
-                error.SystemResources => {}, // Asked again, it goes on.
+                error.SystemResources => {}, // The next wait goes on.
             };
         }
         return error.TooManyTurns;
@@ -275,7 +275,7 @@ const Ordeal = struct {
         _ = try ordeal.bed.waitFor(s);
     }
 
-    /// The server's turn: it answers the request, and then says all that it has to say.
+    /// Lets the server answer the request, and then send its frames.
     fn serve(ordeal: *Ordeal) !void {
         if (ordeal.tls) |tls| {
             _ = try tls.listen();
@@ -332,7 +332,7 @@ const Ordeal = struct {
         try ordeal.sent.append(ordeal.bed.arena(), frame);
     }
 
-    // ---- What has to be true afterwards.
+    // ---- What has to hold afterwards.
 
     fn check(ordeal: *Ordeal, tally: *Tally) !void {
         tally.add(ordeal.faults);
@@ -360,7 +360,7 @@ const Ordeal = struct {
         try ordeal.checkSent(tally, whole);
     }
 
-    /// The end of the stream, as the calls of the kernel told it.
+    /// The end of the stream, as the system calls reported it.
     fn toldEnd(ordeal: *const Ordeal) types.StreamEnd {
         if (ordeal.faults.receive_failure) |failure| switch (failure) {
             error.WouldBlock => unreachable,
@@ -398,7 +398,7 @@ const Ordeal = struct {
         }
     }
 
-    /// Whole messages in order, and nothing between; all of them, if nothing was in their way.
+    /// Expects whole messages in order, with nothing between; all of them, if no send failed.
     fn checkSent(ordeal: *Ordeal, tally: *Tally, whole: bool) !void {
         try ordeal.serve();
         const request_end = std.mem.find(u8, ordeal.heard, "\r\n\r\n").? + 4;
@@ -437,7 +437,7 @@ fn endure(seed: u64, tally: *Tally) !void {
     const random = prng.random();
     var bed = try Bed.initSeeded(small(plain_options), seed);
     defer bed.deinit();
-    for (0..2) |_| { // The second life on the rings of the first.
+    for (0..2) |_| { // The second connection reuses the rings of the first.
         var faults: RandomFaults = .init(random);
         try live(&bed, null, &faults, tally);
     }
@@ -448,7 +448,7 @@ fn endureTls(seed: u64, tally: *Tally) !void {
     const random = prng.random();
     const variant = tls_bed.variants[random.uintLessThan(usize, tls_bed.variants.len)];
     var options = small(variant.with(secure_options));
-    options.send_ring_capacity = 64 * 1024; // The request and a record at least.
+    options.send_ring_capacity = 64 * 1024; // At least the request and a record.
     var tls: TlsBed = undefined;
     try tls.init(options, .{ .version = variant.version, .tickets = 2 });
     defer tls.deinit();
@@ -463,7 +463,7 @@ fn live(bed: *Bed, tls: ?*TlsBed, faults: *RandomFaults, tally: *Tally) !void {
     kernel.clear();
     bed.seen = .empty;
     bed.checked_size = kernel.sent.items.len;
-    if (kernel.addresses.count == 1) { // The second has its turn when the first does not answer.
+    if (kernel.addresses.count == 1) { // The second is tried when the first does not answer.
         try expect(kernel.addresses.append(os.Address.parse("192.0.2.2", 80).?));
     }
     if (faults.random.uintLessThan(u8, 4) == 0) kernel.thenConnect(.silent);
@@ -481,7 +481,7 @@ fn live(bed: *Bed, tls: ?*TlsBed, faults: *RandomFaults, tally: *Tally) !void {
     try ordeal.check(tally);
 }
 
-/// A notifier is made with the loop.
+/// Makes a loop, whose notifier may fail to be made.
 fn beginUntilItWorks(seed: u64, tally: *Tally) !void {
     ScriptedOs.reset(testing.allocator, seed);
     defer ScriptedOs.deinit();
@@ -498,7 +498,7 @@ fn beginUntilItWorks(seed: u64, tally: *Tally) !void {
     return error.TooManyTurns;
 }
 
-test "connection: system calls that fail at random lose, repeat and reorder nothing" {
+test "connection: when system calls fail at random, no message is lost, repeated or reordered" {
     var tally: Tally = .{};
     for (0..test_options.fault_seeds) |seed| {
         errdefer std.debug.print("seed {d}\n", .{seed});
@@ -508,7 +508,7 @@ test "connection: system calls that fail at random lose, repeat and reorder noth
     try tally.expectEverything(false);
 }
 
-test "connection over tls: system calls that fail at random lose, repeat and reorder nothing" {
+test "connection over tls: failing system calls lose, repeat and reorder no message" {
     var tally: Tally = .{};
     for (0..test_options.fault_seeds / 10) |seed| {
         errdefer std.debug.print("seed {d}\n", .{seed});

@@ -1,11 +1,13 @@
-//! TLS in the kernel: with `tls="ktls"` it opens and seals the records once the connection is open
+//! TLS in the kernel: hands over the keys, then reads and sends control records.
+//!
+//! With `tls="ktls"` the kernel opens and seals the records once the connection is open
 //! (Documentation/networking/tls.rst of Linux).
 //!
 //!     attach ─▶ handshakes, by the direct engine ─▶ handOver ─▶ read, accept, sendPending
 //!
-//! What the kernel has opened comes with its type: data goes to the receive ring, the rest to the
-//! session, which tells what follows from it. An alert or KeyUpdate that we send is a record by
-//! itself, and goes out when the send ring is empty.
+//! Each read returns the type of the record, too: data goes to the receive ring, all else to the
+//! session, which handles alerts and KeyUpdates. An alert or KeyUpdate of ours is sent as a record
+//! by itself, once the send ring is empty.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -14,13 +16,13 @@ const ssl = @import("../ssl.zig");
 const types = @import("types.zig");
 const SocketType = @import("../socket.zig").SocketType;
 
-/// What one read of a socket has brought whose records the kernel opens.
+/// The result of one read of a socket whose records the kernel opens.
 pub const Accepted = union(enum) {
     /// Nothing to read now.
     nothing,
-    /// So many bytes of data, at the front of the target.
+    /// The number of bytes of data, at the front of the target.
     data: usize,
-    /// A record that is not data; the session has read it.
+    /// A record that is not data; the session has handled it.
     control,
     /// The peer has sent close_notify.
     close_notify,
@@ -34,17 +36,19 @@ pub fn KernelTlsType(comptime Os: type) type {
         const KernelTls = @This();
         const Socket = SocketType(Os);
 
-        /// The kernel gets the keys as soon as it has taken what we have sealed. Records that
-        /// arrive meanwhile are left to it: nothing may be read until then.
+        /// The handshake is done, but the socket has not yet taken all that we have sealed. The
+        /// kernel gets the keys after that. Until then nothing may be read: the kernel has to open
+        /// what arrives.
         handover_waits: bool = false,
-        /// Records of ours are pending: the kernel was full, or had frames to take first.
+        /// Control records wait: the socket was full, or frames have to go out first.
         records_unsent: bool = false,
 
-        /// To be called before the handshake begins: without kernel TLS it is not worth a start.
+        /// Switches the socket to kernel TLS. Call it before the handshake, so that a connection
+        /// fails early on a kernel without TLS.
         pub fn attach(socket: *Socket, tls: *ssl.Session) error{TlsFailed}!void {
             socket.attachTls() catch |err| {
                 tls.refuseKernel(switch (err) {
-                    error.NotConnected => return, // Already over: the next read says how.
+                    error.NotConnected => return, // Already over: the next read returns the cause.
                     error.Unsupported => .no_kernel_tls,
                     error.KeysFixed, error.OutOfMemory, error.Unexpected => .unexpected,
                 });
@@ -52,15 +56,15 @@ pub fn KernelTlsType(comptime Os: type) type {
             };
         }
 
-        /// The handshakes are over: the kernel opens and seals the records from the next ones on.
+        /// Gives the kernel the keys of both directions: it opens and seals all further records.
         pub fn handOver(socket: *Socket, tls: *ssl.Session) error{TlsFailed}!void {
             try giveKeys(socket, tls, .receive);
             try giveKeys(socket, tls, .send);
             tls.enterKernel();
         }
 
-        /// Tells the kernel the present keys of one direction. `tls` knows why it did not take
-        /// them.
+        /// Gives the kernel the present keys of one direction. On an error, `tls.failure` has the
+        /// cause.
         fn giveKeys(
             socket: *Socket,
             tls: *ssl.Session,
@@ -74,7 +78,7 @@ pub fn KernelTlsType(comptime Os: type) type {
             socket.setTlsKeys(direction, info.bytes()) catch |err| {
                 tls.refuseKernel(switch (err) {
                     error.KeysFixed => .keys_fixed,
-                    // It takes the first keys of this cipher, and then no others.
+                    // This kernel takes the first keys of this cipher, and no later ones.
                     error.Unsupported => if (tls.inKernel()) .keys_fixed else .no_cipher,
                     error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
                 });
@@ -82,7 +86,7 @@ pub fn KernelTlsType(comptime Os: type) type {
             };
         }
 
-        /// Data of one record or more, or one record of another type.
+        /// Reads data of one or more records, or one record of another type.
         pub fn read(socket: *Socket, target: []u8) types.Read {
             const record = socket.receiveRecord(target) catch |err| {
                 return .{ .target = target, .result = err };
@@ -94,7 +98,8 @@ pub fn KernelTlsType(comptime Os: type) type {
             };
         }
 
-        /// Judges a read. Where the peer has changed its keys, the kernel has been told the next.
+        /// Handles the result of a read. After a KeyUpdate of the peer, gives the kernel its new
+        /// keys.
         pub fn accept(
             socket: *Socket,
             tls: *ssl.Session,
@@ -105,8 +110,9 @@ pub fn KernelTlsType(comptime Os: type) type {
                 error.BadRecord => return tls.refuse(.bad_record_mac),
                 error.RecordTooLong => return tls.refuse(.record_overflow),
                 error.WrongVersion => return tls.refuse(.wrong_version),
-                // It got new keys when a KeyUpdate was read. But it takes more for a KeyUpdate: it
-                // looks at the first byte of each handshake record, whatever came before.
+                // The kernel opens nothing after a KeyUpdate until it has new keys, and got them
+                // when the KeyUpdate was read. But it takes more for a KeyUpdate: it looks only at
+                // the first byte of each handshake record, also in the middle of a message.
                 error.KeysExpired => {
                     tls.refuseKernel(.handshake_in_parts);
                     return error.TlsFailed;
@@ -126,9 +132,9 @@ pub fn KernelTlsType(comptime Os: type) type {
             };
         }
 
-        /// Sends the records that are pending, each by itself: the kernel makes them, so they have
-        /// no place in the send ring, and that has to be empty. What it does not take now stays
-        /// pending.
+        /// Sends the pending control records, one system call each: the kernel builds them, so they
+        /// do not go through the send ring, which has to be empty. What the kernel does not take
+        /// now stays pending.
         pub fn sendPending(
             kernel_tls: *KernelTls,
             socket: *Socket,
@@ -147,7 +153,7 @@ pub fn KernelTlsType(comptime Os: type) type {
                 };
                 tls.markSent(pending);
                 switch (pending) {
-                    // Behind our KeyUpdate, the kernel has to seal with the next keys. If it does
+                    // After our KeyUpdate, the kernel has to seal with the next keys. If it does
                     // not take them, the receiving half reports why.
                     .key_update => giveKeys(socket, tls, .send) catch return error.BrokenPipe,
                     .no_renegotiation, .alert => {},

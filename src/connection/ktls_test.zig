@@ -1,6 +1,5 @@
-//! Tests of `connection.zig` with the ktls engine: what the kernel is given, when, and what becomes
-//! of a connection whose kernel does not do it. `tls_test.zig` has what all engines
-//! share.
+//! Tests of `connection.zig` with the ktls engine: which keys the kernel gets, when, and how a
+//! connection fails on a kernel that lacks a part of TLS. `tls_test.zig` tests what all engines do.
 
 const std = @import("std");
 const constants = @import("../constants.zig");
@@ -45,11 +44,11 @@ test "connection over ktls: the kernel gets the keys of both directions when it 
         defer tls.deinit();
         try tls.bed.start();
         try tls.exchange();
-        try expect(kernel.tls.attached); // It could have been refused before anything was said.
+        try expect(kernel.tls.attached); // Before anything is sent.
         try expect(kernel.tls.receiving == null and kernel.tls.sending == null);
         try expectEqual(ssl.Engine.direct, tls.bed.connection.transport.link.tls.?.info().engine);
 
-        // What follows the answer at once is the kernel's to open.
+        // What follows the response at once, the kernel has to open.
         try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
         try tls.server.write(try tls.bed.encode(&.{textFrame("one")}));
         try tls.server.write(try tls.bed.encode(&.{ textFrame("two"), textFrame("three") }));
@@ -67,7 +66,7 @@ test "connection over ktls: the kernel gets the keys of both directions when it 
     }
 }
 
-test "connection over ktls: an answer that only announces another one leaves all as it is" {
+test "connection over ktls: a 1xx response does not hand the keys over" {
     for (versions) |version| {
         var tls: TlsBed = undefined;
         try tls.init(options, .{ .version = version });
@@ -78,7 +77,7 @@ test "connection over ktls: an answer that only announces another one leaves all
         try tls.say("HTTP/1.1 103 Early Hints\r\n\r\n");
         try tls.exchange();
         try expect(kernel.tls.receiving == null);
-        // So new keys are no matter here.
+        // So the direct engine handles a KeyUpdate here.
         if (version == .tls1_3) tls.server.updateKeys(.requested);
         try tls.say(try tls.bed.upgradeResponseTo(tls.plaintext.items));
         try tls.exchange();
@@ -86,7 +85,7 @@ test "connection over ktls: an answer that only announces another one leaves all
         try tls.exchange();
         try tls.bed.expectSeen(&.{ .{ .opened = 101 }, .text("one") });
         try expect(kernel.tls.receiving != null);
-        // Nor are they changed again, by the next record that is no data.
+        // The kernel does not get those keys again with the next record that is not data.
         try tls.sayFrames(&.{closeFrame(1001, "gone")});
         tls.server.sendCloseNotify();
         try tls.exchange();
@@ -96,7 +95,7 @@ test "connection over ktls: an answer that only announces another one leaves all
     }
 }
 
-test "connection over ktls: new keys behind the peer's close frame are no matter" {
+test "connection over ktls: a KeyUpdate after the peer's close frame does no harm" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -110,7 +109,7 @@ test "connection over ktls: new keys behind the peer's close frame are no matter
     try tls.bed.expectSeen(&.{gone});
 }
 
-test "connection over ktls: what waits for the kernel's room keeps the handover waiting" {
+test "connection over ktls: the handover waits until the kernel has taken all that is sealed" {
     for ([_]bool{ false, true }) |busy_poll| {
         var waiting = options;
         waiting.busy_poll = busy_poll;
@@ -121,7 +120,7 @@ test "connection over ktls: what waits for the kernel's room keeps the handover 
         try tls.bed.start();
         try tls.exchange();
         kernel.send_room = 0;
-        tls.server.updateKeys(.requested); // To be answered, before the keys go to the kernel.
+        tls.server.updateKeys(.requested); // Has to be answered before the kernel gets the keys.
         try tls.server.write(try tls.bed.upgradeResponseTo(tls.plaintext.items));
         try tls.server.write(try tls.bed.encode(&.{textFrame("one")}));
         tls.checked_size = tls.plaintext.items.len;
@@ -131,7 +130,7 @@ test "connection over ktls: what waits for the kernel's room keeps the handover 
             try expect(try tls.bed.connection.next() == .blocked);
         }
         try expect(kernel.tls.receiving == null);
-        // What is the kernel's stays with it, and is no reason to wake up.
+        // What the kernel has to open stays in the socket, and does not end a wait.
         if (!busy_poll) try expectEqual(.timed_out, try tls.bed.waitFor(0));
         kernel.send_room = std.math.maxInt(usize);
         try tls.exchange();
@@ -139,7 +138,7 @@ test "connection over ktls: what waits for the kernel's room keeps the handover 
     }
 }
 
-test "connection over ktls: nothing goes out behind an answer that could not" {
+test "connection over ktls: after an answer to a KeyUpdate that failed, nothing goes out" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -155,7 +154,7 @@ test "connection over ktls: nothing goes out behind an answer that could not" {
     try tls.expectSent(&.{});
 }
 
-test "connection over ktls: what a busy wait has read stays where it is when a pin is let go" {
+test "connection over ktls: what a busy wait has read stays in place when a pin is released" {
     var spinning = options;
     spinning.busy_poll = true;
     var tls: TlsBed = undefined;
@@ -172,12 +171,12 @@ test "connection over ktls: what a busy wait has read stays where it is when a p
     try expect(try tls.bed.connection.next() == .blocked);
     try tls.sayFrames(&.{textFrame("read early")});
     _ = try tls.bed.waitFor(null);
-    ring.unpin(&pin); // By another thread, as it may be. The ring could start over.
+    ring.unpin(&pin); // Another thread may do this; the ring could start at its beginning again.
     const second = try tls.bed.connection.next();
     try testing.expectEqualStrings("read early", second.message.payload);
 }
 
-test "connection over ktls: frames in the record of the answer are delivered" {
+test "connection over ktls: frames in the same record as the response are delivered" {
     for (versions) |version| {
         var tls: TlsBed = undefined;
         try tls.init(options, .{ .version = version });
@@ -192,7 +191,7 @@ test "connection over ktls: frames in the record of the answer are delivered" {
     }
 }
 
-test "connection over ktls: a kernel without it is told before the peer hears a word" {
+test "connection over ktls: on a kernel without TLS it fails before anything is sent" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -204,7 +203,7 @@ test "connection over ktls: a kernel without it is told before the peer hears a 
     try tls.bed.expectSeen(&.{});
 }
 
-test "connection over ktls: a kernel without the cipher is told by its name" {
+test "connection over ktls: on a kernel without the cipher, the failure names the cipher" {
     const reasons = [_][]const u8{
         "this kernel cannot do AES-128-GCM in TLS 1.2",
         "this kernel cannot do AES-128-GCM in TLS 1.3",
@@ -223,7 +222,7 @@ test "connection over ktls: a kernel without the cipher is told by its name" {
     }
 }
 
-test "connection over ktls: new keys that arrive together with data are seen" {
+test "connection over ktls: a KeyUpdate that arrives together with data is noticed" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -239,7 +238,7 @@ test "connection over ktls: new keys that arrive together with data are seen" {
     try tls.expectSent(&.{textFrame("order")});
 }
 
-test "connection over ktls: a part of a message that the kernel takes for new keys ends it" {
+test "connection over ktls: a part of a message that the kernel takes for a KeyUpdate ends it" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -260,7 +259,7 @@ fn readOnce(tls: *TlsBed) !void {
     _ = try tls.bed.connection.next();
 }
 
-test "connection over ktls: new keys on a kernel that cannot change them are the end, and say why" {
+test "connection over ktls: a KeyUpdate on a kernel that cannot change keys fails it" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -274,7 +273,7 @@ test "connection over ktls: new keys on a kernel that cannot change them are the
     try expectRefused(&tls, "this kernel cannot change keys (KeyUpdate): Linux 6.14 can");
 }
 
-test "connection over ktls: an answer to new keys waits behind frames that wait" {
+test "connection over ktls: the answer to a KeyUpdate goes out after frames that are queued" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -294,7 +293,7 @@ test "connection over ktls: an answer to new keys waits behind frames that wait"
     try expect(!tls.bed.connection.transport.link.tls.?.hasPending());
 }
 
-test "connection over ktls: an answer that the kernel has no room for goes out later" {
+test "connection over ktls: an answer to a KeyUpdate that finds no room goes out later" {
     var tls: TlsBed = undefined;
     try tls.init(options, .{});
     defer tls.deinit();
@@ -309,7 +308,7 @@ test "connection over ktls: an answer that the kernel has no room for goes out l
     try expect(!tls.bed.connection.wantsWrite());
 }
 
-test "connection over ktls: keys that are spent are changed, or it ends" {
+test "connection over ktls: keys are changed at their limit, or the connection fails" {
     for ([_]bool{ true, false }) |changes_keys| {
         var tls: TlsBed = undefined;
         try tls.init(options, .{});
@@ -318,7 +317,7 @@ test "connection over ktls: keys that are spent are changed, or it ends" {
         kernel.tls.changes_keys = changes_keys;
         const engine = &tls.bed.connection.transport.link.tls.?.records.ktls;
         const spent = constants.records_per_key_max - engine.sealed_records;
-        engine.sealed_records += spent - 2; // As if so many had gone out.
+        engine.sealed_records += spent - 2; // As if that many had been sent.
         try tls.bed.connection.send(.text, "one");
         try tls.bed.connection.send(.text, "two");
         if (changes_keys) {
@@ -334,7 +333,7 @@ test "connection over ktls: keys that are spent are changed, or it ends" {
     }
 }
 
-test "connection over ktls: the control record needs room, and what is kept can take it" {
+test "connection over ktls: pinned bytes can take the room that the largest record needs" {
     var with_small_ring = options;
     with_small_ring.receive_ring_capacity = 64 * 1024;
     var tls: TlsBed = undefined;

@@ -1,4 +1,4 @@
-//! Where the time of each message goes, as one histogram a stage.
+//! How long each stage of a message takes, from the kernel to the callback: one histogram each.
 
 const std = @import("std");
 const Histogram = @import("../histogram.zig").Histogram;
@@ -11,10 +11,10 @@ pub const Latency = struct {
     decrypt: Histogram = .empty,
     /// From the open record to the callback.
     deliver: Histogram = .empty,
-    /// From the kernel's stamp, or without one from the return of the read, to the callback.
+    /// From the kernel's stamp (or the return of the read, without a stamp) to the callback.
     total: Histogram = .empty,
 
-    /// Costs a few nanoseconds a stage.
+    /// Takes a few nanoseconds a stage.
     pub fn record(latency: *Latency, stamps: *const Stamps, rate: anytype) void {
         const decrypt_ns = elapsed(rate, stamps.received_cycles, stamps.decrypted_cycles);
         const deliver_ns = elapsed(rate, stamps.decrypted_cycles, stamps.delivered_cycles);

@@ -1,8 +1,7 @@
-//! The course of a connection from start to end: what the states other than `open` do, what a
-//! failure means in each of them, and how a connection ends.
+//! Opens, closes and fails a connection: all that happens in the states other than `open`.
 //!
-//! `opening.zig` and `closing.zig` do the work of their states, and say what came of it; here that
-//! becomes an event for the owner, or the end. The moves between states are in `state.zig`.
+//! `opening.zig` and `closing.zig` do the work of their states and return its result, which becomes
+//! an event or the end of the connection here. `state.zig` has the moves between states.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -47,7 +46,7 @@ pub fn LifecycleType(comptime Os: type) type {
             if (transport.compression != null) assert(state == .open or state == .closing);
         }
 
-        /// Whether there is no connection: never started, or over.
+        /// Whether there is no connection: it was never started, or has ended.
         pub fn isAtRest(lifecycle: *const Lifecycle) bool {
             return switch (lifecycle.machine.state) {
                 .idle, .closed => true,
@@ -55,7 +54,7 @@ pub fn LifecycleType(comptime Os: type) type {
             };
         }
 
-        /// Looks up the name and begins to connect; blocks while the name is looked up.
+        /// Looks up the name, and blocks until the answer is there; `next` then connects.
         pub fn begin(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -68,7 +67,7 @@ pub fn LifecycleType(comptime Os: type) type {
             };
         }
 
-        /// The next event of a connection that is not open. `.blocked` when there is nothing to do
+        /// The next event of a connection that is not open; `.blocked` when there is nothing to do
         /// without the kernel.
         pub fn next(
             lifecycle: *Lifecycle,
@@ -87,13 +86,13 @@ pub fn LifecycleType(comptime Os: type) type {
                     ),
                     .closing => try lifecycle.awaitClose(transport, options, parser),
                     .idle, .closed => return error.Failed,
-                    .open => unreachable, // It begins with an event, and with a new call.
+                    .open => unreachable, // The move to it returns `opened` from here.
                 };
                 if (event) |found| return found;
             }
         }
 
-        /// What a failed `fill` means. True when it is worth another try.
+        /// Handles an error of `fill`. True when the caller should try again.
         pub fn recover(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -109,8 +108,8 @@ pub fn LifecycleType(comptime Os: type) type {
             };
         }
 
-        /// The receive ring is full. Between the fragments of a message there may be headers and
-        /// control frames to give up; if not, it is full of what the owner has kept.
+        /// The receive ring is full. Removes headers and control frames between the fragments of a
+        /// message; if that is not enough, the ring is full of bytes that the owner has pinned.
         fn makeRoom(transport: *Transport, parser: *ws.Parser) error{ReceiveRingPinned}!bool {
             const ring = transport.receive_ring.?;
             parser.compact(ring.readable());
@@ -120,7 +119,7 @@ pub fn LifecycleType(comptime Os: type) type {
             return error.ReceiveRingPinned;
         }
 
-        /// When `next` has to be asked again, whatever the kernel says; on the monotonic clock.
+        /// When `next` has to be called even if nothing has happened (monotonic clock).
         pub fn deadlineNs(lifecycle: *const Lifecycle) ?u64 {
             return switch (lifecycle.machine.state) {
                 .connecting => lifecycle.opening.dialer.address_deadline_ns,
@@ -132,7 +131,7 @@ pub fn LifecycleType(comptime Os: type) type {
 
         // ---- Before it is open. ----------------------------------------------------------------
 
-        /// One step on the way to `open`; null when it is to be asked for the next.
+        /// One step of opening. Null when the caller should go on with the next one.
         fn open(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -192,7 +191,8 @@ pub fn LifecycleType(comptime Os: type) type {
             }
         }
 
-        /// The plain response is over: what a GET wants, and the refusal of an upgrade.
+        /// Ends the connection after a plain response: the success of a GET, the failure of an
+        /// upgrade.
         pub fn finishResponse(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -211,7 +211,8 @@ pub fn LifecycleType(comptime Os: type) type {
 
         // ---- Closing (RFC 6455, section 7). ----------------------------------------------------
 
-        /// By the owner's wish. Before the connection is open there is no peer to send CLOSE to.
+        /// Begins the closing handshake; before the connection is open, ends it at once, because
+        /// only WebSocket has CLOSE.
         pub fn close(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -228,7 +229,7 @@ pub fn LifecycleType(comptime Os: type) type {
             }
         }
 
-        /// By the owner's wish, and without a closing handshake.
+        /// Ends the connection at once, without a closing handshake.
         pub fn abandon(lifecycle: *Lifecycle, transport: *Transport, reason: []const u8) void {
             lifecycle.finish(transport, .{
                 .code = code_lost, // RFC 6455, section 7.1.5: no CLOSE was received.
@@ -249,7 +250,7 @@ pub fn LifecycleType(comptime Os: type) type {
             lifecycle.closing.begin(&lifecycle.machine, transport, timeout_ns, code, reason);
         }
 
-        /// The peer's CLOSE, while the connection is open, is answered with the same code.
+        /// Answers the CLOSE of the peer with the same code. The connection is open.
         pub fn answerClose(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -260,8 +261,8 @@ pub fn LifecycleType(comptime Os: type) type {
             lifecycle.beginClosing(transport, options, close_frame.code, "");
         }
 
-        /// Fails the WebSocket connection (RFC 6455, section 7.1.7): CLOSE with the code that
-        /// fits, then the failure is reported once the peer has hung up or the time is over.
+        /// Fails the WebSocket connection (RFC 6455, section 7.1.7): sends CLOSE with the fitting
+        /// code. The failure is reported once the peer has hung up or the time is over.
         pub fn failProtocol(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -293,7 +294,7 @@ pub fn LifecycleType(comptime Os: type) type {
 
         // ---- Endings. --------------------------------------------------------------------------
 
-        /// The stream ends here. What that means depends on how far the connection has come.
+        /// Handles the end of the stream, whose meaning depends on the state.
         fn endOfStream(
             lifecycle: *Lifecycle,
             transport: *Transport,
@@ -311,7 +312,7 @@ pub fn LifecycleType(comptime Os: type) type {
                     lifecycle.opening.endBody(cause, is_secure) catch |err| {
                         switch (options.purpose) {
                             .get => return lifecycle.fail(transport, .{ .body = err }),
-                            .websocket => {}, // Still a refusal; `readBody` reports it.
+                            .websocket => {}, // Refused anyway; `readBody` reports that.
                         }
                     };
                     return true;
@@ -331,10 +332,10 @@ pub fn LifecycleType(comptime Os: type) type {
             }
         }
 
-        /// TLS has failed. Nobody asks why once the peer has sent CLOSE, or has failed before: then
-        /// the connection only waits for its end.
+        /// Handles a failure of TLS. It is not reported after the peer's CLOSE or an earlier
+        /// failure: then the connection only waits for its end.
         fn endOfRecords(lifecycle: *Lifecycle, transport: *Transport) NextError!bool {
-            if (lifecycle.closing.isSettled()) {
+            if (lifecycle.closing.awaitsOnlyEnd()) {
                 transport.end = .eof;
                 return false;
             }
@@ -361,14 +362,14 @@ pub fn LifecycleType(comptime Os: type) type {
             return error.Failed;
         }
 
-        /// The connection is over.
+        /// Notes how the connection ended, and closes the socket.
         fn finish(lifecycle: *Lifecycle, transport: *Transport, closed: Closed) void {
             lifecycle.closing.closed = closed;
             lifecycle.machine.move(.closed);
             lifecycle.drop(transport);
         }
 
-        /// Gives up everything but the rings and what is known of the end.
+        /// Frees everything but the rings; how the connection ended can still be asked.
         pub fn drop(lifecycle: *Lifecycle, transport: *Transport) void {
             lifecycle.opening.dialer.deinit(&transport.link.watch);
             transport.drop();

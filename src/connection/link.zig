@@ -1,4 +1,4 @@
-//! The way to the peer: a socket, and TLS over it where the URL asks for it.
+//! The socket of a connection, its watch, and the TLS session over it, if the URL asks for TLS.
 
 const std = @import("std");
 const ssl = @import("../ssl.zig");
@@ -6,7 +6,7 @@ const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
 const NotifierType = @import("../notifier.zig").NotifierType;
 const SocketType = @import("../socket.zig").SocketType;
 
-/// What opens the records of TLS. `ssl.Session` decides, once there is one.
+/// Who opens the records of TLS. `ssl.Session` decides, once there is one.
 pub const Opener = enum {
     /// There are no records: `ws://`, or TLS has not begun.
     none,
@@ -21,7 +21,7 @@ pub fn LinkType(comptime Os: type) type {
         const Link = @This();
 
         socket: ?SocketType(Os) = null,
-        /// Of the socket, or of the dialer's; cancelled before either is closed.
+        /// Watches the socket, or while connecting, the dialer's; cancelled before it is closed.
         watch: NotifierType(Os).Watch = .{},
         tls: ?ssl.Session = null,
         kernel_tls: KernelTlsType(Os) = .{},
@@ -53,12 +53,12 @@ pub fn LinkType(comptime Os: type) type {
             return tls.inKernel();
         }
 
-        /// Where content has to lie in the send ring, from its front.
+        /// The offset of content in the free part of the send ring: room for the record's header.
         pub inline fn contentOffset(link: *const Link, content_size: usize) usize {
             return if (link.sealsInPlace()) link.tls.?.contentOffset(content_size) else 0;
         }
 
-        /// The bytes of the send ring that content takes.
+        /// How many bytes of the send ring content takes, with its record's header and tag.
         pub inline fn sealedSize(link: *const Link, content_size: usize) usize {
             if (!link.sealsInPlace()) return content_size;
             return link.tls.?.sealedSize(content_size);

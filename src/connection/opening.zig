@@ -1,10 +1,10 @@
-//! From nothing to an open connection: name, TCP, TLS, request, response.
+//! Opens a connection: name look-up, TCP, TLS, the HTTP request, and its response.
 //!
 //!     dial ─▶ secure ─▶ request ─▶ response ─▶ 101: open
 //!                                     └──────▶ anything else: its body, then over
 //!
-//! It owns what is needed only until then, and moves the state from `connecting` to
-//! `requesting` or `reading_body`. It never waits: each call goes on as far as it can.
+//! Holds what only opening needs, and moves the state from `connecting` up to `requesting` or
+//! `reading_body`. Except for the name look-up it never waits: each call goes on as far as it can.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -23,19 +23,19 @@ const TransportType = @import("transport.zig").TransportType;
 const Failure = types.Failure;
 const Options = types.Options;
 
-/// What a call has come to.
+/// The result of one step.
 pub const Step = union(enum) {
-    /// A stage further: ask again.
+    /// There is progress: call again.
     advanced,
-    /// Nothing more can be done before the kernel has something.
+    /// There is nothing more to do without the kernel.
     blocked,
-    /// The server has agreed to the upgrade.
+    /// The server has agreed to the upgrade. The head is borrowed.
     opened: struct { head: http.Head, agreement: ws.handshake.Agreement },
-    /// It has answered otherwise. The head, borrowed.
+    /// The head of a response that is no upgrade, borrowed.
     response: http.Head,
-    /// Bytes of the body, borrowed, and how many bytes of the receive ring they are to stay in.
+    /// Bytes of the body, borrowed, and how many bytes of the receive ring to free after them.
     body: struct { bytes: []const u8, lent_size: usize },
-    /// That was the response, whole or as much as came.
+    /// The response is over; `complete` is false if a part of it is missing.
     response_over: struct { complete: bool },
     failed: Failure,
 };
@@ -49,19 +49,19 @@ pub fn OpeningType(comptime Os: type) type {
         const Transport = TransportType(Os);
 
         dialer: DialerType(Os) = .{},
-        /// When the connection has to be open, on the monotonic clock.
+        /// When opening times out (monotonic clock).
         deadline_ns: u64 = 0,
         handshake_key: ws.handshake.Key = undefined,
-        /// The subprotocol that the server chose of those in the options.
+        /// The subprotocol that the server chose from those in the options. Borrowed from them.
         subprotocol: ?[]const u8 = null,
         interim_responses: u32 = 0,
-        /// How far the search for the end of the response head has come.
+        /// How many bytes have been searched for the end of the response head.
         head_searched: usize = 0,
         body: http.body.Decoder = undefined,
-        /// Of earlier connections to this server; kept for the next.
+        /// TLS sessions of earlier connections to this server, which the next one can resume.
         tickets: ssl.Tickets = .{},
 
-        /// Looks the name up; blocks meanwhile.
+        /// Looks up the name, and blocks until the answer is there.
         pub fn begin(opening: *Opening, options: *const Options) os.ResolveError!void {
             opening.* = .{
                 .deadline_ns = Os.monotonicNs() +| options.connect_timeout_ns,
@@ -96,7 +96,7 @@ pub fn OpeningType(comptime Os: type) type {
             options: *const Options,
         ) Error!Step {
             const link = &transport.link;
-            if (link.socket == null) { // Else TLS ran out of memory last time.
+            if (link.socket == null) { // Already connected if TLS ran out of memory last time.
                 link.socket = switch (opening.dialer.next(options.socket, &link.watch)) {
                     .pending => return .blocked,
                     .failed => |failure| return .{ .failed = failure },
@@ -233,13 +233,13 @@ pub fn OpeningType(comptime Os: type) type {
             opening.body = http.body.Decoder.init(&head, false) catch |err|
                 switch (options.purpose) {
                     .get => return .{ .failed = .{ .body = err } },
-                    .websocket => .none, // Still a refusal; the head says why.
+                    .websocket => .none, // The upgrade is refused anyway; report the head alone.
                 };
             machine.move(.reading_body);
             return .{ .response = head };
         }
 
-        /// 1xx announces the real response (RFC 9110, section 15.2).
+        /// Skips a 1xx response: the final one follows it (RFC 9110, section 15.2).
         fn skipInterim(opening: *Opening, transport: *Transport, head_size: usize) Step {
             transport.receive_ring.?.consume(head_size);
             opening.head_searched = 0;
@@ -248,7 +248,7 @@ pub fn OpeningType(comptime Os: type) type {
             return .{ .failed = .too_many_interim_responses };
         }
 
-        /// The body of a plain response: what was asked for, or why the upgrade was refused.
+        /// Reads the body of a plain response: the result of a GET, or of a refused upgrade.
         fn readBody(opening: *Opening, transport: *Transport, options: *const Options) Error!Step {
             const ring = transport.receive_ring.?;
             if (opening.body.isDone()) return .{ .response_over = .{ .complete = true } };
@@ -266,7 +266,7 @@ pub fn OpeningType(comptime Os: type) type {
             return if (try transport.fill()) .advanced else .blocked;
         }
 
-        /// The stream has ended while the body was read: whether that is the end of the body.
+        /// The stream has ended while the body was read: an error unless the body may end there.
         pub fn endBody(
             opening: *Opening,
             cause: types.StreamEnd,
@@ -278,7 +278,8 @@ pub fn OpeningType(comptime Os: type) type {
 
         // ---- Time. -----------------------------------------------------------------------------
 
-        /// Why there is no more sense in waiting; null when there is.
+        /// Whether waiting is useless, because sending failed or the time is over: then the last
+        /// step. Null when the connection should wait.
         pub fn whyOver(
             opening: *const Opening,
             machine: *const Machine,
@@ -291,7 +292,7 @@ pub fn OpeningType(comptime Os: type) type {
             }
             if (Os.monotonicNs() < opening.deadline_ns) return null;
             if (stage == .reading_body) return switch (options.purpose) {
-                .websocket => .{ .response_over = .{ .complete = false } }, // Refused all the same.
+                .websocket => .{ .response_over = .{ .complete = false } }, // Refused anyway.
                 .get => .{ .failed = .{ .timed_out = .reading_body } },
             };
             // Late data counts, but a flooding peer cannot extend the deadline of a body.
@@ -299,7 +300,7 @@ pub fn OpeningType(comptime Os: type) type {
             return .{ .failed = .{ .timed_out = stage } };
         }
 
-        /// A failure to send that keeps the peer from ever answering, and that no read reports.
+        /// A send error that no read will report, and after which the peer will never answer.
         fn sendFailure(
             machine: *const Machine,
             transport: *const Transport,
@@ -312,7 +313,7 @@ pub fn OpeningType(comptime Os: type) type {
                 error.AccessDenied, error.OutOfMemory, error.Unexpected => |cause| .{
                     .send = cause,
                 },
-                error.WouldBlock => unreachable, // Is no failure.
+                error.WouldBlock => unreachable, // Never noted as a failure.
                 error.BrokenPipe,
                 error.ConnectionReset,
                 error.TimedOut,

@@ -23,7 +23,7 @@ const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 const Frame = frames.Frame;
 
-test "connection: opens, gives a message, sends one, and both close" {
+test "connection: opens, receives a message, sends one, and both sides close" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.start();
@@ -91,7 +91,7 @@ test "connection: the response and the first frames may be cut at every byte" {
     try bed.expectSeen(expected);
 }
 
-test "connection: what comes in the same read as the response is not lost" {
+test "connection: frames in the same read as the response are not lost" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.start();
@@ -118,7 +118,7 @@ test "connection: what comes in the same read as the response is not lost" {
     try bed.expectSent(&.{.{ .opcode = frames.pong, .payload = "p" }});
 }
 
-/// As many addresses, 192.0.2.1 and on.
+/// The addresses from 192.0.2.1 on, as many as `count`.
 fn useAddresses(count: u8) void {
     kernel.addresses.count = 0;
     for (1..count + 1) |number| {
@@ -150,7 +150,7 @@ test "connection: every address is tried, each with its share of the time" {
     try expectEqual(start_ns + s + share_ns + s / 2, kernel.now_ns);
 }
 
-test "connection: when no address answers, the last one says why" {
+test "connection: when no address connects, the failure is that of the last one" {
     {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
@@ -183,7 +183,7 @@ test "connection: when no address answers, the last one says why" {
     }
 }
 
-test "connection: what fails before there is a connection is told, and leaves nothing open" {
+test "connection: a failure while connecting is reported, and leaves nothing open" {
     {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
@@ -226,7 +226,7 @@ test "connection: what fails before there is a connection is told, and leaves no
     ScriptedOs.deinit();
 }
 
-test "connection: waiting before the first look at it is no harm" {
+test "connection: a wait before the first call of next is harmless" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.thenConnect(.{ .answered = .{} });
@@ -239,7 +239,7 @@ test "connection: waiting before the first look at it is no harm" {
     try bed.expectSeen(&.{.{ .opened = 101 }});
 }
 
-test "connection: a request that goes out in pieces" {
+test "connection: the request is sent in pieces" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.thenSend(.{ .takes = 10 });
@@ -250,7 +250,7 @@ test "connection: a request that goes out in pieces" {
     try bed.open();
 }
 
-test "connection: the server's answer is checked" {
+test "connection: the response to the upgrade is checked" {
     const start_line = "HTTP/1.1 101 Switching Protocols\r\n";
     const upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
     const accept = "Sec-WebSocket-Accept: {s}\r\n";

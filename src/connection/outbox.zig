@@ -1,13 +1,14 @@
-//! The sending half of a connection: frames are built in the send ring, sealed from there, and
-//! given to the kernel; what it does not take waits in the rings.
+//! Sends frames: builds them in the send ring, seals them, and gives them to the kernel.
+//!
+//! What the kernel does not take waits in the rings.
 //!
 //!     frame in the send ring, sealed in place (TLS, direct engine) ─▶ kernel
 //!     frame in the send ring ─▶ kernel, which seals it (TLS, ktls engine)
 //!     frame in the send ring ─▶ seal (TLS, openssl engine) ─▶ ciphertext ring ─▶ kernel
 //!
-//! A frame is in the ring whole or not at all. Sending that has failed stays failed, and the
-//! connection lives on until its receiving half ends: what the peer sent before, such as its
-//! reason, may still be there to be read.
+//! A frame is in the ring whole or not at all. After a send error nothing is sent any more, but the
+//! connection goes on until the stream from the peer ends: what the peer sent before, such as a
+//! CLOSE with its reason, may still be there to read.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -27,24 +28,24 @@ pub fn OutboxType(comptime Os: type) type {
         const Outbox = @This();
         const Link = LinkType(Os);
 
-        /// Request and frames for the peer: sealed where they lie, if the engine does that.
+        /// The request and frames for the peer, sealed in place if the engine does that.
         ring: *RingBuffer,
-        /// What OpenSSL has sealed: the handshake, and with its engine the rest. Goes out before
-        /// anything in `ring`. Null for `ws://`.
+        /// Records that OpenSSL has sealed: the handshake, and with the openssl engine all others.
+        /// They go out before anything in `ring`. Null for `ws://`.
         ciphertext: ?*RingBuffer,
         mask: types.Options.Mask,
         masks: types.MaskPool(Os) = .{},
-        /// The frame that the owner is writing, at the front of the free part of the ring.
+        /// The frame that the owner is writing, at the front of the free part of `ring`.
         reservation: ?types.Reservation = null,
         pong_pending: ?types.Pong = null,
         failure: ?os.SendError = null,
-        /// TLS 1.2 shakes hands again: nothing can be sealed before the peer has answered.
+        /// TLS 1.2 is renegotiating: nothing can be sealed before the peer has answered.
         awaits_peer: bool = false,
 
-        /// What has to hold between two calls.
+        /// Asserts what has to hold between two calls.
         pub inline fn invariants(outbox: *const Outbox, link: *const Link) void {
             if (!std.debug.runtime_safety) return;
-            if (outbox.failure != null) { // Nothing is kept that can never be sent.
+            if (outbox.failure != null) { // `abandon` drops what can never be sent.
                 assert(outbox.ring.readable().len == 0);
                 assert(outbox.pong_pending == null);
                 if (outbox.ciphertext) |ring| assert(ring.readable().len == 0);
@@ -62,7 +63,7 @@ pub fn OutboxType(comptime Os: type) type {
             if (link.kernel_tls.records_unsent) assert(link.inKernel());
         }
 
-        /// One frame with a copy of the payload; flushed. All or nothing.
+        /// Sends one frame with a copy of the payload: queued whole or not at all, then flushed.
         pub fn send(
             outbox: *Outbox,
             link: *Link,
@@ -76,8 +77,8 @@ pub fn OutboxType(comptime Os: type) type {
             if (outbox.failure != null) return error.Disconnected;
         }
 
-        /// One frame with what the deflater makes of the payload; gives the size of that. Null, and
-        /// nothing is sent, where there might be no room to deflate it.
+        /// Sends one frame with the deflated payload and returns its deflated size. Null, and
+        /// nothing is sent, if the ring might have no room to deflate it.
         pub fn sendDeflated(
             outbox: *Outbox,
             link: *Link,
@@ -90,7 +91,7 @@ pub fn OutboxType(comptime Os: type) type {
                 error.SendRingFull => return null,
                 error.NotOpen, error.Disconnected, error.Reserved => |cause| return cause,
             };
-            // Behind the largest header; then it moves to where its own header ends.
+            // It is deflated behind room for the largest header, then moved behind its own header.
             const frame_size_max = ws.builder.headerSize(bound) + bound;
             const offset = link.contentOffset(frame_size_max) + ws.builder.headerSize(bound);
             const place = target[offset..][0..bound];
@@ -102,7 +103,7 @@ pub fn OutboxType(comptime Os: type) type {
             return size;
         }
 
-        /// `deflated` lies in `target`, behind its place.
+        /// Writes the frame of `deflated`, which lies in `target`, at or behind its final place.
         fn writeDeflated(
             outbox: *Outbox,
             link: *Link,
@@ -140,28 +141,29 @@ pub fn OutboxType(comptime Os: type) type {
             outbox.produce(link, target, frame_size);
         }
 
-        /// The content at its offset in `target` is complete: seals it, if that is done in place.
+        /// Queues the content at its offset in `target`, and seals it first if the engine seals in
+        /// place.
         inline fn produce(outbox: *Outbox, link: *Link, target: []u8, content_size: usize) void {
             const size = link.sealedSize(content_size);
             if (link.sealsInPlace()) {
                 link.tls.?.sealInPlace(target[0..size], content_size) catch {
-                    return outbox.abandon(error.BrokenPipe); // The receiving half tells why.
+                    return outbox.abandon(error.BrokenPipe); // The receiving half reports it.
                 };
             }
             outbox.ring.produce(size);
         }
 
-        /// A place of at most `size_max` bytes in the ring, for a caller that writes content by
-        /// himself: the request. `sendContent` follows.
+        /// A place of at most `size_max` bytes in the ring, for the HTTP request. Follow it by
+        /// `sendContent`.
         pub fn contentPlace(outbox: *Outbox, link: *Link, size_max: usize) []u8 {
-            outbox.settle(link);
+            outbox.queuePending(link);
             const target = outbox.ring.writable();
             const around_size = link.sealedSize(size_max) - size_max;
             const size = @min(size_max, target.len - around_size);
             return target[link.contentOffset(size)..][0..size];
         }
 
-        /// `content` lies somewhere in the place that was given out.
+        /// Sends `content`, which lies in the place from `contentPlace`.
         pub fn sendContent(outbox: *Outbox, link: *Link, content: []const u8) void {
             if (outbox.failure != null) return;
             const target = outbox.ring.writable();
@@ -172,8 +174,8 @@ pub fn OutboxType(comptime Os: type) type {
             outbox.invariants(link);
         }
 
-        /// The place of a payload in the ring. To be followed by `commit` or `cancel`; nothing else
-        /// can be sent in between.
+        /// The place of a payload in the ring. Follow it by `commit` or `cancel`; nothing else can
+        /// be sent in between.
         pub fn reserve(
             outbox: *Outbox,
             link: *Link,
@@ -193,7 +195,7 @@ pub fn OutboxType(comptime Os: type) type {
             return target[offset + header_size ..][0..size];
         }
 
-        /// The payload is written: masks it where it stands, and sends it. Gives its size.
+        /// Masks the written payload in place, and sends the frame. Returns the payload's size.
         pub fn commit(outbox: *Outbox, link: *Link) SendError!usize {
             const reservation = outbox.reservation.?;
             outbox.reservation = null;
@@ -218,8 +220,8 @@ pub fn OutboxType(comptime Os: type) type {
             outbox.reservation = null;
         }
 
-        /// A control frame has to go out even when the owner has filled the ring, unless he is
-        /// writing into it right now or the room kept free for it is used up.
+        /// Sends a control frame, also when the owner has filled the ring: `roomFor` keeps room for
+        /// it. False during a reservation, and when that room is used up.
         pub fn sendControl(
             outbox: *Outbox,
             link: *Link,
@@ -227,10 +229,10 @@ pub fn OutboxType(comptime Os: type) type {
             payload: []const u8,
         ) bool {
             if (outbox.reservation != null) return false;
-            outbox.settle(link);
+            outbox.queuePending(link);
             if (outbox.failure != null) return false;
             const target = outbox.ring.writable();
-            // Pongs, of which there may be any number, leave room for the one CLOSE.
+            // There may be any number of pongs: they leave room for the one CLOSE.
             const spare: usize = if (opcode == .close) 0 else constants.control_frames_room / 2;
             const frame_size = ws.builder.headerSize(payload.len) + payload.len;
             if (target.len < link.sealedSize(frame_size) + spare) return false;
@@ -240,24 +242,24 @@ pub fn OutboxType(comptime Os: type) type {
             return true;
         }
 
-        /// Answers with the same payload (RFC 6455, section 5.5.3). When there is no room, only
-        /// the newest ping is remembered, which the RFC allows.
+        /// Sends a pong with the same payload. When there is no room, only the newest ping is
+        /// remembered, which RFC 6455 allows (section 5.5.3).
         pub fn answerPing(outbox: *Outbox, link: *Link, payload: []const u8) void {
             outbox.pong_pending = null;
             if (outbox.sendControl(link, .pong, payload)) return;
             if (outbox.failure == null) outbox.pong_pending = .init(payload);
         }
 
-        /// Room for a frame of the owner's, with enough left that a control frame always fits.
+        /// Room for a frame of the owner, such that control frames still fit behind it.
         fn roomFor(outbox: *Outbox, link: *Link, payload_size: usize) SendError![]u8 {
             if (outbox.reservation != null) return error.Reserved;
-            outbox.settle(link);
+            outbox.queuePending(link);
             if (outbox.failure != null) return error.Disconnected;
             const needed = outbox.roomNeeded(payload_size);
             const target = outbox.ring.writable();
             if (target.len >= needed) return target;
 
-            outbox.flush(link); // The peer may have read meanwhile.
+            outbox.flush(link); // The kernel may have room again.
             if (outbox.failure != null) return error.Disconnected;
             const flushed = outbox.ring.writable();
             return if (flushed.len >= needed) flushed else error.SendRingFull;
@@ -271,7 +273,7 @@ pub fn OutboxType(comptime Os: type) type {
             return needed +| records *| constants.record_overhead_max;
         }
 
-        /// Whether a message of this size does not even fit an empty ring.
+        /// Whether a message of this size is too large even for an empty ring.
         pub fn neverFits(outbox: *const Outbox, payload_size: usize) bool {
             return outbox.roomNeeded(payload_size) > outbox.ring.capacity;
         }
@@ -283,7 +285,7 @@ pub fn OutboxType(comptime Os: type) type {
             };
         }
 
-        /// Whether something waits for the socket to be writable.
+        /// Whether queued bytes wait until the socket is writable.
         pub fn isWaiting(outbox: *const Outbox, link: *const Link) bool {
             if (outbox.failure != null) return false;
             if (link.kernel_tls.records_unsent) return true;
@@ -293,13 +295,13 @@ pub fn OutboxType(comptime Os: type) type {
             return !outbox.awaits_peer and outbox.ring.readable().len > 0;
         }
 
-        /// Whether anything has still to go out.
+        /// Whether anything is still unsent, whatever it waits for.
         pub fn hasUnsent(outbox: *const Outbox, link: *const Link) bool {
             if (outbox.failure != null) return false;
             return outbox.isWaiting(link) or outbox.ring.readable().len > 0;
         }
 
-        /// Seals what is queued and gives the kernel what it takes. The rest stays in the rings.
+        /// Seals what is queued and gives the kernel as much as it takes. The rest stays queued.
         pub fn flush(outbox: *Outbox, link: *Link) void {
             outbox.flushRings(link);
             if (outbox.pong_pending) |pong| {
@@ -318,20 +320,21 @@ pub fn OutboxType(comptime Os: type) type {
                     _ = outbox.push(link, ciphertext);
                     return;
                 }
-                if (!outbox.push(link, ciphertext)) return; // The end of the handshake comes first.
+                if (!outbox.push(link, ciphertext)) return; // The handshake has to go out first.
             }
             const everything = outbox.push(link, outbox.ring);
             if (everything and link.kernel_tls.records_unsent) outbox.sendPendingRecords(link);
         }
 
-        /// Queues what TLS has to say before anything else can be sealed.
-        pub inline fn settle(outbox: *Outbox, link: *Link) void {
+        /// Queues the records that TLS has pending, such as the answer to a KeyUpdate: they have to
+        /// be sealed before anything else.
+        pub inline fn queuePending(outbox: *Outbox, link: *Link) void {
             const tls = if (link.tls) |*session| session else return;
             if (!tls.hasPending()) return;
             if (tls.inKernel()) outbox.sendPendingRecords(link) else outbox.writePending(tls);
         }
 
-        /// Records of the kernel's, which go out when the ring is empty.
+        /// With kernel TLS, sends the pending control records, or waits until the ring is empty.
         fn sendPendingRecords(outbox: *Outbox, link: *Link) void {
             @branchHint(.cold);
             if (outbox.failure != null) return;
@@ -348,18 +351,19 @@ pub fn OutboxType(comptime Os: type) type {
             assert(outbox.reservation == null);
             if (outbox.failure != null) return;
             const size = tls.writePending(outbox.ring.writable()) catch {
-                return outbox.abandon(error.BrokenPipe); // The receiving half tells why.
+                return outbox.abandon(error.BrokenPipe); // The receiving half reports the cause.
             };
             outbox.ring.produce(size);
         }
 
-        /// Moves the front of the send ring, at most a record, into the ring of ciphertext.
+        /// Seals the front of the send ring, at most one record, into the ciphertext ring. False
+        /// when nothing more can be sealed now.
         fn sealRecord(outbox: *Outbox, link: *Link) bool {
             const ciphertext = outbox.ciphertext orelse return false;
             const plaintext = outbox.ring.readable();
             if (plaintext.len == 0) return false;
             const step = link.tls.?.seal(plaintext, ciphertext.writable()) catch {
-                outbox.abandon(error.BrokenPipe); // The receiving half tells why.
+                outbox.abandon(error.BrokenPipe); // The receiving half reports the cause.
                 return false;
             };
             ciphertext.produce(step.to_send_size);
@@ -368,33 +372,33 @@ pub fn OutboxType(comptime Os: type) type {
             return step.status == .done;
         }
 
-        /// What TLS has pending: an alert, the answer to a KeyUpdate.
+        /// Sends what TLS has pending: an alert, the answer to a KeyUpdate.
         pub fn sendPending(outbox: *Outbox, link: *Link) void {
-            outbox.settle(link);
+            outbox.queuePending(link);
             outbox.flush(link);
         }
 
-        /// close_notify.
+        /// Sends close_notify.
         pub fn sendCloseNotify(outbox: *Outbox, link: *Link) void {
             const step = link.tls.?.shutdown(outbox.ciphertext.?.writable());
             outbox.sendSealed(link, step.to_send_size);
             outbox.sendPending(link);
         }
 
-        /// Where an engine that does not seal in place may write while it opens records.
+        /// Where an engine that does not seal in place may write answers while it opens records.
         pub inline fn openTarget(outbox: *Outbox, link: *Link) []u8 {
             return if (link.sealsApart()) outbox.ciphertext.?.writable() else &.{};
         }
 
-        /// What OpenSSL has to say besides frames: `size` bytes at the front of the free part of
-        /// the ciphertext ring.
+        /// Sends handshake records and alerts of OpenSSL: `size` bytes at the front of the free
+        /// part of the ciphertext ring.
         pub fn sendSealed(outbox: *Outbox, link: *Link, size: usize) void {
-            if (outbox.failure != null) return; // It would stand in the middle of a record.
+            if (outbox.failure != null) return; // It might land in the middle of a record.
             outbox.ciphertext.?.produce(size);
             _ = outbox.push(link, outbox.ciphertext.?);
         }
 
-        /// False when the kernel did not take everything.
+        /// Gives the bytes of the ring to the kernel. False when it did not take all of them.
         fn push(outbox: *Outbox, link: *Link, ring: *RingBuffer) bool {
             while (true) {
                 const bytes = ring.readable();

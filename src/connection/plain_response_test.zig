@@ -1,4 +1,4 @@
-//! Tests of `connection.zig` on a scripted kernel: responses that are no upgrade, and their bodies.
+//! Tests of `connection.zig` on a scripted kernel: responses that are not an upgrade, and bodies.
 
 const std = @import("std");
 const types = @import("types.zig");
@@ -30,7 +30,7 @@ fn responseOf(bed: *Bed, comptime status: []const u8, body: Body) ![]const u8 {
     return bed.arena().print(format, .{ body.head, body.bytes });
 }
 
-test "connection: a plain response, however it is cut, without waiting for the end" {
+test "connection: a plain response in pieces of any size, without waiting for the end of stream" {
     for (bodies) |body| {
         var cut: usize = 0;
         while (true) : (cut += 1) {
@@ -76,7 +76,7 @@ test "connection: a plain response that is cut off" {
     }
 }
 
-test "connection: a plain response that lasts until the end of the stream" {
+test "connection: a plain response whose body ends with the stream" {
     for ([_]bool{ true, false }) |whole| {
         var bed = try Bed.init(get_options);
         defer bed.deinit();
@@ -93,7 +93,7 @@ test "connection: a plain response that lasts until the end of the stream" {
     }
 }
 
-test "connection: a plain response without a body, and one that makes no sense" {
+test "connection: a plain response without a body, and invalid ones" {
     {
         var bed = try Bed.init(get_options);
         defer bed.deinit();
@@ -119,7 +119,7 @@ test "connection: a plain response without a body, and one that makes no sense" 
     try testing.expectEqualStrings("abc", try bed.body());
 }
 
-test "connection: a refused upgrade gives the response and as much of its body as comes" {
+test "connection: a refused upgrade returns the response and as much of its body as arrives" {
     for (bodies) |body| {
         for ([_]bool{ true, false }) |whole| {
             var bed = try Bed.init(websocket_options);
@@ -140,7 +140,7 @@ test "connection: a refused upgrade gives the response and as much of its body a
     }
 }
 
-/// A refusal is a failure, even if its response came whole: whoever asks later is told so.
+/// A refusal is a failure, even if its response is whole; later calls report it, too.
 fn expectRefused(bed: *Bed) !void {
     try expectEqual(.closed, bed.connection.state());
     try expectEqualDeep(types.Failure.refused, bed.connection.failure().?);
@@ -148,7 +148,7 @@ fn expectRefused(bed: *Bed) !void {
     try testing.expectError(error.Failed, bed.connection.next());
 }
 
-test "connection: the body of a refusal need not be read to its end" {
+test "connection: the body of a refused upgrade can be skipped" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.feed("HTTP/1.1 403 Forbidden\r\n\r\nendless");
@@ -159,7 +159,7 @@ test "connection: the body of a refusal need not be read to its end" {
     try expectRefused(&bed);
 }
 
-test "connection: a refusal is forgotten by the next start, even one without memory" {
+test "connection: the next start clears a refusal, even a start that has no memory" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.feed("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
@@ -170,7 +170,7 @@ test "connection: a refusal is forgotten by the next start, even one without mem
     bed.connection.releaseRings();
     kernel.maps_left = 0;
     try testing.expectError(error.OutOfMemory, bed.connection.start());
-    try expectEqual(null, bed.connection.failure()); // Its response is the owner's no more.
+    try expectEqual(null, bed.connection.failure()); // The owner has dropped its response.
     try expect(!bed.connection.closed().?.isOrdinary());
 }
 
@@ -189,7 +189,7 @@ test "connection: a body much larger than the ring" {
     try testing.expectEqualSlices(u8, content, try bed.body());
 }
 
-test "connection: a refused upgrade whose body makes no sense is refused all the same" {
+test "connection: a refused upgrade with an invalid body is still reported as refused" {
     for ([_][]const u8{
         "Content-Length: x\r\n\r\n",
         "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",

@@ -1,5 +1,5 @@
-//! Tests of `connection.zig` on a scripted kernel at random, by seed: conversations of many
-//! forms, and failures at any moment.
+//! Tests of `connection.zig` on a scripted kernel, random by seed: messages of many forms in both
+//! directions, and failures at any moment.
 
 const std = @import("std");
 const ws = @import("../ws.zig");
@@ -21,7 +21,7 @@ const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 const Frame = frames.Frame;
 
-/// Mostly small, now and then up to the limit.
+/// A random size: mostly small, sometimes up to the limit.
 fn randomSize(random: std.Random, limit: usize) usize {
     const bound: usize = switch (random.uintLessThan(u8, 8)) {
         0...3 => 20,
@@ -32,7 +32,7 @@ fn randomSize(random: std.Random, limit: usize) usize {
     return random.uintAtMost(usize, @min(bound, limit));
 }
 
-/// What a server says, as frames, and what a client has to make of it.
+/// What a server sends, as frames, and the events that a client has to return for it.
 const Speech = struct {
     arena: std.mem.Allocator,
     random: std.Random,
@@ -79,7 +79,7 @@ const Speech = struct {
     }
 };
 
-/// Hands the bytes to the kernel in pieces of any size, with pauses and false alarms in between.
+/// Gives the kernel the bytes in pieces of any size, with pauses and spurious wake-ups in between.
 fn feedAtRandom(random: std.Random, bytes: []const u8) void {
     var rest = bytes;
     while (rest.len > 0) {
@@ -102,7 +102,7 @@ fn scriptSendsAtRandom(random: std.Random, count: usize) void {
     }
 }
 
-/// Sends a message, in one of the two ways. Null when there was no room for it.
+/// Sends a message by `send` or `reserve`. Null when there was no room for it.
 fn sendAtRandom(bed: *Bed, random: std.Random) !?Frame {
     const payload = try bed.arena().alloc(u8, randomSize(random, 5000));
     random.bytes(payload);
@@ -128,7 +128,7 @@ fn sendAtRandom(bed: *Bed, random: std.Random) !?Frame {
     return frame;
 }
 
-/// Messages are all there, in order; pongs answer pings in order, the newest one for sure.
+/// Expects all messages in order, and pongs in the order of pings, with that of the newest one.
 fn expectConversation(
     bed: *Bed,
     messages: []const Frame,
@@ -179,7 +179,7 @@ fn converseAtRandom(seed: u64) !void {
         2 => if (try sendAtRandom(&bed, random)) |frame| try messages.append(bed.arena(), frame),
         else => {
             bed.connection.beginTurn();
-            kernel.drained = false; // The owner has a loop of its own, and that looked.
+            kernel.drained = false; // As after a wait of the owner's own event loop.
             try bed.pump();
         },
     };
@@ -188,14 +188,14 @@ fn converseAtRandom(seed: u64) !void {
     try expectConversation(&bed, messages.items, speech.pings.items);
 }
 
-test "connection: random messages both ways, however they are cut, arrive as they were sent" {
+test "connection: random messages in both directions, in pieces of any size, arrive as sent" {
     for (0..400) |seed| {
         errdefer std.debug.print("seed {d}\n", .{seed});
         try converseAtRandom(seed);
     }
 }
 
-/// One of the things that may happen at any time.
+/// One random event that may happen at any time.
 fn happenAtRandom(bed: *Bed, random: std.Random) !void {
     switch (random.uintLessThan(u8, 24)) {
         0 => kernel.thenSend(.{ .fails = switch (random.uintLessThan(u8, 3)) {
@@ -231,7 +231,7 @@ fn happenAtRandom(bed: *Bed, random: std.Random) !void {
     }
 }
 
-/// One of the things that an owner may do at any time.
+/// One random call that an owner may make at any time.
 fn actAtRandom(bed: *Bed, random: std.Random) !void {
     switch (random.uintLessThan(u8, 5)) {
         0, 1 => if (!bed.isOver()) try bed.pump(),
@@ -291,7 +291,7 @@ fn sufferAtRandom(seed: u64) !void {
     }
 }
 
-test "connection: whatever fails and whenever, it ends with a reason" {
+test "connection: whatever fails at any time, it ends with a reason" {
     for (0..2000) |seed| {
         errdefer std.debug.print("seed {d}\n", .{seed});
         try sufferAtRandom(seed);

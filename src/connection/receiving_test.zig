@@ -40,7 +40,7 @@ test "connection: one message is one read and one wait" {
     try expectEqual(receive_calls + 10, kernel.receive_calls);
 }
 
-test "connection: only a read that filled its room is followed by another" {
+test "connection: only a read that filled its buffer is followed by another" {
     var options = websocket_options;
     options.receive_ring_capacity = 512 * 1024;
     var bed = try Bed.init(options);
@@ -53,11 +53,11 @@ test "connection: only a read that filled its room is followed by another" {
     try expectEqual(3 * size, burst.len);
 
     const receive_calls = kernel.receive_calls;
-    kernel.feed(burst); // Three full reads; the fourth learns that this was all.
+    kernel.feed(burst); // Three full reads; the fourth finds nothing.
     try bed.drive();
     try expectEqual(@as(usize, 24), bed.seen.items.len);
     try expectEqual(receive_calls + 4, kernel.receive_calls);
-    kernel.feed(burst[0 .. burst.len - 1]); // The third is short: no fourth.
+    kernel.feed(burst[0 .. burst.len - 1]); // The third read is short: no fourth.
     try bed.drive();
     try expectEqual(receive_calls + 4 + 3, kernel.receive_calls);
     kernel.feed(burst[burst.len - 1 ..]);
@@ -65,7 +65,7 @@ test "connection: only a read that filled its room is followed by another" {
     try expectEqual(@as(usize, 48), bed.seen.items.len);
 }
 
-test "connection: a peer that never pauses cannot keep the turn for itself" {
+test "connection: a peer that never pauses does not keep next from returning to the owner" {
     var options = websocket_options;
     options.receive_ring_capacity = 512 * 1024;
     var bed = try Bed.init(options);
@@ -82,17 +82,17 @@ test "connection: a peer that never pauses cannot keep the turn for itself" {
     try expectEqual(receive_calls + reads_max, kernel.receive_calls);
     try expectEqual(@as(usize, 4 * reads_max), bed.seen.items.len);
     try expect(bed.connection.turnSpent());
-    try bed.pump(); // Asking again brings nothing.
+    try bed.pump(); // Reads nothing more.
     try expectEqual(receive_calls + reads_max, kernel.receive_calls);
 
-    bed.connection.beginTurn(); // Nor does it take a wait to go on.
+    bed.connection.beginTurn(); // Goes on without a wait.
     try expect(!bed.connection.turnSpent());
     try bed.pump();
     try expectEqual(@as(usize, 4 * (reads_max + 2)), bed.seen.items.len);
     try expect(!bed.connection.turnSpent());
 }
 
-test "connection: readiness that was none is waited for again" {
+test "connection: a spurious wake-up leads to another wait" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     kernel.then(.spurious);
@@ -104,7 +104,7 @@ test "connection: readiness that was none is waited for again" {
     try bed.expectSeen(&.{.text("x")});
 }
 
-test "connection: fragments are joined, and control frames between them are dealt with" {
+test "connection: fragments are joined, and control frames between them handled" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -157,7 +157,7 @@ test "connection: headers and pings between fragments do not fill the ring" {
     }
 }
 
-test "connection: more is waiting only when a whole message is" {
+test "connection: moreWaiting is true only for a whole message" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -174,7 +174,7 @@ test "connection: more is waiting only when a whole message is" {
     try bed.expectSeen(&.{.text("three")});
 }
 
-test "connection: kept bytes are not overwritten, and reading goes on when they are let go" {
+test "connection: pinned bytes are not overwritten, and reading goes on when they are released" {
     var options = websocket_options;
     options.receive_ring_capacity = bed_module.ring_capacity_min;
     options.message_size_max = 2 * bed_module.quarterOfRing().len;
@@ -198,7 +198,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
         const before = bed.seen.items.len;
         try expect(before < 8);
         try testing.expectEqualStrings(&payload, message.payload);
-        try bed.connection.send(.text, "alive"); // The other direction does not care.
+        try bed.connection.send(.text, "alive"); // The other direction is not affected.
         ring.unpin(&pin);
         try bed.drive();
         try expectEqual(@as(usize, 8), bed.seen.items.len);
@@ -208,7 +208,7 @@ test "connection: kept bytes are not overwritten, and reading goes on when they 
     }
 }
 
-test "connection: stamps of the kernel go with the messages of their read" {
+test "connection: all messages of a read have its kernel stamp" {
     var options = websocket_options;
     options.timestamps = .software;
     options.socket.timestamps = .software;

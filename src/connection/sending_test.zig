@@ -42,7 +42,7 @@ test "connection: what the kernel does not take goes out with the next wait" {
     kernel.thenSend(.would_block);
     try bed.connection.send(.text, "first");
     try expect(bed.connection.wantsWrite());
-    try bed.connection.send(.text, "second"); // Tries, and queues behind the first.
+    try bed.connection.send(.text, "second"); // Tries to flush, and queues after the first.
     try expect(bed.connection.wantsWrite());
     try expectEqual(.ready, try bed.waitFor(null));
     try expect(!bed.connection.wantsWrite());
@@ -59,12 +59,12 @@ test "connection: what the kernel does not take goes out with the next wait" {
     try expectEqual(.ready, try bed.waitFor(null));
     try expect(bed.connection.wantsWrite());
     kernel.send_room = 1000;
-    bed.connection.beginTurn(); // For an owner with a loop of its own.
+    bed.connection.beginTurn(); // What an owner with its own event loop calls.
     try expect(!bed.connection.wantsWrite());
     try bed.expectSent(&.{textFrame("third")});
 }
 
-test "connection: a full ring refuses a message whole" {
+test "connection: a full ring takes no part of a message" {
     var options = websocket_options;
     options.send_ring_capacity = bed_module.ring_capacity_min;
     var bed = try Bed.init(options);
@@ -134,7 +134,7 @@ test "connection: a frame is written in place, or not at all" {
     try expectEqual(@as(u64, 305), bed.connection.transport.counters.bytes_sent);
 }
 
-test "connection: nothing can be sent unless it is open" {
+test "connection: nothing can be sent unless the connection is open" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try testing.expectError(error.NotOpen, bed.connection.send(.text, "x"));
@@ -152,7 +152,7 @@ test "connection: nothing can be sent unless it is open" {
     try bed.expectSent(&.{closeFrame(1000, "")});
 }
 
-test "connection: masks are drawn anew, or zero when asked for" {
+test "connection: each mask is random, or zero with that option" {
     {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
@@ -173,7 +173,7 @@ test "connection: masks are drawn anew, or zero when asked for" {
     try bed.expectSent(&.{textFrame("plain")});
 }
 
-test "connection: after the sending half has died, what the peer said before is still heard" {
+test "connection: after a send error, what the peer sent before is still received" {
     for ([_]os.SendError{ error.BrokenPipe, error.ConnectionReset, error.Unexpected }) |cause| {
         var bed = try Bed.init(websocket_options);
         defer bed.deinit();
@@ -196,7 +196,7 @@ test "connection: after the sending half has died, what the peer said before is 
             .clean = true,
         } } });
     }
-    // It may also be noticed while waiting; then the stream ends without a word.
+    // The error may also come during a wait; then the stream ends without CLOSE.
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();
     try bed.open();

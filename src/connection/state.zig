@@ -23,9 +23,9 @@ pub const State = enum {
     reading_body,
     /// Frames go both ways.
     open,
-    /// CLOSE has been sent; the peer has still to answer or to hang up.
+    /// CLOSE has been sent; the peer has not hung up yet.
     closing,
-    /// Over, in whatever way.
+    /// Ended or failed.
     closed,
 
     /// Whether the connection is on its way to `open`, or to the end of a plain response.
@@ -36,7 +36,7 @@ pub const State = enum {
         };
     }
 
-    /// Of a connection that is not open yet.
+    /// The stage of a connection that is not open yet.
     pub fn stage(state: State) Stage {
         return switch (state) {
             .connecting => .connecting,
@@ -48,7 +48,7 @@ pub const State = enum {
     }
 };
 
-/// Where a connection that is not open yet can come to a stop.
+/// The stages of opening in which a connection can time out or end.
 pub const Stage = enum { connecting, securing, requesting, reading_body };
 
 const States = std.EnumSet(State);
@@ -69,11 +69,11 @@ pub fn isAllowed(from: State, to: State) bool {
     return moves.get(from).contains(to);
 }
 
-/// Where a connection is: the only thing that changes its state.
+/// The state of a connection. Only `move` changes it.
 pub const Machine = struct {
     state: State = .idle,
 
-    /// Asserts that the table allows it.
+    /// Asserts that the table allows the move.
     pub inline fn move(machine: *Machine, to: State) void {
         assert(isAllowed(machine.state, to));
         machine.state = to;
@@ -82,7 +82,7 @@ pub const Machine = struct {
 
 const testing = std.testing;
 
-/// Where one can get to from a state, in any number of moves.
+/// All states that can be reached from this one, in any number of moves.
 fn reachable(from: State) States {
     var found: States = .empty;
     var left: std.ArrayList(State) = .empty;
@@ -99,7 +99,7 @@ fn reachable(from: State) States {
     return found;
 }
 
-test "state: every state can be reached, ends, and can be started again" {
+test "state: every state can be reached, and leads to closed and to a new start" {
     for (std.enums.values(State)) |state| {
         const after = reachable(state);
         try testing.expect(after.contains(.closed));
@@ -108,7 +108,7 @@ test "state: every state can be reached, ends, and can be started again" {
     }
 }
 
-test "state: nothing leads back to idle, stays where it is, or skips the closing of a start" {
+test "state: no move leads to idle or stays, and only idle and closed can be started" {
     for (std.enums.values(State)) |from| {
         try testing.expect(!isAllowed(from, .idle));
         try testing.expect(!isAllowed(from, from));
@@ -117,12 +117,12 @@ test "state: nothing leads back to idle, stays where it is, or skips the closing
     }
 }
 
-test "state: a connection is opened by a response, and only an open one is closed by CLOSE" {
+test "state: only a response opens a connection, and only an open one begins to close" {
     for (std.enums.values(State)) |from| {
         try testing.expectEqual(from == .requesting, isAllowed(from, .open));
         try testing.expectEqual(from == .requesting, isAllowed(from, .reading_body));
         try testing.expectEqual(from == .open, isAllowed(from, .closing));
-        // What has begun can fail; what has not begun, or is over, cannot.
+        // Every state between the start and the end can fail.
         const can_end = from != .idle and from != .closed;
         try testing.expectEqual(can_end, isAllowed(from, .closed));
     }

@@ -79,9 +79,9 @@ test "connection over tls: opens, exchanges messages and closes in both layers" 
     }
 }
 
-test "connection over tls: one read for many records, and one record before the next" {
+test "connection over tls: one read brings many records, which are opened one at a time" {
     for (variants) |variant| {
-        if (variant.engine == .ktls) continue; // The kernel opens what it has, together.
+        if (variant.engine == .ktls) continue; // The kernel opens several records at once.
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
         defer tls.deinit();
@@ -107,7 +107,7 @@ test "connection over tls: one read for many records, and one record before the 
     }
 }
 
-test "connection over tls: a certificate that is not good is told to both sides" {
+test "connection over tls: both sides learn of an invalid certificate" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.initWith(variant.with(websocket_options), .{ .version = variant.version }, false);
@@ -124,7 +124,7 @@ test "connection over tls: a certificate that is not good is told to both sides"
     }
 }
 
-test "connection over tls: a handshake that does not go on" {
+test "connection over tls: a handshake that stops half-way" {
     {
         var tls: TlsBed = undefined;
         try tls.init(websocket_options, .{});
@@ -156,7 +156,7 @@ test "connection over tls: a handshake that does not go on" {
     try expect(tls.bed.connection.failure().?.tls.in_handshake);
 }
 
-test "connection over tls: a handshake whose flights go out in pieces" {
+test "connection over tls: a handshake whose flights are sent in pieces" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
@@ -191,7 +191,7 @@ test "connection over tls: the end of the stream" {
     }
 }
 
-test "connection over tls: a body that lasts until the end is whole only after close_notify" {
+test "connection over tls: a body that ends with the stream is whole only after close_notify" {
     for (variants) |variant| {
         for ([_]bool{ false, true }) |sends_close_notify| {
             var tls: TlsBed = undefined;
@@ -213,7 +213,7 @@ test "connection over tls: a body that lasts until the end is whole only after c
     }
 }
 
-test "connection over tls: a record with a wrong bit ends it, after what came before" {
+test "connection over tls: a corrupted record ends it, after the messages before it" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
@@ -238,7 +238,7 @@ test "connection over tls: a record with a wrong bit ends it, after what came be
     }
 }
 
-test "connection over tls: after the peer's close frame, nothing that it does is a failure" {
+test "connection over tls: after the peer's close frame, a TLS error is not a failure" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
@@ -263,7 +263,7 @@ test "connection over tls: FIN waits for the whole of our close_notify" {
         defer tls.deinit();
         try tls.open();
         tls.bed.connection.close(1000, "");
-        kernel.send_room = if (variant.engine == .ktls) 0 else 3; // That one takes it whole.
+        kernel.send_room = if (variant.engine == .ktls) 0 else 3; // ktls: whole or not at all.
         try tls.sayFrames(&.{closeFrame(1000, "")});
         try tls.bed.drive();
         try expect(!kernel.send_side_shut);
@@ -275,7 +275,7 @@ test "connection over tls: FIN waits for the whole of our close_notify" {
     }
 }
 
-test "connection over tls: a length that no record may have is refused without room for one" {
+test "connection over tls: an invalid record length is an error even when the ring is full" {
     for (variants) |variant| {
         var tight = websocket_options;
         tight.message_size_max = 200 * 1024;
@@ -297,7 +297,7 @@ test "connection over tls: a length that no record may have is refused without r
     }
 }
 
-test "connection over tls: the first failure is the one that is told" {
+test "connection over tls: the first failure is the one that is reported" {
     for (variants) |variant| {
         var tls: TlsBed = undefined;
         try tls.init(variant.with(websocket_options), .{ .version = variant.version });
@@ -313,14 +313,14 @@ test "connection over tls: the first failure is the one that is told" {
     }
 }
 
-test "connection over tls: started again, with a session of its own" {
+test "connection over tls: a new start has a new session" {
     var tls: TlsBed = undefined;
     try tls.init(websocket_options, .{ .tickets = 2 });
     defer tls.deinit();
     for (0..4) |round| {
         if (round > 0) try tls.renewServer();
         try tls.open();
-        // Half a record, half a frame and something unsent are forgotten.
+        // A part of a record, a part of a frame and unsent bytes are dropped.
         try tls.server.write(try tls.bed.encode(&.{textFrame("half")}));
         const record = try tls.server.take(tls.bed.arena());
         if (round % 2 == 0) kernel.feed(record[0..7]);
@@ -333,7 +333,7 @@ test "connection over tls: started again, with a session of its own" {
     }
 }
 
-test "connection over tls: much both ways, through small windows" {
+test "connection over tls: much data in both directions, in small pieces" {
     for (variants) |variant| {
         var options = websocket_options;
         options.message_size_max = 200 * 1024;
@@ -360,7 +360,7 @@ test "connection over tls: much both ways, through small windows" {
     }
 }
 
-test "connection over tls: a full ring refuses a message whole, and goes on" {
+test "connection over tls: a full ring takes no part of a message, and goes on" {
     for (variants) |variant| {
         var options = variant.with(websocket_options);
         options.send_ring_capacity = bed_module.ring_capacity_min;
@@ -390,7 +390,7 @@ test "connection over tls: a full ring refuses a message whole, and goes on" {
     }
 }
 
-test "connection over tls: a peer that wants answers and takes none does not hold us up" {
+test "connection over tls: answers that the peer does not read do not stop receiving" {
     var tls: TlsBed = undefined;
     try tls.init(withEngine(.openssl, websocket_options), .{ .version = .tls1_2 });
     defer tls.deinit();
@@ -401,7 +401,7 @@ test "connection over tls: a peer that wants answers and takes none does not hol
     while (tls.bed.connection.send(.text, &payload)) : (count += 1) {} else |err| {
         try expectEqual(error.SendRingFull, err);
     }
-    try tls.server.renegotiate(); // Wants an answer, for which there is no room.
+    try tls.server.renegotiate(); // Needs an answer, for which there is no room.
     kernel.feed(try tls.server.take(tls.bed.arena()));
     const flood: [16_000]u8 = @splat('y');
     for (0..20) |_| try tls.sayFrames(&.{textFrame(&flood)});
@@ -417,7 +417,7 @@ test "connection over tls: a peer that wants answers and takes none does not hol
     try expectEqual(count, (try tls.takeSent()).len);
 }
 
-test "connection over tls: what waits for a handshake does not wait for the socket" {
+test "connection over tls: what waits for a renegotiation does not wait for the socket" {
     var tls: TlsBed = undefined;
     try tls.init(withEngine(.openssl, websocket_options), .{ .version = .tls1_2 });
     defer tls.deinit();
@@ -438,7 +438,7 @@ test "connection over tls: what waits for a handshake does not wait for the sock
     try expect(tls.server.receivedCloseNotify());
 }
 
-test "connection over tls: new keys in the middle of it all" {
+test "connection over tls: KeyUpdates between messages, in both directions" {
     for (std.enums.values(ssl.Engine)) |engine| {
         var tls: TlsBed = undefined;
         try tls.init(withEngine(engine, websocket_options), .{ .tickets = 2 });
@@ -455,7 +455,7 @@ test "connection over tls: new keys in the middle of it all" {
     }
 }
 
-test "connection over tls: busy waiting" {
+test "connection over tls: a busy wait" {
     for (variants) |variant| {
         var options = websocket_options;
         options.busy_poll = true;

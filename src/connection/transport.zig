@@ -1,12 +1,11 @@
-//! The bytes of a connection, from the socket to the receive ring: read and open. The way back,
-//! seal and write, is the outbox's.
+//! Reads the socket and opens TLS records into the receive ring; `outbox.zig` does the sending.
 //!
 //!     socket ─▶ receive ─▶ ciphertext ring ─▶ openRecord ─▶ receive ring      (user space)
 //!     socket ─▶ receive ─▶ receive ring                         (ws://, or kernel TLS)
 //!
 //! `fill` brings the next piece of plaintext. One record is opened at a time, so that the first
-//! message of a burst does not wait for the last. Here is what both directions share: the socket,
-//! the TLS session and the rings.
+//! message of a burst does not wait for the last. The transport also holds what both directions
+//! share: the socket, the TLS session and the rings.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -25,9 +24,9 @@ const OutboxType = @import("outbox.zig").OutboxType;
 const RingBuffer = @import("../ringbuffer.zig").RingBuffer;
 
 pub const FillError = error{
-    /// The peer will send nothing more: `Transport.end` says how that is known.
+    /// The peer will send nothing more; `Transport.end` has the cause.
     StreamEnded,
-    /// TLS has failed: the session knows why.
+    /// TLS has failed; `ssl.Session.failure` returns the cause.
     TlsFailed,
     /// The receive ring has less than `Transport.room_needed` bytes of room.
     RingFull,
@@ -42,41 +41,41 @@ pub fn TransportType(comptime Os: type) type {
         pub const Watch = NotifierType(Os).Watch;
 
         link: Link = .{},
-        /// Plaintext from the peer: HTTP head, frames. Null before the first `renew`.
+        /// Plaintext from the peer: the HTTP response, then frames. Null before the first `renew`.
         receive_ring: ?*RingBuffer = null,
-        /// Ciphertext that is not opened yet. Null for `ws://`.
+        /// Ciphertext that is not opened yet. Null before the first `renew` for TLS.
         ciphertext_ring: ?*RingBuffer = null,
         /// The sending half. Null before the first `renew`.
         outbox: ?Outbox = null,
         /// permessage-deflate, if the server agreed to it.
         compression: ?Compression = null,
-        /// What compressed messages become. Null unless the owner asked for compression.
+        /// The inflated messages. Null before the first `renew` with compression.
         inflated_ring: ?*RingBuffer = null,
-        /// Bytes at the front of the receive ring that the last event borrowed, besides those of a
-        /// message.
+        /// Bytes at the front of the receive ring that the last event borrowed, if it was part of
+        /// an HTTP response. (Those of a message are counted by the parser.)
         lent_size: usize = 0,
 
-        /// The last read took all there was: no further system call before the kernel says so.
+        /// The last read took all there was: no further read until the kernel reports more.
         socket_drained: bool = false,
-        /// Reads left until the owner gets its turn.
+        /// Reads left until `next` has to return to the owner.
         read_budget: u32 = 0,
-        /// The peer will send nothing more, for this reason.
+        /// Why the peer will send nothing more; null while it may.
         end: ?types.StreamEnd = null,
-        /// Nothing that arrives is used any more, but for the end.
-        discards: bool = false,
-        /// What `RingFull` was about.
+        /// All that arrives is dropped until the stream ends.
+        discard_received: bool = false,
+        /// How many free bytes the receive ring needs after `RingFull`.
         room_needed: usize = 0,
-        /// Where a busy wait may read to, and the read that it did.
+        /// Where a busy wait may read to, and the result of its read, which `receive` handles.
         spin_target: []u8 = &.{},
         early_read: ?types.Read = null,
 
         line: Line,
         kernel_stamp: os.KernelStamp = .{},
-        /// Of this connection and of those before it.
+        /// The sum of all connections since `init`.
         counters: types.Counters = .{},
 
-        /// Rings and fresh state for the next connection. A ring with pinned bytes is left to those
-        /// who hold them, once there is another.
+        /// Makes rings and fresh state for the next connection. A ring with pinned bytes is
+        /// replaced; it is freed with its last pin.
         pub fn renew(transport: *Transport, options: *const types.Options) os.MapError!void {
             assert(transport.link.socket == null);
             assert(transport.compression == null);
@@ -84,7 +83,7 @@ pub fn TransportType(comptime Os: type) type {
             const capacity = constants.ciphertext_ring_capacity;
             var send_ring = if (transport.outbox) |*outbox| outbox.ring else null;
             const sealed_ring = if (transport.outbox) |*outbox| outbox.ciphertext else null;
-            // Each belongs to the transport at once, because the next one may not be had.
+            // Each new ring goes into the transport at once, because mapping the next may fail.
             const receive_capacity = options.receive_ring_capacity;
             try renewRing(Os, &transport.receive_ring, receive_capacity, options);
             if (options.compression != null) {
@@ -112,7 +111,7 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Gives the rings up. Pinned bytes stay with those who hold them.
+        /// Frees the rings; one with pinned bytes is freed with its last pin.
         pub fn retireRings(transport: *Transport) void {
             if (transport.receive_ring) |ring| ring.retire();
             if (transport.ciphertext_ring) |ring| ring.retire();
@@ -127,7 +126,7 @@ pub fn TransportType(comptime Os: type) type {
             transport.outbox = null;
         }
 
-        /// Leaves the rings with pinned bytes to those who hold them.
+        /// Gives up the rings with pinned bytes; each is freed with its last pin.
         pub fn leavePinnedRings(transport: *Transport) void {
             inline for (.{ &transport.receive_ring, &transport.inflated_ring }) |place| {
                 if (place.*) |ring| if (ring.pinned()) {
@@ -137,7 +136,7 @@ pub fn TransportType(comptime Os: type) type {
             }
         }
 
-        /// What was agreed on when the connection opened.
+        /// Sets up compression with the parameters that the server agreed to.
         pub fn beginCompression(
             transport: *Transport,
             options: *const types.Options,
@@ -151,7 +150,7 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Gives up all but the rings: closes the socket without a word to the peer.
+        /// Frees all but the rings. Closes the socket without a closing handshake.
         pub fn drop(transport: *Transport) void {
             if (transport.compression) |*compression| compression.deinit();
             transport.compression = null;
@@ -166,7 +165,7 @@ pub fn TransportType(comptime Os: type) type {
             transport.spin_target = &.{}; // `look` must not read a closed socket.
         }
 
-        /// What has to hold between two calls.
+        /// Asserts what has to hold between two calls.
         pub inline fn invariants(transport: *const Transport) void {
             if (!std.debug.runtime_safety) return;
             if (transport.link.tls != null) {
@@ -177,7 +176,7 @@ pub fn TransportType(comptime Os: type) type {
                 assert(transport.receive_ring != null);
                 transport.outbox.?.invariants(&transport.link);
             }
-            // The kernel opens what lies behind the last record that was read for user space.
+            // All records that were read before the handover have been opened in user space.
             if (transport.link.inKernel()) {
                 assert(transport.ciphertext_ring.?.readable().len == 0);
                 assert(!transport.link.kernel_tls.handover_waits);
@@ -191,8 +190,8 @@ pub fn TransportType(comptime Os: type) type {
 
         // ---- Receiving: read this from top to bottom. ------------------------------------------
 
-        /// More plaintext into the receive ring: the next record, or else the next read. False when
-        /// there is nothing more now.
+        /// Brings more plaintext into the receive ring: opens the next record, else reads the
+        /// socket. False when there is nothing more now.
         pub inline fn fill(transport: *Transport) FillError!bool {
             switch (transport.link.opener()) {
                 .none => return transport.receive(.none),
@@ -205,7 +204,7 @@ pub fn TransportType(comptime Os: type) type {
         }
 
         /// Reads the socket once. False when there is nothing to read now. Compiled for each
-        /// opener, so that none pays for the others.
+        /// opener, so that the others cost it no branches.
         pub fn receive(transport: *Transport, comptime opener: Opener) FillError!bool {
             if (transport.early_read) |read| {
                 transport.early_read = null;
@@ -217,13 +216,13 @@ pub fn TransportType(comptime Os: type) type {
             const target = transport.readTarget(opener);
             if (target.len == 0) return switch (opener) {
                 .none => transport.lacksRoom(1),
-                .user_space => false, // What cannot be opened until our answer has gone out.
+                .user_space => false, // Full of what can be opened only after our answer is sent.
                 .kernel => transport.lacksRoom(transport.kernelRoomMin()),
             };
             return transport.acceptRead(opener, transport.readSocket(opener, target));
         }
 
-        /// What the socket is read into.
+        /// The ring that the socket is read into.
         inline fn socketRing(transport: *const Transport, comptime opener: Opener) *RingBuffer {
             return switch (opener) {
                 .none, .kernel => transport.receive_ring.?,
@@ -231,7 +230,7 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// The free bytes that the next read goes to; none when there are too few.
+        /// The free bytes for the next read; empty when there are too few.
         inline fn readTarget(transport: *Transport, comptime opener: Opener) []u8 {
             const room = transport.socketRing(opener).writable();
             const size = @min(room.len, constants.read_size_max);
@@ -245,15 +244,15 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Before the kernel has the keys, the end of a record is not read over: what lies behind
-        /// is the kernel's.
+        /// Before the kernel has the keys, no read goes past the end of a record: the next record
+        /// may be one that the kernel has to open.
         fn sizeToRecordEnd(transport: *const Transport, size: usize) usize {
             return @min(size, ssl.sizeToRecordEnd(transport.ciphertext_ring.?.readable()));
         }
 
-        /// A record that is not data has to fit whole, so that its reader sees where it ends.
+        /// A record that is not data has to fit whole: a read does not show where the record ends.
         fn kernelRoomMin(transport: *const Transport) usize {
-            return if (transport.discards) 1 else constants.record_plaintext_size_max;
+            return if (transport.discard_received) 1 else constants.record_plaintext_size_max;
         }
 
         /// Finds room for a busy wait to read into.
@@ -265,13 +264,13 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Reads the socket once for a busy wait; what it finds, `receive` accepts. False when
-        /// there is nothing.
+        /// Reads the socket once for a busy wait, and leaves the result to `receive`. False when
+        /// there is nothing to read.
         pub inline fn look(transport: *Transport) bool {
             const target = transport.spin_target;
             if (target.len == 0 or transport.end != null) {
                 transport.flushIfWaiting();
-                transport.socket_drained = false; // `next` has to make room, or to say why not.
+                transport.socket_drained = false; // `next` has to make room, or fail.
                 return true;
             }
             const read = switch (transport.link.opener()) {
@@ -279,7 +278,7 @@ pub fn TransportType(comptime Os: type) type {
             };
             if (read.foundNothing()) return false;
             transport.early_read = read;
-            transport.spin_target = &.{}; // Another look must not read over it.
+            transport.spin_target = &.{}; // Another `look` must not overwrite it.
             return true;
         }
 
@@ -297,7 +296,7 @@ pub fn TransportType(comptime Os: type) type {
             return .{ .target = target, .result = size };
         }
 
-        /// The kernel has opened the records, and gives no stamps.
+        /// Reads what the kernel has opened. It gives no stamps then.
         fn readKernel(transport: *Transport, target: []u8) types.Read {
             const read = KernelTls.read(&transport.link.socket.?, target);
             if (read.result) |_| {
@@ -321,7 +320,7 @@ pub fn TransportType(comptime Os: type) type {
                 error.RecordTooLong,
                 error.WrongVersion,
                 error.KeysExpired,
-                => unreachable, // Of the kernel's records.
+                => unreachable, // Only kernel TLS returns these.
                 else => |cause| return transport.endStream(.{ .receive = cause }),
             };
             if (size == 0) return transport.endStream(transport.endFound());
@@ -346,9 +345,9 @@ pub fn TransportType(comptime Os: type) type {
                 },
                 .eof => return transport.endStream(transport.endFound()),
                 .failed => |cause| return transport.endStream(.{ .receive = cause }),
-                // A short read says nothing here: a record of another type may be next, and when
-                // that is a KeyUpdate, polls keep quiet about it. So it is read until there is
-                // nothing.
+                // A short read does not mean that the socket is empty: a record of another type may
+                // be next, and if that is a KeyUpdate, a poll does not report it. So it is read
+                // until there is nothing.
                 .data => |size| {
                     transport.receive_ring.?.produce(size);
                     transport.counters.records += 1;
@@ -388,16 +387,16 @@ pub fn TransportType(comptime Os: type) type {
                     return true;
                 },
                 .needs_received => {
-                    if (outbox.awaits_peer) outbox.flush(link); // It may have come.
+                    if (outbox.awaits_peer) outbox.flush(link); // The peer may have answered.
                     return step.received_used > 0;
                 },
-                .needs_room => return false, // Goes on when the socket has taken some.
+                .needs_room => return false, // Until the socket has taken some of our ciphertext.
                 .closed => return transport.endStream(.close_notify),
             }
         }
 
-        /// The handshakes are over: hands the records to the kernel, if it is to have them. False
-        /// while the kernel still has to take what we have sealed.
+        /// Hands the records over to the kernel after the handshakes, if the engine is ktls. False
+        /// while the socket has not taken all that we have sealed.
         pub fn handOverToKernel(transport: *Transport) error{TlsFailed}!bool {
             const link = &transport.link;
             const tls = if (link.tls) |*session| session else return true;
@@ -419,15 +418,15 @@ pub fn TransportType(comptime Os: type) type {
             return error.RingFull;
         }
 
-        /// Notes why the peer will send nothing more.
+        /// Notes why the peer will send nothing more, and returns the error for it.
         pub fn endStream(transport: *Transport, cause: types.StreamEnd) FillError {
             @branchHint(.cold);
             transport.end = cause;
             return error.StreamEnded;
         }
 
-        /// What a read of 0 bytes means: the end, unless a send was told before that the connection
-        /// is broken. The kernel tells that only once.
+        /// What a read of 0 bytes means: EOF, unless a send has already got the socket's error,
+        /// which the kernel reports only once.
         fn endFound(transport: *const Transport) types.StreamEnd {
             return switch (transport.outbox.?.failure orelse return .eof) {
                 error.ConnectionReset,
@@ -435,14 +434,14 @@ pub fn TransportType(comptime Os: type) type {
                 error.NetworkUnreachable,
                 error.HostUnreachable,
                 => |cause| .{ .receive = cause },
-                error.WouldBlock => unreachable, // Is no failure.
+                error.WouldBlock => unreachable, // Never noted as a failure.
                 error.BrokenPipe, error.AccessDenied, error.OutOfMemory, error.Unexpected => .eof,
             };
         }
 
         inline fn stampRead(transport: *Transport) void {
             // The wall clock and the counter are read side by side: the kernel's stamp is on the
-            // wall clock, so no drift between the two can come between it and this one.
+            // wall clock, so this stamp cannot drift away from it.
             const stamps = &transport.line.stamps;
             stamps.received_ns = Os.realtimeNs();
             stamps.received_cycles = Os.cycles();
@@ -453,21 +452,21 @@ pub fn TransportType(comptime Os: type) type {
             };
         }
 
-        /// Gives the bytes of the last event back to the receive ring: those of a message that the
-        /// parser is done with, and those that were lent besides.
+        /// Frees the bytes of the last event in the receive ring: `parsed_size` that the parser is
+        /// done with, and those of an HTTP response.
         pub inline fn takeBack(transport: *Transport, parsed_size: usize) void {
             const size = parsed_size + transport.lent_size;
             transport.lent_size = 0;
             if (size > 0) transport.receive_ring.?.consume(size);
         }
 
-        /// Whether a record can be opened from what has been read already.
+        /// Whether a whole record has been read and is not opened yet.
         pub inline fn hasRecord(transport: *const Transport) bool {
             const tls = if (transport.link.tls) |*session| session else return false;
             return tls.recordWaiting(transport.ciphertext_ring.?.readable());
         }
 
-        /// What a loop waits for. Null when the socket is gone, or not there yet.
+        /// What a loop waits for. Null when there is no socket.
         pub inline fn interest(transport: *const Transport) ?types.Interest {
             const socket = if (transport.link.socket) |*found| found else return null;
             return .{ .descriptor = socket.descriptor, .events = .{
@@ -481,12 +480,12 @@ pub fn TransportType(comptime Os: type) type {
             if (ready.writable) transport.outbox.?.flush(&transport.link);
         }
 
-        /// Whether what arrives is to be read now.
+        /// Whether the socket should be read when it is readable.
         pub fn wantsRead(transport: *const Transport) bool {
             return transport.end == null and !transport.link.kernel_tls.handover_waits;
         }
 
-        /// Whether something waits for the socket to be writable.
+        /// Whether queued bytes wait until the socket is writable.
         pub fn wantsWrite(transport: *const Transport) bool {
             if (transport.link.socket == null) return false;
             return transport.outbox.?.isWaiting(&transport.link);
@@ -496,7 +495,7 @@ pub fn TransportType(comptime Os: type) type {
             if (transport.wantsWrite()) transport.outbox.?.flush(&transport.link);
         }
 
-        /// Lets the socket be read again, up to so many times.
+        /// Lets the socket be read again, up to `reads_per_turn_max` times.
         pub fn beginTurn(transport: *Transport) void {
             transport.read_budget = constants.reads_per_turn_max;
             transport.socket_drained = false;
@@ -505,8 +504,8 @@ pub fn TransportType(comptime Os: type) type {
     };
 }
 
-/// A ring for a new connection. One with pinned bytes is left to those who hold them, once there is
-/// another.
+/// Makes the ring at `place` ready for a new connection. One with pinned bytes is replaced, and
+/// freed with its last pin. After an error, `place` is as it was.
 pub fn renewRing(
     comptime Os: type,
     place: *?*RingBuffer,

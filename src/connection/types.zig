@@ -1,4 +1,4 @@
-//! The words of `connection.zig`: what goes in, what comes out, and how it can end.
+//! The types of a connection: its options, events, errors, counters, and the ways it can end.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -11,20 +11,20 @@ const socket = @import("../socket.zig");
 const state = @import("state.zig");
 const Delivery = @import("../delivery.zig").Delivery;
 
-/// Everything that a connection is told. Slices and pointers belong to the owner and outlive it.
+/// The options of a connection. Slices and pointers belong to the owner and outlive the connection.
 pub const Options = struct {
     purpose: Purpose,
     url: http.Url,
     /// The host of the URL, for the resolver.
     host: [:0]const u8,
-    /// Whom the certificate has to be for; the host unless the owner says otherwise.
+    /// The name that the certificate has to have; the host unless the owner chooses another.
     server_name: [:0]const u8,
     server_name_is_address: bool,
-    /// Sent with the request, after the ones that the handshake needs.
+    /// Sent with the request, after the headers that the handshake needs.
     headers: []const http.Header,
     /// Offered in this order.
     subprotocols: []const []const u8,
-    /// permessage-deflate. Null: not offered.
+    /// Null: permessage-deflate is not offered.
     compression: ?CompressionOptions = null,
     /// Null for `ws://` and `http://`.
     tls: ?*const ssl.Context,
@@ -39,11 +39,11 @@ pub const Options = struct {
     huge_pages: bool,
     validate_utf8: bool,
     mask: Mask,
-    /// Spin on the socket rather than sleep in the kernel.
+    /// Spin on the socket instead of sleeping in the kernel.
     busy_poll: bool,
     timestamps: os.TimestampMode,
 
-    /// What the upgrade request says, and its answer is checked against.
+    /// What the upgrade request contains, and what its answer is checked against.
     pub fn upgradeRequest(
         options: *const Options,
         key: *const ws.handshake.Key,
@@ -66,8 +66,8 @@ pub const Options = struct {
     }
 
     pub const Purpose = enum { websocket, get };
-    /// `zero` saves a few nanoseconds and gives up what masks are for: bytes on the wire that an
-    /// attacker who chooses the payload cannot choose (RFC 6455, section 10.3).
+    /// `zero` saves a few nanoseconds, but then an attacker who chooses the payload also chooses
+    /// the bytes on the wire, which masks exist to prevent (RFC 6455, section 10.3).
     pub const Mask = enum { random, zero };
 };
 
@@ -76,17 +76,17 @@ pub const Stage = state.Stage;
 pub const CompressionOptions = @import("compression.zig").Options;
 
 pub const Event = union(enum) {
-    /// Nothing more can be done without the kernel: wait.
+    /// There is nothing more to do without the kernel: wait.
     blocked,
-    /// The upgrade is done. Its response, borrowed.
+    /// The upgrade is done. The head of its response, borrowed.
     opened: http.Head,
     /// A whole message; its payload is borrowed.
     message: Delivery,
-    /// The answer is a plain response. Its head, borrowed.
+    /// The answer is a plain response. The head, borrowed.
     response: http.Head,
-    /// The next bytes of its body, borrowed.
+    /// The next bytes of that response's body, borrowed.
     body: []const u8,
-    /// That was the response, whole or as much as came.
+    /// The plain response is over; `complete` is false if a part of it is missing.
     finished: struct { complete: bool },
     /// The closing handshake is over.
     closed: Closed,
@@ -97,12 +97,12 @@ pub const Closed = struct {
     /// RFC 6455, section 7.1.5: 1005 when the peer named none, 1006 when it sent no CLOSE.
     code: u16,
     reason: []const u8 = "",
-    /// Whether both sides said CLOSE.
+    /// Whether both sides sent CLOSE.
     clean: bool,
-    /// Whether ours was the first.
+    /// Whether we ended the connection: by the first CLOSE, or without one.
     local: bool = false,
 
-    /// Whether this is the ordinary end of a feed rather than something to raise.
+    /// Whether this is an ordinary end, which raises no exception.
     pub fn isOrdinary(closed: Closed) bool {
         if (!closed.clean) return false;
         if (closed.local) return true;
@@ -113,24 +113,24 @@ pub const Closed = struct {
     }
 };
 
-/// Why a connection failed, with what is needed to say it.
+/// Why a connection failed, with what an exception needs to explain it.
 pub const Failure = union(enum) {
     resolve: os.ResolveError,
     open_socket: socket.OpenError,
     connect: struct { cause: os.ConnectError, address: os.Address },
     timed_out: Stage,
     tls: struct { cause: ssl.Failure, in_handshake: bool },
-    /// The stream ended before there was an answer.
+    /// The stream ended before there was a response.
     ended: struct { stage: Stage, cause: StreamEnd },
     request: RequestError,
     response: http.response.HeadError,
-    /// The server only ever announced a response.
+    /// The server sent too many 1xx responses.
     too_many_interim_responses,
     body: BodyError,
     upgrade: UpgradeError,
-    /// The server answered with a plain response, which the owner was given.
+    /// The server answered the upgrade with a plain response, which the owner got as events.
     refused,
-    /// The peer broke the protocol; it was told with this close code.
+    /// The peer broke the protocol. `code` is the code of our CLOSE.
     protocol: struct { cause: ws.ParseError, code: u16 },
     /// The stream ended without a closing handshake.
     closed: Closed,
@@ -138,12 +138,12 @@ pub const Failure = union(enum) {
 
 /// What ended the stream of bytes from the peer.
 pub const StreamEnd = union(enum) {
-    /// FIN without a word of TLS.
+    /// FIN without close_notify.
     eof,
     /// TLS close_notify.
     close_notify,
     receive: ReceiveFailure,
-    /// Not the peer: what had to be sent before the connection is open could not be.
+    /// The client could not send what it had to send before the connection is open.
     send: SendFailure,
 
     /// Over TLS, only close_notify proves that nothing was cut off (RFC 8446, section 6.1).
@@ -176,7 +176,7 @@ pub const StreamEnd = union(enum) {
     }
 };
 
-/// What `receive` can fail with, beyond having nothing to read.
+/// The errors of a read, besides having nothing to read.
 pub const ReceiveFailure = error{
     ConnectionReset,
     TimedOut,
@@ -186,7 +186,7 @@ pub const ReceiveFailure = error{
     Unexpected,
 };
 
-/// What `send` can fail with while the connection itself is whole: reading would tell nothing.
+/// The errors of a send that leave the connection intact: no read would report them.
 pub const SendFailure = error{ AccessDenied, OutOfMemory, Unexpected };
 
 pub const RequestError = ws.handshake.RequestError || http.request.WriteError;
@@ -194,32 +194,32 @@ pub const UpgradeError = ws.handshake.ResponseError;
 pub const BodyError = http.body.Error;
 
 pub const NextError = error{
-    /// The connection has failed: see `Connection.failure`.
+    /// The connection has failed; `Connection.failure` returns the cause.
     Failed,
-    /// The owner holds so many received bytes that no more fit. It can let go and go on.
+    /// The owner holds so many received bytes that no more fit. It can release some and go on.
     ReceiveRingPinned,
     OutOfMemory,
 };
 
-/// The rings are made when it is first started.
+/// `os.MapError`, because the first `start` maps the rings.
 pub const StartError = error{Failed} || os.MapError;
 
 pub const SendError = error{
-    /// Not connected, or closing already.
+    /// Not open yet, or closing already.
     NotOpen,
-    /// The kernel refused the socket; the receiving side will tell how the connection ended.
+    /// Sending has failed; the receiving half will report how the connection ended.
     Disconnected,
-    /// No room for the frame until the peer takes what is queued.
+    /// No room for the frame until the kernel takes what is queued.
     SendRingFull,
     /// A reservation is open.
     Reserved,
 };
 
-/// A read of the socket, and where it went to.
+/// The result of one read of the socket, and its buffer.
 pub const Read = struct {
     target: []u8,
     result: os.ReceiveRecordError!usize,
-    /// Of what the kernel has opened; null at the end of the stream.
+    /// The type of a record that the kernel has opened; null at the end of the stream.
     content_type: ?u8 = null,
 
     pub fn foundNothing(read: Read) bool {
@@ -237,7 +237,7 @@ pub const Interest = struct { descriptor: os.Descriptor, events: os.Interest };
 /// What ended a wait.
 pub const Wake = os.Wake;
 
-/// A frame that its owner is writing into the send ring.
+/// A frame that the owner of the connection is writing into the send ring.
 pub const Reservation = struct {
     opcode: ws.Opcode,
     payload_size: usize,
@@ -247,7 +247,7 @@ pub const Reservation = struct {
     place: []u8,
 };
 
-/// A pong that found no room.
+/// The payload of a pong that did not fit into the send ring.
 pub const Pong = struct {
     bytes: [constants.control_payload_size_max]u8,
     size: u8,
@@ -273,9 +273,9 @@ pub const Counters = struct {
     bytes_before_inflation: u64 = 0,
     /// Messages that arrived after `close` had been called.
     messages_dropped: u64 = 0,
-    /// Reads of the socket that gave something.
+    /// Reads of the socket that returned something.
     reads: u64 = 0,
-    /// TLS records opened that had data in them.
+    /// Opened TLS records that had data in them.
     records: u64 = 0,
     /// Pings and pongs received.
     pings: u64 = 0,
@@ -288,8 +288,8 @@ pub const Counters = struct {
     pings_sent: u64 = 0,
 };
 
-/// Unpredictable masking keys (RFC 6455, section 5.3), drawn from the system's generator a few
-/// hundred at a time, because a system call for each would cost more than the frame.
+/// Unpredictable masking keys (RFC 6455, section 5.3), drawn from the kernel's generator a few
+/// hundred at a time, because a system call for each would cost more than building the frame.
 pub fn MaskPool(comptime Os: type) type {
     return struct {
         const Pool = @This();
@@ -310,7 +310,7 @@ pub fn MaskPool(comptime Os: type) type {
     };
 }
 
-test "types: the ordinary ends" {
+test "types: which ends are ordinary" {
     const expect = std.testing.expect;
     try expect((Closed{ .code = 1000, .clean = true }).isOrdinary());
     try expect((Closed{ .code = 1005, .clean = true }).isOrdinary());

@@ -25,7 +25,7 @@ CORE_TEST = WORK / "core" / "core-test"
 
 #: The tests that depend on the size of a page, by a part of their names.
 PAGES_TEST = WORK / "pages" / "core-test"
-PAGES_FILTERS = ("os:", "ringbuffer:", "outbox:", "aead:", "kept", "full ring")
+PAGES_FILTERS = ("os:", "ringbuffer:", "outbox:", "aead:", "pinned", "full ring")
 
 #: Linux on Arm has pages of 4, 16 or 64 KiB.
 PAGE_SIZES = (16 * 1024, 64 * 1024)
