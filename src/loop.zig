@@ -1,14 +1,14 @@
-//! The one place that sleeps: until something happens on one of many connections.
+//! Sleeps until something happens on one of many connections: the only place that waits for I/O.
 //!
-//! The owner pulls what each connection has (`nextMessage`, `next`). When all of them say
-//! `blocked`, it calls `wait`, and then asks them again. For each connection, a wait goes:
-//! `beginWait`; what it wants to know (`interest`, `deadlineNs`); the sleep; `noteReady`. One that
-//! busy polls (`spins`) keeps the loop awake: it is asked to `look` again and again.
+//! The owner pulls events from each connection (`pump`, or `nextMessage` and `next`). When all of
+//! them return `blocked`, it calls `wait`, and then asks them again. For each connection, a wait
+//! calls `beginWait`, `interest` and `deadlineNs`, sleeps, and calls `noteReady`. A connection that
+//! busy polls (`spins`) keeps the loop awake: it calls `look` again and again.
 //!
-//! A loop allocates nothing, and remembers only what the kernel was told, which is in the `watch`
-//! of each connection. It outlives them, and does not move while one is watched. What a wait does
-//! for a connection touches neither its messages nor the rings that they lie in, so that other
-//! threads may let go of messages meanwhile; a busy wait reads into room that was found before.
+//! A loop allocates nothing. What the kernel watches is remembered in the `watch` of each
+//! connection. A loop outlives its connections, and must not move while one is watched. A wait
+//! touches no messages and no rings that they lie in, so that other threads may release messages
+//! during it; a busy wait reads into room that was found before.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -20,7 +20,7 @@ const NotifierType = @import("notifier.zig").NotifierType;
 
 pub const InitError = os.NotifierError;
 pub const WaitError = error{
-    /// The kernel has no memory left for waiting, or watches too much already.
+    /// The kernel has no memory left for waiting, or watches too many descriptors already.
     SystemResources,
 };
 pub const Wake = types.Wake;
@@ -33,7 +33,7 @@ pub fn LoopType(comptime Os: type) type {
 
         notifier: Notifier,
 
-        /// What the connections of one wait asked for.
+        /// What the connections of one wait need.
         const Plan = struct {
             /// Connections that wait in the kernel.
             sleepers: usize = 0,
@@ -47,26 +47,26 @@ pub fn LoopType(comptime Os: type) type {
             return .{ .notifier = try .init() };
         }
 
-        /// To be called after the `deinit` of every connection that has waited here.
+        /// Call it after the `deinit` of every connection that has waited in this loop.
         pub fn deinit(loop: *Loop) void {
             loop.notifier.deinit();
             loop.* = undefined;
         }
 
-        /// For the copy in a forked process, before anything else is done with it or with a
-        /// connection that has waited here. Both can then be ended without any effect on the
-        /// parent's, and nothing else may be done with them.
+        /// For the copy in a forked process, before any other call of the loop or of a connection
+        /// that has waited in it. Afterwards both may only be deinitialized, which then has no
+        /// effect on those of the parent.
         pub fn disown(loop: *Loop) void {
             loop.notifier.disown();
         }
 
-        /// Waits until the kernel has something for one of the connections, one has something to do
-        /// without waiting, the first of their deadlines or the timeout has passed, or a signal
-        /// came. Afterwards `next` of each tells what there is. Touches nothing of the owner's:
-        /// Python releases its lock around it.
+        /// Waits until the kernel has something for one of the connections, a connection has
+        /// something to do without waiting, the first of their deadlines or the timeout has passed,
+        /// or a signal came. Afterwards call `next` of each. Touches only the loop and the
+        /// connections: the binding releases Python's lock around it.
         ///
-        /// A connection that is left out in later waits still ends them, until its `watch` is
-        /// cancelled; no other loop may watch it before.
+        /// A connection that is left out of later waits still ends them, until its `watch` is
+        /// cancelled; before that, no other loop may watch it.
         pub fn wait(
             loop: *Loop,
             connections: []const *Connection,
@@ -112,7 +112,7 @@ pub fn LoopType(comptime Os: type) type {
         }
 
         /// A wait in which not all connections sleep. When one of them can go on at once, the
-        /// others are still looked at, so that it cannot keep them from being served.
+        /// others are still checked, so that it cannot starve them.
         noinline fn waitAwake(
             loop: *Loop,
             connections: []const *Connection,
@@ -130,7 +130,7 @@ pub fn LoopType(comptime Os: type) type {
         }
 
         /// Busy polls: a wake-up by the kernel costs microseconds, a spin does not. The connections
-        /// that sleep are looked at whenever the clock is, and before the spin ends.
+        /// that sleep are checked whenever the clock is, and before the spin ends.
         fn spin(
             loop: *Loop,
             connections: []const *Connection,
@@ -154,7 +154,8 @@ pub fn LoopType(comptime Os: type) type {
             }
         }
 
-        /// False when it was time to look at the clock.
+        /// Calls `look` of each connection that busy polls, until one has something. False when it
+        /// is time to check the clock.
         fn lookUntilFound(connections: []const *Connection) bool {
             for (0..constants.spins_per_clock_read) |_| {
                 var found = false;

@@ -1,5 +1,5 @@
-//! Tests of `loop.zig` with several connections: on the scripted kernel where time matters, and on
-//! real sockets, with the notifier of each platform, where they all have something to read.
+//! Tests of `loop.zig` with several connections: deadlines on the scripted kernel, and data on real
+//! sockets with the notifier of each platform.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -20,7 +20,7 @@ const kernel = &ScriptedOs.kernel;
 const ms = std.time.ns_per_ms;
 const s = std.time.ns_per_s;
 
-// ---- On the scripted kernel: connections that are not open yet. --------------------------------
+// ---- On the scripted kernel, with connections that are not open yet. ---------------------------
 
 /// Three connections on one scripted machine.
 const Trio = struct {
@@ -35,7 +35,7 @@ const Trio = struct {
             options.connect_timeout_ns = seconds * s;
             connection.* = .init(options);
         }
-        kernel.now_ns += 20 * ms; // Else the clock spins until it is calibrated.
+        kernel.now_ns += 20 * ms; // Otherwise the clock spins until it is calibrated.
     }
 
     fn deinit(trio: *Trio) void {
@@ -44,7 +44,7 @@ const Trio = struct {
         ScriptedOs.deinit();
     }
 
-    /// All begin to connect, to whom the script says.
+    /// Makes all three begin to connect; the script has the results.
     fn start(trio: *Trio) !void {
         for (&trio.connections) |*connection| {
             try connection.start();
@@ -82,13 +82,13 @@ test "loop: the first deadline of several ends a wait, and the others go on" {
     }
 }
 
-test "loop: whoever can go on ends a wait at once, and the others are looked at all the same" {
+test "loop: a connection that can go on ends a wait at once, and the others are still checked" {
     var trio: Trio = undefined;
     try trio.init();
     defer trio.deinit();
     const start_ns = kernel.now_ns;
     const connection = &trio.connections;
-    // Nobody has begun: there is nothing to ask the kernel.
+    // None has called `next`: there is nothing to ask the kernel.
     for (connection) |*each| try each.start();
     try expectEqual(.ready, try trio.wait(null));
     try expectEqual(@as(u32, 0), kernel.wait_calls);
@@ -100,7 +100,7 @@ test "loop: whoever can go on ends a wait at once, and the others are looked at 
     try expectEqual(start_ns, kernel.now_ns);
     try expect(connection[1].lifecycle.opening.dialer.answered);
     try expect(!connection[2].lifecycle.opening.dialer.answered);
-    // One that is over is not waited for either.
+    // A connection that is over ends a wait at once, too.
     connection[0].abort();
     try expectEqual(.blocked, try connection[1].next());
     try expectEqual(.requesting, connection[1].state());
@@ -123,7 +123,7 @@ test "loop: an answer reaches the connection that it is for" {
         try expectEqual(answered, each.lifecycle.opening.dialer.answered);
     }
     try testing.expectError(error.Failed, connection[1].next());
-    // The next one gets its socket's number, and asks to be watched anew.
+    // The next socket gets the number of the closed one, and has to be watched again.
     kernel.thenConnect(.silent);
     try connection[1].start();
     try expectEqual(.blocked, try connection[1].next());
@@ -137,7 +137,7 @@ test "loop: an answer reaches the connection that it is for" {
     try expect(!connection[1].lifecycle.opening.dialer.answered);
 }
 
-test "loop: a signal and a kernel that cannot wait are told, and harm nobody" {
+test "loop: a signal and a failed wait are reported, and change no connection" {
     var trio: Trio = undefined;
     try trio.init();
     defer trio.deinit();
@@ -155,16 +155,16 @@ test "loop: a signal and a kernel that cannot wait are told, and harm nobody" {
     try expectEqual(.ready, try trio.wait(null));
     for (&trio.connections) |*connection| try expect(connection.lifecycle.opening.dialer.answered);
     const changes = kernel.watch_changes;
-    try expectEqual(.ready, try trio.wait(null)); // The same again is no change.
+    try expectEqual(.ready, try trio.wait(null)); // The kernel is asked for nothing new.
     try expectEqual(changes, kernel.watch_changes);
 }
 
 // ---- On real sockets. --------------------------------------------------------------------------
 
-/// What is said within a second elsewhere; never reached.
+/// A limit for what otherwise takes less than a second; never reached.
 const patience_ns = 30 * s;
 
-/// On Linux, macOS's notifier too. See os.zig for what has no stand-ins.
+/// On Linux also macOS's notifier, where its stand-ins are linked: see os.zig.
 const platforms = switch (builtin.os.tag) {
     .linux => if (builtin.valgrind_support or @import("test_options").emulated)
         .{os.Os}
@@ -184,7 +184,7 @@ fn FeedsType(comptime Os: type) type {
         connections: [count]Connection,
         servers: [count]os.Descriptor,
         arena: std.heap.ArenaAllocator,
-        /// Messages that came from each.
+        /// How many messages each connection has delivered.
         heard: [count]u32,
 
         fn init(feeds: *Feeds, busy: [count]bool) !void {
@@ -216,7 +216,7 @@ fn FeedsType(comptime Os: type) type {
             return list;
         }
 
-        /// Connects one of them, alone, and answers its request.
+        /// Connects one of them alone, and answers its request.
         fn open(feeds: *Feeds, index: usize) !void {
             const connection = &feeds.connections[index];
             try connection.start();
@@ -250,7 +250,7 @@ fn FeedsType(comptime Os: type) type {
             try expectEqual(response.len, try Os.send(server, response));
         }
 
-        /// One message, and it is in the client's kernel.
+        /// Sends one message to a client, and waits until it is in the client's socket.
         fn give(feeds: *Feeds, index: usize) !void {
             var bytes: std.ArrayList(u8) = .empty;
             const gpa = feeds.arena.allocator();
@@ -264,7 +264,7 @@ fn FeedsType(comptime Os: type) type {
             try expectEqual(@as(c_int, 1), std.c.poll(&list, 1, 10_000));
         }
 
-        /// All that there is without waiting. False when there was nothing.
+        /// Delivers all that is there without waiting. False when there was nothing.
         fn pump(feeds: *Feeds) !bool {
             const before = feeds.heard;
             for (&feeds.connections, &feeds.heard) |*connection, *heard| {
@@ -284,7 +284,7 @@ fn FeedsType(comptime Os: type) type {
             return feeds.loop.wait(&feeds.pointers(), timeout_ns);
         }
 
-        /// Until each has heard so many.
+        /// Waits until each connection has delivered as many messages as expected.
         fn expectHeard(feeds: *Feeds, expected: [count]u32) !void {
             const until_ns = Os.monotonicNs() + patience_ns;
             while (!std.mem.eql(u32, &expected, &feeds.heard)) {
@@ -296,7 +296,7 @@ fn FeedsType(comptime Os: type) type {
     };
 }
 
-test "loop: one wait hears all who have something, and asks nobody else" {
+test "loop: one wait finds all connections that have something, and only they are read" {
     inline for (platforms) |Os| {
         var feeds: FeedsType(Os) = undefined;
         try feeds.init(@splat(false));
@@ -322,7 +322,7 @@ test "loop: one wait hears all who have something, and asks nobody else" {
     }
 }
 
-test "loop: a connection that ends and comes again, among others that stay" {
+test "loop: a connection ends and starts again, among others that stay open" {
     inline for (platforms) |Os| {
         var feeds: FeedsType(Os) = undefined;
         try feeds.init(@splat(false));
@@ -345,16 +345,16 @@ test "loop: a connection that ends and comes again, among others that stay" {
     }
 }
 
-test "loop: busy waiting looks at all of them" {
+test "loop: a busy wait reads all connections" {
     inline for (platforms) |Os| {
         var feeds: FeedsType(Os) = undefined;
         try feeds.init(@splat(true));
         defer feeds.deinit();
-        try expectEqual(.timed_out, try feeds.wait(patience_ns)); // The owner gets its turn.
+        try expectEqual(.timed_out, try feeds.wait(patience_ns)); // After `spin_turn_ns`.
         for (0..4) |index| try feeds.give(index);
         try expectEqual(.ready, try feeds.wait(patience_ns));
         for (&feeds.connections) |*connection| try expect(connection.transport.early_read != null);
-        // Another wait reads nothing over what was read.
+        // Another wait does not overwrite what was read.
         try expectEqual(.ready, try feeds.wait(patience_ns));
         try expect(try feeds.pump());
         try testing.expectEqualSlices(u32, &.{ 1, 1, 1, 1 }, &feeds.heard);
@@ -363,7 +363,7 @@ test "loop: busy waiting looks at all of them" {
     }
 }
 
-test "loop: those who sleep are heard beside one that spins, also if that always has something" {
+test "loop: connections that sleep are not starved by one that busy polls" {
     inline for (platforms) |Os| {
         var feeds: FeedsType(Os) = undefined;
         try feeds.init(.{ false, true, false, true });
@@ -379,7 +379,7 @@ test "loop: those who sleep are heard beside one that spins, also if that always
             const heard: u32 = @intCast(round);
             try testing.expectEqualSlices(u32, &.{ heard, heard, 1, 0 }, &feeds.heard);
         }
-        // Nobody is asked to go on when one that spins is over.
+        // One that is over ends the wait at once; the others are still checked.
         feeds.connections[3].abort();
         try feeds.give(0);
         try expectEqual(.ready, try feeds.wait(patience_ns));

@@ -1,13 +1,12 @@
-//! Readiness of many descriptors: sleep in the kernel until one of them can be read or written, or
-//! time is up.
+//! Waits in the kernel until one of many descriptors can be read or written, or a time has passed.
 //!
-//! Design: each descriptor has a `Watch`, which its owner keeps in memory of its own, so that
-//! nothing is allocated here. The watch remembers what the kernel was told: asking for the same
-//! again is no system call. The kernel is given the address of the watch. `wait` notes in every
-//! watch that is ready what it is ready for, before it returns: afterwards an owner may cancel any
-//! watch, also one that has just become ready. Readiness is by level: nothing is lost when a caller
-//! reads only a part of what is there. `descriptor` is itself readable when a watched one is ready,
-//! so that a foreign event loop can watch a notifier.
+//! Design: each descriptor has a `Watch`, in memory that its owner provides, so that nothing is
+//! allocated here. The watch remembers what the kernel watches: asking for the same again makes no
+//! system call. The kernel gets the address of the watch. Before `wait` returns, it notes in each
+//! ready watch what it is ready for; afterwards the owner may cancel any watch, also a ready one.
+//! Readiness is level-triggered: nothing is lost when a caller reads only a part of what is there.
+//! `descriptor` is itself readable when a watched one is ready, so that another event loop can
+//! watch a notifier.
 //! Invariant: a watch does not move while the kernel watches its descriptor.
 
 const constants = @import("constants.zig");
@@ -21,8 +20,8 @@ pub const WatchError = os.WatchError;
 pub const WaitError = os.WaitError;
 pub const WatchType = @import("notifier/watch.zig").WatchType;
 
-/// The platform's notifier: its own `Notifier` where it declares one (a scripted platform), else
-/// by epoll or kqueue. All have
+/// The notifier of a platform: its `Notifier` if it declares one (a scripted platform), else by
+/// epoll or kqueue. All have
 ///
 ///     Watch = WatchType(Notifier)
 ///     init() NotifierError!Notifier
@@ -35,21 +34,20 @@ pub const WatchType = @import("notifier/watch.zig").WatchType;
 ///
 /// A notifier does not move once it watches something; `deinit` asserts that nothing is watched.
 ///
-/// `watch` adds the descriptor, or changes what it is watched for. A watch that had another
-/// descriptor lets go of that first. After an error the watch says what the kernel still watches.
-/// A descriptor has at most one watch in a notifier.
+/// `watch` adds the descriptor, or changes what it is watched for. If the watch had another
+/// descriptor, that one is removed first. After an error the watch says what the kernel still
+/// watches. A descriptor has at most one watch in a notifier.
 ///
 /// `unwatch` does nothing when nothing is watched. It has to be called before the descriptor is
 /// closed: if a forked process keeps the file open, the kernel goes on reporting it, with the
 /// address of a watch that may be gone by then.
 ///
-/// `wait` returns when a watched descriptor is ready, a signal came, or the time has passed, whole;
-/// 0 only looks, null waits without end. `Watch.take` then says what is ready. No more than
-/// `constants.events_per_wait_max` events are noted at once. A lock that the caller holds stays
-/// held.
+/// `wait` returns when a watched descriptor is ready, a signal came, or the whole time has passed;
+/// 0 only checks, null waits without end. `Watch.take` then returns what is ready. One call notes
+/// at most `constants.events_per_wait_max` events. It does not release any lock of the caller.
 ///
 /// `disown` is for the copy in a forked process: the kernel goes on watching for the parent, and
-/// the copy does not change that. Afterwards it may only be asked to `unwatch` and `deinit`.
+/// the copy does not change that. Afterwards only `unwatch` and `deinit` may be called.
 pub fn NotifierType(comptime Os: type) type {
     const Chosen = if (@hasDecl(Os, "Notifier"))
         Os.Notifier

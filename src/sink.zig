@@ -1,22 +1,22 @@
-//! Who takes the messages of a connection: what `Connection.pump` asks of a sink.
+//! The interface of a sink, which takes the messages of a connection from `Connection.pump`.
 //!
-//! Python's callback is a sink. A C function, columns, a recorder or an arbiter are others. `pump`
-//! is compiled for each kind, so that choosing one costs no indirect call per message.
+//! Python's callback is a sink. A C function or a recorder could be others. `pump` is compiled for
+//! each type of sink, so that a message costs no indirect call.
 //!
 //!     pub const delivers: bool
 //!     pub fn prepare(sink: *Sink) Error!void
 //!     pub fn take(sink: *Sink, delivery: *const Delivery) Error!void
 //!
-//! `delivers` says whether somebody gets the messages: they are stamped as delivered then, and
-//! their latency is recorded. `prepare` comes before that stamp and does what may take time, such
-//! as to allocate an object. `take` gets the message; its bytes are borrowed until it returns,
-//! unless it pins them in `delivery.ring`. A message whose `prepare` fails is lost to the sink:
-//! the next `pump` goes on behind it, as it does when `take` fails.
+//! `delivers` is false for a sink that drops the messages: then they get no delivery stamp, and
+//! their latency is not recorded. `prepare` is called before that stamp and does what may take
+//! time, such as allocating an object. `take` gets the message; its bytes are borrowed until it
+//! returns, unless it pins them in `delivery.ring`. When `prepare` or `take` fails, the message is
+//! lost to the sink: the next `pump` goes on after it.
 
 const std = @import("std");
 const Delivery = @import("delivery.zig").Delivery;
 
-/// What `prepare` and `take` may fail with. Does not compile for what is no sink.
+/// The errors of `prepare` and `take`. A compile error if `Sink` does not have the interface.
 pub fn ErrorOf(comptime Sink: type) type {
     const delivers: bool = Sink.delivers;
     _ = delivers;

@@ -14,7 +14,7 @@ const Bed = bed_module.Bed;
 const kernel = &ScriptedOs.kernel;
 const textFrame = bed_module.textFrame;
 
-/// Keeps copies, and fails where it is told to.
+/// Keeps copies, and fails at the calls that a test chooses.
 const Collector = struct {
     bytes: std.ArrayList(u8) = .empty,
     prepared: usize = 0,
@@ -41,7 +41,7 @@ const Collector = struct {
     }
 };
 
-/// Only counts.
+/// Only counts the messages.
 const Counter = struct {
     count: usize = 0,
 
@@ -54,7 +54,7 @@ const Counter = struct {
     }
 };
 
-/// Pins every message where it lies.
+/// Pins every message in its ring.
 const Keeper = struct {
     pins: [8]Pin = undefined,
     kept: [8]Delivery = undefined,
@@ -71,7 +71,7 @@ const Keeper = struct {
     }
 };
 
-test "sink: each message is prepared for and taken once, in order, and then comes the event" {
+test "sink: prepare and take are called once for each message, in order, before the event" {
     var bed = try Bed.init(bed_module.websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -89,7 +89,7 @@ test "sink: each message is prepared for and taken once, in order, and then come
     try expectEqual(3, collector.taken);
 }
 
-test "sink: what it raises comes out, and the next pump goes on behind that message" {
+test "sink: pump returns the sink's error, and the next one goes on after that message" {
     var bed = try Bed.init(bed_module.websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -106,7 +106,7 @@ test "sink: what it raises comes out, and the next pump goes on behind that mess
     try testing.expectEqualStrings("ad", collector.bytes.items);
 }
 
-test "sink: what it pins in the ring of the message stays, and says which connection it is of" {
+test "sink: bytes that it pins stay, and a delivery names its connection" {
     var bed = try Bed.init(bed_module.websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -124,7 +124,7 @@ test "sink: what it pins in the ring of the message stays, and says which connec
     }
 }
 
-test "sink: a line says whether more is waiting behind the message that is lent" {
+test "sink: hasMore is true when another message waits after the lent one" {
     var bed = try Bed.init(bed_module.websocket_options);
     defer bed.deinit();
     try bed.open();
@@ -136,7 +136,7 @@ test "sink: a line says whether more is waiting behind the message that is lent"
     }
 }
 
-test "sink: messages are stamped for a sink that delivers, and for no other" {
+test "sink: only a sink that delivers gets stamped messages" {
     var options = bed_module.websocket_options;
     options.timestamps = .software;
     var bed = try Bed.init(options);

@@ -1,5 +1,7 @@
-//! The notifier of Linux: epoll(7), level-triggered, with time-outs in nanoseconds where the kernel
-//! has them (epoll_pwait2, Linux 5.11) and rounded up to milliseconds where not.
+//! The notifier of Linux, by epoll(7), level-triggered.
+//!
+//! Time-outs are in nanoseconds where the kernel has epoll_pwait2 (Linux 5.11), and rounded up to
+//! milliseconds on older ones.
 //!
 //! Invariant: the kernel watches exactly what the watches say, and its event carries the address of
 //! the watch.
@@ -23,9 +25,9 @@ pub fn NotifierType(comptime Os: type) type {
         epoll: Descriptor,
         /// How many descriptors are watched.
         watches: u32 = 0,
-        /// False once the kernel has said that it does not know epoll_pwait2.
+        /// False once the kernel has turned out not to have epoll_pwait2.
         nanoseconds: bool = true,
-        /// In a forked process: the kernel watches for the parent.
+        /// Set in a forked process: the epoll instance is shared with the parent.
         disowned: bool = false,
 
         const Notifier = @This();
@@ -87,13 +89,13 @@ pub fn NotifierType(comptime Os: type) type {
             const no_event: EpollEvent = .{ .events = 0, .data = .{ .ptr = 0 } };
             Os.epollControl(notifier.epoll, .remove, unwatched, no_event) catch |failure| {
                 switch (failure) {
-                    // Not for a descriptor that is open: nothing is needed to let go of it.
+                    // Only for a closed descriptor, which is gone: removing needs no memory.
                     error.WatchLimit, error.OutOfMemory, error.Unexpected => {},
                 }
             };
         }
 
-        /// See notifier.zig. Parent and child share the instance, by a descriptor each.
+        /// See notifier.zig. Parent and child have a descriptor each of the same epoll instance.
         pub fn disown(notifier: *Notifier) void {
             notifier.disowned = true;
         }
@@ -133,7 +135,7 @@ pub fn NotifierType(comptime Os: type) type {
             return notifier.pollMilliseconds(events, timeout);
         }
 
-        /// Rounds up, and waits in parts for what is longer than the kernel's 24 days.
+        /// Rounds up to milliseconds, and waits in parts if that is more than the kernel's 24 days.
         noinline fn pollMilliseconds(
             notifier: *Notifier,
             events: []EpollEvent,
@@ -157,7 +159,8 @@ pub fn NotifierType(comptime Os: type) type {
 }
 
 fn readyOf(events: u32, interest: Interest) Ready {
-    // Errors and hang-ups come unasked. Whoever waits to write (a connect) must see them.
+    // Errors and hang-ups are always reported. A caller that waits to write, as for a connect, has
+    // to see them, too.
     const failed = events & (EPOLL.ERR | EPOLL.HUP) != 0;
     return .{
         .readable = failed or events & EPOLL.IN != 0,

@@ -1,4 +1,4 @@
-//! Tests of `epoll.zig` on a kernel that counts, and answers what the test says.
+//! Tests of `epoll.zig` on a kernel that counts its calls, and returns what the test has set.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -75,7 +75,7 @@ fn eventOf(watch: *Watch, events: u32) ScriptedOs.EpollEvent {
     return .{ .events = events, .data = .{ .ptr = @intFromPtr(watch) } };
 }
 
-test "epoll: the same interest again is no system call" {
+test "epoll: watching for the same interest again makes no system call" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();
@@ -98,7 +98,7 @@ test "epoll: the same interest again is no system call" {
     try testing.expectEqual(ScriptedOs.EpollOperation.remove, ScriptedOs.operation_last.?);
 }
 
-test "epoll: a watch that is given another descriptor lets go of the first" {
+test "epoll: a watch that is given another descriptor removes the first" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();
@@ -106,7 +106,7 @@ test "epoll: a watch that is given another descriptor lets go of the first" {
     try notifier.watch(&watch, 5, .{ .readable = true });
     watch.ready = .{ .readable = true };
     ScriptedOs.failure = error.WatchLimit;
-    // Then it has nothing, and the next try adds it.
+    // Then nothing is watched, and the next try adds it.
     const result = notifier.watch(&watch, 6, .{ .readable = true });
     try testing.expectError(error.WatchLimit, result);
     try testing.expectEqual(@as(u32, 3), ScriptedOs.changes);
@@ -133,7 +133,7 @@ test "epoll: a change that fails leaves what was watched" {
     watch.cancel();
 }
 
-test "epoll: what is disowned changes nothing in the kernel" {
+test "epoll: a disowned notifier changes nothing in the kernel" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     var watch: Watch = .{};
@@ -145,7 +145,7 @@ test "epoll: what is disowned changes nothing in the kernel" {
     try testing.expectEqual(@as(u32, 1), ScriptedOs.changes);
 }
 
-test "epoll: one wait notes what is ready in every watch, as far as there is room" {
+test "epoll: one wait notes readiness in every watch, up to the limit of events" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();
@@ -167,7 +167,7 @@ test "epoll: one wait notes what is ready in every watch, as far as there is roo
     try testing.expectEqual(Ready{}, watches[constants.events_per_wait_max].take());
 }
 
-test "epoll: without epoll_pwait2, which is tried once, milliseconds rounded up" {
+test "epoll: without epoll_pwait2, which is tried once, time-outs are rounded up to ms" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();
@@ -180,7 +180,7 @@ test "epoll: without epoll_pwait2, which is tried once, milliseconds rounded up"
     try testing.expectEqualSlices(c_int, &.{ 1, 1, 2, 0 }, ScriptedOs.waits[0..4]);
 }
 
-test "epoll: a time-out longer than the kernel's is waited for in parts" {
+test "epoll: a time-out longer than the kernel's limit is waited for in parts" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();
@@ -190,7 +190,7 @@ test "epoll: a time-out longer than the kernel's is waited for in parts" {
     try testing.expectEqualSlices(c_int, &waits, ScriptedOs.waits[0..ScriptedOs.waits_count]);
 }
 
-test "epoll: an error is for the reader, and for the writer who waits" {
+test "epoll: an error makes a descriptor readable, and writable if that is waited for" {
     ScriptedOs.reset();
     var notifier: Notifier = try .init();
     defer notifier.deinit();

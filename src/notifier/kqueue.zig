@@ -1,7 +1,7 @@
-//! The notifier of macOS: kqueue(2), level-triggered: one filter to read, one to write.
+//! The notifier of macOS, by kqueue(2), level-triggered: one filter to read, one to write.
 //!
-//! Invariant: the kernel has a filter for exactly what the watches say, and it carries the address
-//! of the watch.
+//! Invariant: the kernel has exactly the filters that the watches say, and each carries the address
+//! of its watch.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -56,13 +56,13 @@ pub fn NotifierType(comptime Os: type) type {
                 target.descriptor = watched;
                 notifier.watches += 1;
             }
-            // Where the first change fails there is nothing to watch; where the second one does,
-            // the watch says what has become of the first.
+            // If the first change fails, nothing is watched; if the second one does, the watch
+            // has the first.
             errdefer if (target.interest == Interest{}) notifier.forget(target);
             try notifier.change(target, interest);
         }
 
-        /// Brings the filters up to date, one by one.
+        /// Changes the filters to the new interest, one by one.
         fn change(notifier: *Notifier, target: *Watch, interest: Interest) os.WatchError!void {
             const kept = &target.interest;
             if (kept.readable != interest.readable) {
@@ -106,7 +106,7 @@ pub fn NotifierType(comptime Os: type) type {
 
         fn drop(notifier: *Notifier, target: *Watch, filter: i16) void {
             notifier.changeFilter(target, filter, false) catch |failure| switch (failure) {
-                // Not for a descriptor that is open: nothing is needed to let go of it.
+                // Only for a closed descriptor, whose filters are gone: deleting needs no memory.
                 error.WatchLimit, error.OutOfMemory, error.Unexpected => {},
             };
         }
@@ -116,7 +116,8 @@ pub fn NotifierType(comptime Os: type) type {
             notifier.watches -= 1;
         }
 
-        /// See notifier.zig. A queue is not inherited: its number may be another descriptor's.
+        /// See notifier.zig. fork does not copy a kqueue: in the child, its number may be that of
+        /// another descriptor.
         pub fn disown(notifier: *Notifier) void {
             notifier.kqueue = none;
         }
@@ -144,7 +145,7 @@ pub fn NotifierType(comptime Os: type) type {
             }
         }
 
-        /// The two filters of a descriptor are two events, and perhaps of two waits.
+        /// Notes one event. The two filters of a descriptor are two events, maybe from two waits.
         fn note(notifier: *const Notifier, event: *const KernelEvent) void {
             const target: *Watch = @ptrFromInt(event.udata);
             assert(target.notifier == notifier);
@@ -153,8 +154,8 @@ pub fn NotifierType(comptime Os: type) type {
                 KernelEvent.filter_write => target.ready.writable = true,
                 else => unreachable,
             }
-            // The writer's end of file is a dead connection, or a connect that failed: the reader
-            // wants to know as well. The reader's is an ordinary end of the stream.
+            // EV_EOF of the write filter is a dead connection or a failed connect, which makes the
+            // descriptor readable, too. That of the read filter is an ordinary end of the stream.
             if (event.flags & KernelEvent.flag_end_of_file != 0) target.ready.readable = true;
         }
 

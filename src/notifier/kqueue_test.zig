@@ -19,7 +19,7 @@ const TestOs = switch (builtin.os.tag) {
 };
 const TestNotifier = kqueue_module.NotifierType(CountingOs);
 
-/// The platform, but that it counts its system calls and knows no long time-out.
+/// The platform, except that it counts its system calls and has a small limit on time-outs.
 const CountingOs = struct {
     pub const KernelEvent = TestOs.KernelEvent;
     pub const kqueue_timeout_ns_max = 20 * std.time.ns_per_ms;
@@ -27,7 +27,7 @@ const CountingOs = struct {
 
     var changes: u32 = 0;
     var waits: u32 = 0;
-    /// What the next change fails with, after this many that work.
+    /// The error of the next change, after this many that work.
     var failure: ?os.WatchError = null;
     var works: u32 = 0;
 
@@ -58,7 +58,7 @@ const CountingOs = struct {
     }
 };
 
-/// Never reached.
+/// A limit that is never reached.
 const test_timeout_ns = 10 * std.time.ns_per_s;
 
 /// A connected pair and a notifier for the client's end.
@@ -99,7 +99,7 @@ const TestBed = struct {
         try bed.notifier.watch(&bed.watch, bed.client, interest);
     }
 
-    /// Waits until the client's end is ready for just this.
+    /// Waits until the client's end is ready for exactly this.
     fn expectReady(bed: *TestBed, expected: Ready) !void {
         try testing.expectEqual(.ready, try bed.notifier.wait(test_timeout_ns));
         try testing.expectEqual(expected, bed.watch.take());
@@ -111,7 +111,7 @@ const TestBed = struct {
     }
 };
 
-test "kqueue: readiness follows the interest, and the same interest is no system call" {
+test "kqueue: readiness follows the interest, and the same interest makes no system call" {
     var bed = try TestBed.open();
     defer bed.deinit();
     try bed.watchFor(.{ .readable = true, .writable = true });
@@ -137,12 +137,12 @@ test "kqueue: readiness follows the interest, and the same interest is no system
     try bed.expectNothing();
 }
 
-test "kqueue: what is disowned, nobody closes or changes" {
+test "kqueue: a disowned notifier closes and changes nothing" {
     var bed = try TestBed.open();
     defer bed.deinit();
     try bed.watchFor(.{ .readable = true });
     const kept = .{ bed.notifier, bed.watch };
-    bed.notifier.disown(); // In the memory of a forked process.
+    bed.notifier.disown(); // As in the copy in a forked process.
     bed.watch.cancel();
     bed.notifier.deinit();
     try testing.expectEqual(@as(u32, 1), CountingOs.changes);
@@ -151,7 +151,7 @@ test "kqueue: what is disowned, nobody closes or changes" {
     try bed.expectReady(.{ .readable = true });
 }
 
-test "kqueue: bytes that were left are reported again, by level" {
+test "kqueue: unread bytes are reported again, because it is level-triggered" {
     var bed = try TestBed.open();
     defer bed.deinit();
     try bed.watchFor(.{ .readable = true });
@@ -165,7 +165,7 @@ test "kqueue: bytes that were left are reported again, by level" {
     try testing.expectEqual(@as(u32, 1), CountingOs.changes);
 }
 
-test "kqueue: the end of the stream is for the reader only, a reset for the reader at least" {
+test "kqueue: the end of the stream makes only readable, a reset at least readable" {
     var bed = try TestBed.open();
     defer bed.deinit();
     TestOs.shutdownSend(bed.server);
@@ -185,7 +185,7 @@ test "kqueue: the end of the stream is for the reader only, a reset for the read
     TestOs.close(other.client);
 }
 
-test "kqueue: a connect that fails is for the writer and the reader" {
+test "kqueue: a failed connect makes readable and writable" {
     const listener: TestListener = .open(false);
     defer listener.deinit();
     const client = try TestOs.openSocket(&listener.address);
@@ -202,14 +202,14 @@ test "kqueue: a connect that fails is for the writer and the reader" {
     } else |failure| try testing.expectEqual(error.ConnectionRefused, failure);
 }
 
-test "kqueue: a descriptor that was closed first is unwatched all the same" {
+test "kqueue: unwatch works after the descriptor was closed" {
     var bed = try TestBed.open();
     const client = bed.client;
     try bed.watchFor(.{ .readable = true, .writable = true });
     TestOs.close(client);
     bed.watch.cancel();
     try bed.expectNothing();
-    // Its number comes again, for a socket that is watched for one thing only.
+    // A new socket gets the same number, and is watched for one thing only.
     const listener: TestListener = .open(true);
     defer listener.deinit();
     const again = try TestOs.openSocket(&listener.address);
@@ -222,7 +222,7 @@ test "kqueue: a descriptor that was closed first is unwatched all the same" {
     try bed.expectReady(.{ .readable = true });
 }
 
-test "kqueue: what the kernel watches is remembered also when half of a change fails" {
+test "kqueue: when half of a change fails, the watch says what the kernel still watches" {
     var bed = try TestBed.open();
     defer bed.deinit();
     CountingOs.failure = error.OutOfMemory;
@@ -236,7 +236,7 @@ test "kqueue: what the kernel watches is remembered also when half of a change f
     try testing.expectEqual(@as(u32, 3), CountingOs.changes);
     try bed.expectReady(.{ .writable = true });
 
-    // When nothing of the first change went well, nothing is watched.
+    // When the first change fails entirely, nothing is watched.
     bed.watch.cancel();
     CountingOs.failure = error.OutOfMemory;
     try testing.expectError(error.OutOfMemory, bed.watchFor(both));
@@ -244,7 +244,7 @@ test "kqueue: what the kernel watches is remembered also when half of a change f
     try testing.expectEqual(@as(u32, 0), bed.notifier.watches);
 }
 
-test "kqueue: a filter that cannot be deleted does not keep the other one" {
+test "kqueue: if one filter cannot be deleted, the other one still is" {
     var bed = try TestBed.open();
     defer bed.deinit();
     try bed.watchFor(.{ .readable = true, .writable = true });
@@ -254,7 +254,7 @@ test "kqueue: a filter that cannot be deleted does not keep the other one" {
     try testing.expectEqualDeep(Watch{}, bed.watch);
 }
 
-test "kqueue: many descriptors with two filters each, some watches of another descriptor by now" {
+test "kqueue: many descriptors with two filters each, after some watches changed descriptor" {
     var beds: [constants.events_per_wait_max / 2 + 3]TestBed = undefined;
     for (&beds) |*bed| bed.* = try .open();
     defer for (&beds) |*bed| bed.deinit();
@@ -269,7 +269,7 @@ test "kqueue: many descriptors with two filters each, some watches of another de
     watches[0].cancel();
     try notifier.watch(&watches[1], beds[0].client, .{ .writable = true });
     defer for (&watches) |*watch| watch.cancel();
-    // Each filter is an event: they do not all fit into one wait, and nobody reads.
+    // Each filter is an event: they do not all fit into one wait, and nothing is read.
     var told: [beds.len]Ready = @splat(.{});
     var whole: usize = 0;
     for (0..1000) |_| {
@@ -287,7 +287,7 @@ test "kqueue: many descriptors with two filters each, some watches of another de
     try testing.expectEqual(Ready{ .writable = true }, told[1]);
 }
 
-test "kqueue: a time-out longer than the kernel's is waited for in parts" {
+test "kqueue: a time-out longer than the kernel's limit is waited for in parts" {
     var notifier: TestNotifier = try .init();
     defer notifier.deinit();
     const timeout_ns = 2 * CountingOs.kqueue_timeout_ns_max + 1;

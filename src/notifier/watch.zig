@@ -1,23 +1,23 @@
-//! What a notifier remembers of one descriptor, in memory of the descriptor's owner.
+//! What a notifier remembers of one descriptor, in memory that the descriptor's owner provides.
 
 const os = @import("../os.zig");
 
-/// The same for every notifier. `.{}` has no descriptor yet.
+/// The same fields for every notifier. `.{}` has no descriptor yet.
 pub fn WatchType(comptime Notifier: type) type {
     return struct {
         const Watch = @This();
 
         /// The notifier that watches; null when nothing is watched.
         notifier: ?*Notifier = null,
-        /// What the kernel was told. For the notifier, like all fields.
+        /// What the kernel watches. Like all fields, only for the notifier.
         descriptor: os.Descriptor = none,
         interest: os.Interest = .{},
-        /// What it was found ready for, until `take`.
+        /// What the last wait found the descriptor ready for, until `take`.
         ready: os.Ready = .{},
 
         pub const none: os.Descriptor = -1;
 
-        /// Whether the kernel has been told just this.
+        /// Whether the kernel watches exactly this.
         pub inline fn matches(
             watch: *const Watch,
             descriptor: os.Descriptor,
@@ -26,15 +26,15 @@ pub fn WatchType(comptime Notifier: type) type {
             return watch.descriptor == descriptor and watch.interest == interest;
         }
 
-        /// What the last wait found the descriptor ready for, told once.
+        /// Returns what the last wait found the descriptor ready for, and clears it.
         pub inline fn take(watch: *Watch) os.Ready {
             const ready = watch.ready;
             watch.ready = .{};
             return ready;
         }
 
-        /// Ends the watching; does nothing when nothing is watched. To be called before the
-        /// descriptor is closed, and before the watch moves or its memory is freed.
+        /// Ends the watching; does nothing when nothing is watched. Call it before the descriptor
+        /// is closed, and before the watch moves or its memory is freed.
         pub fn cancel(watch: *Watch) void {
             if (watch.notifier) |notifier| notifier.unwatch(watch);
         }
