@@ -1,7 +1,7 @@
-//! A connection on a scripted machine, and what came out of it: the frame of its tests.
+//! The fixture of the connection tests: a connection on a scripted kernel.
 //!
-//! `drive` lets a connection do all that the script has for it; then a test compares what was seen
-//! with what it should have been, and decodes every byte that the client has sent.
+//! `drive` lets a connection do all that the script allows; then a test compares the events with
+//! those that it expects, and decodes every byte that the client has sent.
 
 const std = @import("std");
 const connection_module = @import("../connection.zig");
@@ -51,12 +51,12 @@ pub fn optionsOf(comptime url: []const u8) types.Options {
 pub const websocket_options = optionsOf("ws://feed.test/stream?symbol=x");
 pub const get_options = optionsOf("http://feed.test/book");
 
-/// The smallest ring there is has the size of a page, whatever is asked for. A page has 4 KiB on
-/// x86-64, and 4, 16 or 64 on Arm: a test that fills a ring goes by the ring that it got.
+/// The smallest ring has the size of a page, even if less is asked for. A page has 4 KiB on x86-64,
+/// and 4, 16 or 64 on Arm: a test that fills a ring has to use the capacity of the ring.
 pub const ring_capacity_min = 4096;
 pub const page_size_max = 64 * 1024;
 
-/// A payload of which three fit into the smallest ring, with their frames or records, and not four.
+/// The size of a payload of which three fit into the smallest ring, as frames or records, not four.
 pub fn quarterOfRing() []const u8 {
     const capacity = @max(ring_capacity_min, std.heap.pageSize());
     const payload: *const [page_size_max / 4]u8 = &@splat('q');
@@ -93,7 +93,7 @@ pub const Seen = union(enum) {
         };
     }
 
-    /// What a message becomes, for tests that parse by themselves.
+    /// The event of a message, for tests that parse by themselves.
     pub fn ofMessage(message: ws.Parser.Message) Seen {
         return .{ .message = .{
             .opcode = message.opcode,
@@ -107,15 +107,15 @@ pub const Seen = union(enum) {
     }
 };
 
-/// A connection on a machine of its own, and what came out of it.
+/// A connection on a scripted kernel of its own, and its events.
 pub const Bed = struct {
     loop: Loop,
     connection: Connection,
     seen: std.ArrayList(Seen) = .empty,
     failed: bool = false,
-    /// Whether `nextMessage` is asked before `next`: at every second time.
+    /// Whether `nextMessage` is called before `next`: every second time.
     asks_for_message: bool = false,
-    /// How much of the client's bytes has been looked at.
+    /// How many of the client's bytes the test has checked.
     checked_size: usize = 0,
 
     pub fn init(options: types.Options) !Bed {
@@ -129,7 +129,7 @@ pub const Bed = struct {
     pub fn initWith(gpa: std.mem.Allocator, options: types.Options, seed: u64) !Bed {
         ScriptedOs.reset(gpa, seed);
         const connection: Connection = .init(options);
-        kernel.now_ns += 20 * std.time.ns_per_ms; // Else the clock spins until it is calibrated.
+        kernel.now_ns += 20 * std.time.ns_per_ms; // Or the clock would spin to calibrate itself.
         return .{ .loop = try .init(), .connection = connection };
     }
 
@@ -155,7 +155,7 @@ pub const Bed = struct {
         return bed.failed or bed.connection.state() == .closed;
     }
 
-    /// All that can be done without waiting.
+    /// Does all that can be done without waiting.
     pub fn pump(bed: *Bed) !void {
         while (!bed.isOver()) {
             bed.asks_for_message = !bed.asks_for_message;
@@ -179,7 +179,7 @@ pub const Bed = struct {
         }
     }
 
-    /// All that can be done until only time could bring more.
+    /// Does all that can be done, with waits, until only a deadline could bring more.
     pub fn drive(bed: *Bed) !void {
         for (0..turns_max) |_| {
             try bed.pump();
@@ -203,12 +203,12 @@ pub const Bed = struct {
         _ = try bed.waitFor(null);
     }
 
-    /// Until something happens, or for so long.
+    /// Waits until something happens, or for this long.
     pub fn waitFor(bed: *Bed, timeout_ns: ?u64) loop_module.WaitError!types.Wake {
         return bed.loop.wait(&.{&bed.connection}, timeout_ns);
     }
 
-    /// Through the upgrade.
+    /// Starts the connection, and goes through the upgrade.
     pub fn open(bed: *Bed) !void {
         try bed.start();
         try bed.drive();
@@ -217,13 +217,13 @@ pub const Bed = struct {
         try bed.expectSeen(&.{.{ .opened = 101 }});
     }
 
-    /// The answer to the request that was sent last.
+    /// The response to the upgrade request that was sent last.
     pub fn upgradeResponse(bed: *Bed) ![]const u8 {
         bed.checked_size = kernel.sent.items.len;
         return bed.upgradeResponseTo(kernel.sent.items);
     }
 
-    /// The answer to the last request in there.
+    /// The response to the last upgrade request in `sent`.
     pub fn upgradeResponseTo(bed: *Bed, sent: []const u8) ![]const u8 {
         const name = "Sec-WebSocket-Key: ";
         const start_index = std.mem.findLast(u8, sent, name) orelse return error.NoRequest;
@@ -240,7 +240,7 @@ pub const Bed = struct {
         return bytes.items;
     }
 
-    /// The peer sends frames, in one segment.
+    /// Lets the peer send frames, in one segment.
     pub fn feed(bed: *Bed, list: []const Frame) !void {
         kernel.feed(try bed.encode(list));
     }
@@ -250,7 +250,7 @@ pub const Bed = struct {
         bed.seen.clearRetainingCapacity();
     }
 
-    /// The frames that the client has sent since the last look: whole ones, and nothing else.
+    /// The frames that the client has sent since the last check; an error for all other bytes.
     pub fn takeSent(bed: *Bed) ![]const Frame {
         const size, const list = try bed.decode(kernel.sent.items[bed.checked_size..]);
         bed.checked_size += size;

@@ -1,5 +1,7 @@
-//! A platform for tests on Linux: macOS's notifier, memory, clock and tuning, as in os/darwin.zig,
-//! on the stand-ins for its kernel beside this file; and Linux's sockets.
+//! A platform for tests: os/darwin.zig on Linux, over stand-ins for macOS.
+//!
+//! Notifier, memory, clock and tuning are those of os/darwin.zig; the stand-ins for the calls of
+//! macOS's kernel are `kqueue_shim.zig` and `mach_shim.zig`.
 //!
 //! The build makes it a module of its own. The core's tests import it; with `-Dkqueue-shim` it is
 //! the platform of the whole extension, so that the client's tests run on kqueue without a Mac.
@@ -12,7 +14,7 @@ pub const kqueue_shim = @import("kqueue_shim.zig");
 pub const mach_shim = @import("mach_shim.zig");
 
 comptime {
-    // `darwin` calls their exports.
+    // os/darwin.zig calls the functions that they export.
     _ = kqueue_shim;
     _ = mach_shim;
 }

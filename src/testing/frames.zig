@@ -1,6 +1,6 @@
-//! The server's side of frames, for tests: writes what a server sends, right or wrong, and reads
-//! what a client has sent, strictly. Written apart from `ws/`, so that the two cannot share a
-//! mistake.
+//! Writes a server's frames, valid or not, and reads a client's strictly.
+//!
+//! It shares no code with `ws/`, so that the two cannot share a mistake.
 
 const std = @import("std");
 
@@ -18,7 +18,7 @@ pub const close = 8;
 pub const ping = 9;
 pub const pong = 10;
 
-/// Appends a frame of a server: without mask, its length in the shortest form.
+/// Appends a frame of a server: without a mask, its length in the shortest form.
 pub fn append(
     list: *std.ArrayList(u8),
     gpa: std.mem.Allocator,
@@ -42,8 +42,8 @@ pub fn append(
     try list.appendSlice(gpa, frame.payload);
 }
 
-/// Reads a frame of a client from the front of `bytes`, and how long it is there. An error when it
-/// is not whole, has no mask or not the shortest form of length, or uses a reserved bit.
+/// Reads a frame of a client from the front of `bytes`, and its size. An error when the frame is
+/// not whole, has no mask, not the shortest form of its length, or a reserved bit.
 pub fn read(
     arena: std.mem.Allocator,
     bytes: []const u8,

@@ -1,6 +1,8 @@
-//! The scripted kernel's TLS: opens and seals records with the keys that it was told, as Linux does
-//! (net/tls/tls_sw.c), and holds the client to what Linux wants. Whatever is wrong with a key, a
-//! nonce or a number shows, because the other end is a real TLS server.
+//! Kernel TLS of the scripted kernel: opens and seals records.
+//!
+//! It uses the keys that the client gives it. It follows Linux (net/tls/tls_sw.c), and panics or
+//! fails where Linux would fail. Any mistake in a key, a nonce or a sequence number shows, because
+//! the other end is a real TLS server.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -11,19 +13,19 @@ const os = @import("../os.zig");
 const KernelTls = @This();
 
 attached: bool = false,
-/// What this kernel lacks.
+/// What this kernel lacks, as errors of its calls.
 attach_failure: ?os.TlsError = null,
 keys_failure: ?os.TlsError = null,
-/// Linux 6.14.
+/// Whether the kernel can change keys: Linux 6.14 and later.
 changes_keys: bool = true,
 receiving: ?Half = null,
 sending: ?Half = null,
-/// Ciphertext that came before its record was whole.
+/// Ciphertext that is not opened yet.
 received: std.ArrayList(u8) = .empty,
-/// The rest of a record that did not fit its reader's buffer, and its type.
+/// The rest of an opened record that did not fit the reader's buffer, and its type.
 opened: std.ArrayList(u8) = .empty,
 opened_type: u8 = 0,
-/// A KeyUpdate has been given to the client: no record is opened before there are new keys.
+/// The client has read a KeyUpdate: no record is opened until it gives new keys.
 awaits_keys: bool = false,
 
 const header_size = 5;
@@ -99,7 +101,7 @@ const Half = struct {
         return bytes;
     }
 
-    /// The content of a whole record, in place, and its type; null when the tag is wrong.
+    /// Opens a whole record in place: its content and type; null when the tag is wrong.
     fn open(half: *Half, record: []u8) ?struct { u8, []u8 } {
         const explicit_size = half.explicitSize();
         const overhead_size = header_size + explicit_size + tag_size;
@@ -150,7 +152,7 @@ pub fn deinit(tls: *KernelTls) void {
     tls.sending = null;
 }
 
-/// For the next connection.
+/// Frees the keys and forgets all else, for the next connection.
 pub fn detach(tls: *KernelTls) void {
     tls.deinit();
     tls.* = .{
@@ -189,13 +191,13 @@ pub fn setKeys(
     if (direction == .receive) tls.awaits_keys = false;
 }
 
-/// More ciphertext has arrived.
+/// Adds ciphertext that has arrived.
 pub fn feed(tls: *KernelTls, gpa: std.mem.Allocator, bytes: []const u8) void {
     tls.received.appendSlice(gpa, bytes) catch @panic("out of memory");
 }
 
-/// Whether polls say that a read would find something: a whole record, or what is none. Linux says
-/// nothing of a KeyUpdate that it has found behind data (6.14 and later).
+/// Whether a poll reports that a read would return something: a whole record, or an error. Linux
+/// 6.14 and later does not report a KeyUpdate that it has found after data.
 pub fn isReadable(tls: *const KernelTls) bool {
     if (tls.awaits_keys) return false;
     if (tls.opened.items.len > 0) return true;
@@ -205,7 +207,7 @@ pub fn isReadable(tls: *const KernelTls) bool {
     return bytes.len >= size or size > record_size_max;
 }
 
-/// Data of several records comes together, anything else by itself.
+/// Reads data of several records together, or one record of another type.
 pub fn read(
     tls: *KernelTls,
     gpa: std.mem.Allocator,
@@ -216,7 +218,7 @@ pub fn read(
         if (tls.opened.items.len == 0) {
             if (tls.awaits_keys) return if (size > 0) dataOf(size) else error.KeysExpired;
             const found = tls.openNext(gpa) catch |err|
-                return if (size > 0) dataOf(size) else err; // Told again, to the next call.
+                return if (size > 0) dataOf(size) else err; // The next call meets it again.
             if (!found) return .{ .size = 0, .content_type = tls.opened_type };
         }
         if (tls.opened_type != content_type_data and size > 0) break;
@@ -235,7 +237,7 @@ fn dataOf(size: usize) os.ReceivedRecord {
     return .{ .size = size, .content_type = content_type_data };
 }
 
-/// False when there was nothing in the record.
+/// Opens the next record. False when it is empty.
 fn openNext(
     tls: *KernelTls,
     gpa: std.mem.Allocator,
@@ -257,7 +259,7 @@ fn openNext(
     return tls.opened.items.len > 0;
 }
 
-/// The records that so much data becomes.
+/// The number of records for this much data.
 pub fn seal(
     tls: *KernelTls,
     gpa: std.mem.Allocator,

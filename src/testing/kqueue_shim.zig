@@ -1,18 +1,20 @@
-//! kqueue(2) for tests on Linux: `kqueue` and `kevent` with macOS's structures and numbers, over
-//! epoll, timerfd and eventfd. It is linked where macOS has libSystem, so that what calls it is the
-//! code that runs there, unchanged.
+//! A stand-in for macOS's kqueue(2) on Linux, for tests.
+//!
+//! It is made of epoll, timerfd and eventfd. It exports `kqueue` and `kevent` with macOS's
+//! structures and numbers, and is linked in place of libSystem, so that os/darwin.zig runs
+//! unchanged.
 //!
 //! Design: a kqueue is an epoll descriptor, which is readable when something is ready, as a kqueue
-//! is. Every (ident, filter) is a knote in one table; what a knote waits for is its source: the
+//! is. Every (ident, filter) is a knote in one table. What a knote waits for is its source: the
 //! socket itself, an eventfd (EVFILT_USER) or a timerfd (EVFILT_TIMER). epoll finds the sources
-//! that are ready, and their knotes say what is reported.
-//! Invariant: epoll watches a source for exactly what the enabled knotes of it ask for.
+//! that are ready, and their knotes determine the events.
+//! Invariant: epoll watches a source for exactly what its enabled knotes ask for.
 //!
-//! Where macOS differs: `fflags` of an EV_EOF is the socket's error there, which Linux gives out
-//! only once (SO_ERROR) and the client wants for itself: it is 0 here. With EV_CLEAR, news of one
-//! filter of a socket may bring an event of its other one as well. EV_DISPATCH, the NOTE_FF* of
-//! EVFILT_USER and NOTE_ABSOLUTE are not there, and a knote stays in the table when its descriptor
-//! is closed, until the number or the kqueue comes again.
+//! Differences from macOS: `fflags` of an EV_EOF is the socket's error there, but 0 here, because
+//! Linux returns that error only once (SO_ERROR) and the client needs it. With EV_CLEAR, a change
+//! for one filter of a socket may also bring an event of its other one. EV_DISPATCH, the NOTE_FF*
+//! of EVFILT_USER and NOTE_ABSOLUTE are missing. A knote stays in the table when its descriptor is
+//! closed, until the number of the descriptor or the kqueue is used again.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -22,7 +24,7 @@ const EPOLL = linux.EPOLL;
 
 pub const Event = @import("core").os.darwin.KernelEvent;
 
-/// sys/event.h of macOS, beside what `KernelEvent` has.
+/// From sys/event.h of macOS, what `KernelEvent` does not have.
 pub const filter_timer = -7;
 pub const filter_user = -10;
 pub const flag_enable = 0x0004;
@@ -39,7 +41,7 @@ pub const note_nanoseconds = 0x00000004;
 const Knote = struct {
     /// -1: this place of the table is free.
     kqueue: c_int = -1,
-    /// As it was added.
+    /// The event with which it was added.
     event: Event = undefined,
     enabled: bool = true,
     source: c_int = -1,
@@ -65,7 +67,7 @@ const Knote = struct {
 };
 
 var knotes: [4096]Knote = @splat(.{});
-/// No knote lies at or behind it.
+/// All knotes lie before this place of the table.
 var knotes_end: usize = 0;
 var lock: c.pthread_mutex_t = .{};
 
@@ -77,7 +79,7 @@ pub export fn kqueue() c_int {
     if (created < 0) return -1;
     acquire();
     defer release();
-    // Those of an earlier kqueue with this number.
+    // Drops the knotes of an earlier kqueue with this number.
     for (knotes[0..knotes_end]) |*knote| {
         if (knote.kqueue == created) knote.release();
     }
@@ -107,7 +109,7 @@ pub export fn kevent(
         room[told].data = @backingInt(cause);
         told += 1;
     };
-    // Errors and receipts come back at once.
+    // Errors and receipts (EV_RECEIPT) are returned at once.
     if (told > 0 or room.len == 0) return @intCast(told);
     return waitFor(queue, room, timeout);
 }
@@ -184,7 +186,7 @@ fn find(queue: c_int, change: *const Event) ?*Knote {
     return null;
 }
 
-/// Brings epoll up to date with the knotes of a source, except one that is about to be deleted.
+/// Makes epoll watch what the knotes of a source ask for, without one that will be deleted.
 fn watch(queue: c_int, source: c_int, without: ?*const Knote) c.E {
     var events: u32 = 0;
     var newest: ?*Knote = null;
@@ -199,14 +201,14 @@ fn watch(queue: c_int, source: c_int, without: ?*const Knote) c.E {
     var event: linux.epoll_event = .{ .events = events, .data = .{ .fd = source } };
     if (events == 0) {
         const status = c.epoll_ctl(queue, EPOLL.CTL_DEL, source, null);
-        if (without == null) return .SUCCESS; // Only switched off, perhaps before.
+        if (without == null) return .SUCCESS; // Only disabled, perhaps earlier.
         return c.errno(status);
     }
     switch (c.errno(c.epoll_ctl(queue, EPOLL.CTL_MOD, source, &event))) {
         .NOENT => {},
         else => |cause| return cause,
     }
-    // The descriptor is new to epoll: the knotes of this number are of one that was closed.
+    // epoll does not know the descriptor: the knotes with its number are of a closed one.
     if (without != null) {
         forget(queue, source, without);
         return .NOENT;
@@ -271,7 +273,7 @@ fn waitFor(queue: c_int, room: []Event, timeout: ?*const c.timespec) c_int {
             error.BadDescriptor => return fail(.BADF),
         };
         if (count > 0) return @intCast(count);
-        // Nothing, though something was ready: another thread took it.
+        // Something was ready, but another thread took it.
         if (timeout != null and nowNs() >= end_ns) return 0;
     }
 }
@@ -290,7 +292,7 @@ fn collect(queue: c_int, room: []Event) error{BadDescriptor}!usize {
             if (!knote.enabled) continue;
             const event = report(knote, source.events) orelse continue;
             if (told == room.len) {
-                // Next time: the change makes epoll check again, also with EV_CLEAR.
+                // It is reported next time: the change makes epoll check again, even with EV_CLEAR.
                 _ = watch(queue, knote.source, null);
                 break;
             }
@@ -304,7 +306,7 @@ fn collect(queue: c_int, room: []Event) error{BadDescriptor}!usize {
     return told;
 }
 
-/// The event of a knote whose source is ready, or null when it is another's.
+/// The event of a knote whose source is ready, or null if another knote of it is meant.
 fn report(knote: *const Knote, events: u32) ?Event {
     var event = knote.event;
     event.flags &= ~@as(u16, Event.flag_end_of_file | flag_error);
@@ -340,7 +342,7 @@ fn askSize(descriptor: c_int, request: u32) isize {
     return if (linux.errno(status) == .SUCCESS) size else 0;
 }
 
-/// About how much may be written: Linux counts its own overhead, too.
+/// About how much can be written: Linux counts its own overhead, too.
 fn spaceOf(descriptor: c_int) isize {
     var size: c_int = 0;
     var length: c.socklen_t = @sizeOf(c_int);

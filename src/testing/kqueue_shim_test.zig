@@ -24,7 +24,7 @@ const note_nanoseconds = shim.note_nanoseconds;
 const kqueue = shim.kqueue;
 const kevent = shim.kevent;
 
-/// For a machine that has much else to do.
+/// Long enough for a busy machine.
 const patience_ms = 10_000;
 
 /// A kqueue and a connected pair of sockets.
@@ -79,7 +79,7 @@ const Bed = struct {
         assert(bed.changeEvent(event) == .SUCCESS);
     }
 
-    /// What is ready within a time.
+    /// The events that are ready within a time.
     fn wait(bed: *const Bed, buffer: []Event, timeout_ms: u32) ![]Event {
         const time: c.timespec = .{
             .sec = timeout_ms / std.time.ms_per_s,
@@ -104,7 +104,7 @@ const Bed = struct {
     }
 };
 
-test "kqueue shim: EVFILT_READ counts the bytes, by level" {
+test "kqueue shim: EVFILT_READ counts the bytes, level-triggered" {
     const bed: Bed = .open();
     defer bed.close();
     try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
@@ -121,7 +121,7 @@ test "kqueue shim: EVFILT_READ counts the bytes, by level" {
     try bed.expectNone();
 }
 
-test "kqueue shim: EVFILT_WRITE is ready while there is room, and tells how much" {
+test "kqueue shim: EVFILT_WRITE is ready while there is room, and reports how much" {
     const bed: Bed = .open();
     defer bed.close();
     try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
@@ -131,7 +131,7 @@ test "kqueue shim: EVFILT_WRITE is ready while there is room, and tells how much
     try bed.expectNone();
 }
 
-test "kqueue shim: with EV_CLEAR an event comes once for what is new" {
+test "kqueue shim: with EV_CLEAR each change is reported once" {
     const bed: Bed = .open();
     defer bed.close();
     const flags = Event.flag_add | flag_clear;
@@ -147,7 +147,7 @@ test "kqueue shim: with EV_CLEAR an event comes once for what is new" {
     _ = try bed.expectOne(Event.filter_read);
 }
 
-test "kqueue shim: EV_EOF comes with the end of the stream, behind its bytes, and stays" {
+test "kqueue shim: EV_EOF comes with the end of the stream, after its bytes, and stays" {
     const bed: Bed = .open();
     defer bed.close();
     try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_read, Event.flag_add));
@@ -175,7 +175,7 @@ test "kqueue shim: a reset is EV_EOF for the reader and the writer" {
     const events = try bed.wait(&buffer, patience_ms);
     try testing.expectEqual(@as(usize, 2), events.len);
     for (events) |each| try testing.expect(each.flags & Event.flag_end_of_file != 0);
-    // The socket's error is left for its owner.
+    // The socket still has its error (SO_ERROR).
     var code: c_int = 0;
     var size: c.socklen_t = @sizeOf(c_int);
     try testing.expectEqual(0, c.getsockopt(bed.near, c.SOL.SOCKET, c.SO.ERROR, &code, &size));
@@ -204,7 +204,7 @@ test "kqueue shim: EV_ONESHOT, EV_DISABLE, EV_ENABLE and EV_DELETE" {
     try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, flag_enable));
 }
 
-test "kqueue shim: both filters of a socket, as many events as there is room for" {
+test "kqueue shim: both filters of a socket, and no more events than there is room for" {
     const bed: Bed = .open();
     defer bed.close();
     try bed.give("x");
@@ -222,7 +222,7 @@ test "kqueue shim: both filters of a socket, as many events as there is room for
     }
 }
 
-test "kqueue shim: errors and receipts come as events where there is room, else as errno" {
+test "kqueue shim: errors and receipts are events where there is room, else errno" {
     const bed: Bed = .open();
     defer bed.close();
     try testing.expectEqual(c.E.INVAL, bed.change(-100, Event.flag_add));
@@ -283,7 +283,7 @@ test "kqueue shim: EVFILT_USER is triggered from another thread, once with EV_CL
     try bed.expectNone();
 }
 
-test "kqueue shim: EVFILT_TIMER repeats, or comes once, and counts what was missed" {
+test "kqueue shim: EVFILT_TIMER repeats, or comes once, and counts missed periods" {
     const bed: Bed = .open();
     defer bed.close();
     const units = [_]u32{ 0, note_microseconds, note_nanoseconds };
@@ -309,7 +309,7 @@ test "kqueue shim: EVFILT_TIMER repeats, or comes once, and counts what was miss
     }
 }
 
-test "kqueue shim: a time-out passes whole, and the queue is readable when something is ready" {
+test "kqueue shim: a wait takes its whole time-out, and a ready kqueue is readable" {
     const bed: Bed = .open();
     defer bed.close();
     const before_ns = os.Os.monotonicNs();
@@ -326,7 +326,7 @@ test "kqueue shim: a time-out passes whole, and the queue is readable when somet
     try testing.expectEqual(@as(c_int, 1), c.poll(&list, 1, 10_000));
 }
 
-test "kqueue shim: to close a descriptor ends what it was watched for" {
+test "kqueue shim: closing a descriptor removes its filters" {
     const bed: Bed = .open();
     defer bed.close();
     try bed.give("x");
@@ -337,14 +337,14 @@ test "kqueue shim: to close a descriptor ends what it was watched for" {
     _ = c.close(bed.near);
     try bed.expectNone();
     try testing.expectEqual(c.E.BADF, bed.change(Event.filter_read, Event.flag_delete));
-    // The number comes again, for a socket that is watched for one thing only.
+    // A new socket gets the number, and is watched for one thing only.
     try testing.expectEqual(bed.near, c.dup2(kept, bed.near));
     try testing.expectEqual(c.E.SUCCESS, bed.change(Event.filter_write, Event.flag_add));
     _ = try bed.expectOne(Event.filter_write);
     try testing.expectEqual(c.E.NOENT, bed.change(Event.filter_read, Event.flag_delete));
 }
 
-test "kqueue shim: a new kqueue knows nothing of the one that had its number" {
+test "kqueue shim: a new kqueue has no filters of an earlier one with its number" {
     const bed: Bed = .open();
     defer bed.close();
     try bed.give("x");

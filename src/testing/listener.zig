@@ -1,4 +1,4 @@
-//! The peer of a socket under test, on this machine's kernel.
+//! A TCP listener on 127.0.0.1: the peer of a socket under test, on the real kernel.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -7,13 +7,12 @@ const posix = @import("../os/posix.zig");
 const Address = posix.Address;
 const Descriptor = posix.Descriptor;
 
-/// The peer of a socket under test: a listener on 127.0.0.1 and its accepted connections, which
-/// block.
+/// A listener on 127.0.0.1. Its accepted connections block.
 pub const TestListener = struct {
     descriptor: Descriptor,
     address: Address,
 
-    /// A port of the kernel's choice. With `listening` false, connecting to it is refused.
+    /// Binds to a port that the kernel chooses. With `listening` false, connecting is refused.
     pub fn open(listening: bool) TestListener {
         const any_port = Address.parse("127.0.0.1", 0).?;
         const descriptor = posix.openSocket(&any_port, 0) catch unreachable;

@@ -1,9 +1,9 @@
-//! Mach calls for tests on Linux: what os/darwin.zig asks of macOS's kernel about memory, time and
-//! threads, with the checks that xnu makes. Linked where macOS has libSystem.
+//! A stand-in for macOS's Mach calls on Linux: memory, time and threads, for tests.
 //!
-//! The second copy of shared pages is real here, too: both are a memfd that replaces them.
-//! (mremap(2) of no bytes would need none, but valgrind does not know it.) A thread's policy has no
-//! effect: the last one is kept for the test.
+//! It has the calls of os/darwin.zig with the checks that xnu makes, and is linked in place of
+//! libSystem. Mapping pages a second time really works: both places become mappings of one memfd.
+//! (mremap(2) of 0 bytes would do without, but valgrind does not know it.) The policy of a thread
+//! has no effect: the last one is kept for the test.
 
 const std = @import("std");
 const c = std.c;
@@ -18,9 +18,9 @@ const kern_not_supported = 46;
 const policy_time_constraint = 2;
 const policy_affinity = 4;
 
-/// What the next `mach_vm_remap` or `thread_policy_set` fails with, unless it is `kern_success`.
+/// The error of the next `mach_vm_remap` or `thread_policy_set`, unless it is `kern_success`.
 pub var failure_next: c_int = kern_success;
-/// Whether this plays a Mac with Apple's chip: it knows no affinity, and its clock has 24 MHz.
+/// Whether this is a Mac with Apple silicon: it has no affinity, and its clock runs at 24 MHz.
 pub var apple_silicon: bool = true;
 /// The flavor and the numbers that the last `thread_policy_set` set.
 pub var policy_flavor: c_uint = 0;
@@ -54,7 +54,7 @@ export fn mach_vm_remap(
     if (target_task != this_task or source_task != this_task) return kern_invalid_argument;
     if (size == 0 or inheritance > inherit_max) return kern_invalid_argument;
     if ((target_address.* | source_address | size) % page != 0) return kern_invalid_argument;
-    // Only this is implemented: over an existing mapping, and shared rather than copied.
+    // Only this is implemented: to replace an existing mapping, shared and not copied.
     if (flags != fixed_and_overwrite or mask != 0 or copy != 0) return kern_invalid_argument;
     if (!mapTwice(source_address, target_address.*, size)) return kern_invalid_argument;
     protection.* = 0x01 | 0x02;
@@ -98,7 +98,7 @@ export fn pthread_mach_thread_np(_: c.pthread_t) c_uint {
     return this_task + @as(c_uint, @intCast(linux.gettid()));
 }
 
-/// xnu, osfmk/kern/thread_policy.c: what it refuses.
+/// What xnu refuses (osfmk/kern/thread_policy.c).
 export fn thread_policy_set(
     thread: c_uint,
     flavor: c_uint,

@@ -1,8 +1,8 @@
-//! Which system calls of the scripted kernel fail, and how, drawn from a seed.
+//! Decides by seed which scripted system calls fail, and with which error.
 //!
-//! Every kind of call has its own rate, and in many seeds a kind never fails: only so do the others
-//! get far. Of the errors of a call each is as likely; those of the interface are all there are, so
-//! that a new one is tried as soon as it exists.
+//! Every kind of call has its own rate of failure, which is 0 in many seeds: otherwise a connection
+//! would seldom get far. All errors of a call are equally likely; they are taken from the error set
+//! of the interface, so that a new one is tried as soon as it exists.
 
 const std = @import("std");
 const os = @import("../os.zig");
@@ -10,10 +10,10 @@ const os = @import("../os.zig");
 const RandomFaults = @This();
 
 random: std.Random,
-/// So many of 1000 calls fail.
+/// How many of 1000 calls fail.
 rates: std.EnumArray(Call, u16) = .initFill(0),
 counts: std.EnumArray(Call, u32) = .initFill(0),
-/// How the last receive failed, unless that was WouldBlock.
+/// The error of the last receive that failed, except WouldBlock.
 receive_failure: ?os.ReceiveError = null,
 
 pub const Call = enum {
@@ -42,7 +42,7 @@ pub fn init(random: std.Random) RandomFaults {
     var faults: RandomFaults = .{ .random = random };
     for (std.enums.values(Call)) |call| {
         const rates: []const u16 = switch (call) {
-            // These end a connection: often enough, but not before it has lived.
+            // These end a connection: it should get far before that.
             .receive, .send => &.{ 0, 0, 5, 50 },
             .resolve, .open, .option, .tls, .connect, .connect_result => &.{ 0, 0, 0, 200 },
             .map, .notifier, .watch, .wait => &.{ 0, 0, 100, 300 },

@@ -1,12 +1,11 @@
-//! A kernel that does what a test has written down, one call at a time: the file is the platform,
-//! as os/linux.zig is, and goes where a `comptime Os: type` is asked for.
+//! A fake kernel whose system calls return what a test has scripted.
 //!
-//! The script is three queues, for connects, reads and sends, and a clock that stands still until
-//! it is told to go on or a wait has nothing else to do. What no client may do (touch a descriptor
-//! that is closed, close one that is watched, read again although the last read has said that there
-//! is nothing more, wait for what cannot come) panics on the spot, with the client on the stack.
-//! Numbers of closed descriptors come back at once, as they do in real kernels.
-//! There is one such kernel in a process: `kernel`, made new by `reset`.
+//! It is a platform, like os/linux.zig. It can be used wherever a `comptime Os: type` is expected.
+//! The script is three queues, for connects, reads and sends, and a clock that stands still until a
+//! test or a wait moves it. What a client must never do panics at once, with the client on the
+//! stack: use a closed descriptor, close a watched one, read again after a read that found nothing,
+//! wait for what cannot come. Numbers of closed descriptors are used again at once, as in real
+//! kernels. A process has one such kernel, `kernel`, which `reset` makes anew.
 
 const std = @import("std");
 const os = @import("../os.zig");
@@ -25,41 +24,41 @@ pub const ReceivedRecord = os.ReceivedRecord;
 pub const Mapping = os.Mapping;
 pub const MapOptions = os.MapOptions;
 
-/// What becomes of one connect. Without a step it succeeds at once.
+/// The result of one connect. Without a step it succeeds at once.
 pub const ConnectStep = union(enum) {
     connected,
     fails: os.ConnectError,
-    /// In progress; the answer comes so much later.
+    /// In progress; the result comes this much later.
     answered: struct { after_ns: u64 = 0, result: os.ConnectError!void = {} },
-    /// In progress for ever.
+    /// In progress forever.
     silent,
 };
 
-/// What the socket has to read, in order. After the last step there is nothing, and it stays open.
+/// One thing to read from the socket. After the last step there is nothing, but it stays open.
 pub const ReceiveStep = union(enum) {
-    /// A segment: one read, or as many as the reader's buffer needs. The next one arrives after.
+    /// A segment: one read, or more if the buffer is small. The next step comes after that.
     bytes: []const u8,
-    /// Nothing comes for so long.
+    /// Nothing arrives for this long.
     pause_ns: u64,
-    /// Readable, says the notifier, but then there is nothing.
+    /// The notifier reports the socket as readable, but a read finds nothing.
     spurious,
-    /// The peer has closed its direction. Stays.
+    /// EOF, for this and all later reads.
     end,
     fails: os.ReceiveError,
 };
 
-/// What becomes of one send. Without a step it takes as much as `send_room`.
+/// The result of one send. Without a step it takes up to `send_room` bytes.
 pub const SendStep = union(enum) {
     takes: usize,
-    /// Full, until the next wait for room.
+    /// The send buffer is full until the next wait for it.
     would_block,
-    /// And so does every later one of this connection, unless it is WouldBlock.
+    /// This send and all later ones of the connection fail, unless the error is WouldBlock.
     fails: os.SendError,
-    /// Only this one.
+    /// Only this send fails.
     fails_once: os.SendError,
 };
 
-/// The state of the machine. A test sets and reads the fields as it likes.
+/// The state of the kernel. A test may set and read all fields.
 pub const Kernel = struct {
     arena: std.heap.ArenaAllocator,
     random: std.Random.DefaultPrng,
@@ -72,39 +71,39 @@ pub const Kernel = struct {
     notifier_failure: ?os.NotifierError = null,
     watch_failure: ?os.WatchError = null,
     wait_failure: ?os.WaitError = null,
-    /// What fails besides, at random.
+    /// Further failures, at random.
     faults: ?*RandomFaults = null,
-    /// So many rings can still be mapped.
+    /// How many rings can still be mapped.
     maps_left: usize = std.math.maxInt(usize),
-    /// So many waits are interrupted by a signal.
+    /// How many waits a signal will interrupt.
     interrupts: u32 = 0,
 
     connects: Queue(ConnectStep) = .{},
     receives: Queue(ReceiveStep) = .{},
     sends: Queue(SendStep) = .{},
-    /// How much the socket's send buffer still takes.
+    /// How many bytes the socket's send buffer still takes.
     send_room: usize = std.math.maxInt(usize),
     send_dead: ?os.SendError = null,
     /// When the pause at the head of `receives` is over.
     pause_until_ns: ?u64 = null,
-    /// The last read said that there is nothing more; until the next wait.
+    /// The last read found nothing, or less than it asked for, and no wait has followed.
     drained: bool = false,
-    /// Whether reading again all the same is how it should be.
+    /// Whether the client may read again then, as a busy wait does.
     spins_allowed: bool = false,
-    /// What `receive` fills in where stamps were asked for.
+    /// What `receive` returns as the stamp, if one is asked for.
     stamp: KernelStamp = .{},
 
-    /// Of the connected socket.
+    /// Kernel TLS of the connected socket.
     tls: KernelTls = .{},
 
     sockets: [sockets_max]?Socket = @splat(null),
-    /// What is watched, in the order in which it was added.
+    /// The watches, in the order in which they were added.
     watches: [sockets_max]?*Watch = @splat(null),
     notifiers: u32 = 0,
 
-    /// All bytes of the client, of all its connections.
+    /// All bytes that the client has sent, on all its connections.
     sent: std.ArrayList(u8) = .empty,
-    /// Whom the client tried, and when.
+    /// The addresses that the client tried, and when.
     dialled: std.ArrayList(Dialled) = .empty,
     send_side_shut: bool = false,
     receive_calls: u32 = 0,
@@ -120,7 +119,7 @@ pub const Kernel = struct {
         connected,
     };
 
-    /// Anything that can be read comes as one segment.
+    /// Adds bytes to read, as one segment.
     pub fn feed(state: *Kernel, bytes: []const u8) void {
         if (bytes.len == 0) return;
         state.then(.{ .bytes = state.keep(bytes) });
@@ -131,7 +130,7 @@ pub const Kernel = struct {
         for (0..kept.len) |index| state.then(.{ .bytes = kept[index..][0..1] });
     }
 
-    /// The next thing to read.
+    /// Adds a step for a read.
     pub fn then(state: *Kernel, step: ReceiveStep) void {
         state.receives.push(state.arena.allocator(), step);
     }
@@ -144,7 +143,7 @@ pub const Kernel = struct {
         state.sends.push(state.arena.allocator(), step);
     }
 
-    /// Forgets what has not been done yet, and that the send buffer was full.
+    /// Drops the steps that are left, and empties the send buffer.
     pub fn clear(state: *Kernel) void {
         state.receives = .{};
         state.sends = .{};
@@ -152,7 +151,7 @@ pub const Kernel = struct {
         state.send_room = std.math.maxInt(usize);
     }
 
-    /// A copy that lives as long as the script.
+    /// Copies bytes. The copy is freed by `deinit`.
     pub fn keep(state: *Kernel, bytes: []const u8) []u8 {
         return state.arena.allocator().dupe(u8, bytes) catch @panic("out of memory");
     }
@@ -163,13 +162,13 @@ pub const Kernel = struct {
             const socket = place orelse continue;
             if (socket == .connecting) return false;
         }
-        state.settle();
+        state.endPauses();
         if (state.receives.head() != null or state.tls.isReadable()) return false;
         return !wants_write or state.send_room == 0;
     }
 
-    /// A pause whose time has come is over.
-    fn settle(state: *Kernel) void {
+    /// Removes the pauses that are over from the head of `receives`.
+    fn endPauses(state: *Kernel) void {
         while (state.receives.head()) |step| {
             const pause_ns = switch (step.*) {
                 .pause_ns => |duration_ns| duration_ns,
@@ -207,7 +206,7 @@ pub const Kernel = struct {
             },
             .connected => {},
         }
-        state.settle();
+        state.endPauses();
         const step = state.receives.head();
         const waiting = step != null and step.?.* != .pause_ns;
         const arrived = waiting or state.tls.isReadable();
@@ -224,7 +223,7 @@ pub const Kernel = struct {
         return state.send_room > 0;
     }
 
-    /// When something happens by itself on a socket that the notifier watches.
+    /// When the next scripted event happens on a socket that the notifier watches.
     fn nextHappeningNs(state: *Kernel, notifier: *const Notifier) ?u64 {
         var next_ns: ?u64 = null;
         for (state.watches) |place| {
@@ -278,10 +277,10 @@ const sockets_max = 8;
 const descriptor_first = 100;
 const notifier_descriptor = 99;
 
-/// The machine of the test that is running.
+/// The kernel of the test that is running.
 pub var kernel: Kernel = undefined;
 
-/// A new machine, with one address in its name service.
+/// Makes a new kernel, whose resolver has one address.
 pub fn reset(gpa: std.mem.Allocator, seed: u64) void {
     kernel = .{ .arena = .init(gpa), .random = .init(seed) };
     std.debug.assert(kernel.addresses.append(Address.parse("192.0.2.1", 80).?));
@@ -323,7 +322,7 @@ fn Queue(comptime Step: type) type {
     };
 }
 
-// ---- What the client calls: see `os.Interface`. ------------------------------------------------
+// ---- The functions of `os.Interface`, which the client calls. ----------------------------------
 
 pub fn resolve(_: [:0]const u8, _: u16, list: *AddressList) os.ResolveError!void {
     if (kernel.resolve_failure) |failure| return failure;
@@ -397,11 +396,11 @@ pub fn receive(
     return size;
 }
 
-/// What the script has for the socket, ciphertext or not.
+/// Reads what the script has for the socket, plaintext or ciphertext.
 fn receiveBytes(descriptor: Descriptor, buffer: []u8) os.ReceiveError!usize {
     if (kernel.socketOf(descriptor).* != .connected) @panic("read before it was connected");
     kernel.receive_calls += 1;
-    kernel.settle();
+    kernel.endPauses();
     if (kernel.strike(.receive, os.ReceiveError)) |failure| switch (failure) {
         error.WouldBlock => return wouldBlock(),
         else => |cause| {
@@ -453,7 +452,7 @@ pub fn setTlsKeys(
     return kernel.tls.setKeys(direction, info);
 }
 
-/// Reads on until a record is whole: the kernel does that by itself.
+/// Reads until a record is whole, as the kernel does by itself.
 pub fn receiveRecord(
     descriptor: Descriptor,
     buffer: []u8,
@@ -518,7 +517,7 @@ fn sendBytes(descriptor: Descriptor, content_type: u8, bytes: []const u8) os.Sen
     };
     if (size == 0) return error.WouldBlock;
     const gpa = kernel.arena.allocator();
-    if (content_type != 23) size = bytes.len; // Linux does not cut so small a record.
+    if (content_type != 23) size = bytes.len; // Linux takes so small a record whole.
     const wire = if (kernel.tls.sending != null)
         try kernel.tls.seal(gpa, content_type, bytes[0..size])
     else
@@ -571,17 +570,17 @@ pub fn peerAddress(_: Descriptor) ?Address {
     return null;
 }
 
-/// Three a nanosecond.
+/// Three cycles per nanosecond.
 pub fn cycles() u64 {
     return kernel.now_ns * 3;
 }
 
-/// Not told.
+/// Unknown, as on machines whose kernel does not report it.
 pub fn counterFrequency() ?u64 {
     return null;
 }
 
-/// A spin cannot wait for a test: where spins are allowed, a look at the clock takes time.
+/// A spin never waits: where spins are allowed, each call of this function moves the clock.
 pub fn monotonicNs() u64 {
     if (kernel.spins_allowed) kernel.now_ns += 1_000;
     return kernel.now_ns;
@@ -591,10 +590,10 @@ pub fn realtimeNs() i64 {
     return epoch_ns + @as(i64, @intCast(kernel.now_ns));
 }
 
-/// What `realtimeNs` says when `monotonicNs` says 0.
+/// What `realtimeNs` returns when `monotonicNs` returns 0.
 pub const epoch_ns = 1_700_000_000_000_000_000;
 
-/// The same ones for the same seed.
+/// The same bytes for the same seed.
 pub fn random(buffer: []u8) void {
     kernel.random.random().bytes(buffer);
 }
@@ -686,7 +685,7 @@ pub const Notifier = struct {
             if (kernel.noteReady(notifier)) return .ready;
             const happening_ns = kernel.nextHappeningNs(notifier) orelse std.math.maxInt(u64);
             if (happening_ns == std.math.maxInt(u64) and timeout_ns == null) {
-                if (paused) return .interrupted; // The script ends with a pause.
+                if (paused) return .interrupted; // A test that ends its script with a pause.
                 @panic("waits for what cannot come");
             }
             kernel.now_ns = @max(kernel.now_ns, @min(happening_ns, end_ns));
@@ -700,7 +699,7 @@ pub const Notifier = struct {
     }
 };
 
-/// The watch of a descriptor, whoever it belongs to.
+/// The watch of a descriptor, in any notifier.
 fn watchOf(watched: Descriptor) ?*Notifier.Watch {
     for (kernel.watches) |place| {
         const watch = place orelse continue;

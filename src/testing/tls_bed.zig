@@ -1,5 +1,6 @@
-//! A connection whose peer speaks TLS: the bed of `connection_bed.zig` with a TLS server in memory
-//! at the other end of the scripted kernel, and the variants of TLS that tests are run with.
+//! The fixture of the TLS tests: a connection to a TLS server in memory.
+//!
+//! It extends `connection_bed.zig`, and lists the variants of TLS that tests are run with.
 
 const std = @import("std");
 const ssl = @import("../ssl.zig");
@@ -15,7 +16,7 @@ const Bed = bed_module.Bed;
 const Frame = frames.Frame;
 const Server = tls_server.Server;
 
-/// What every test that does not say otherwise is run with.
+/// The variants that a test is run with, unless it has its own.
 pub const variants = [_]Variant{
     .{ .version = .tls1_2, .engine = .direct },
     .{ .version = .tls1_3, .engine = .direct },
@@ -40,25 +41,25 @@ pub fn withEngine(engine: ssl.Engine, options: types.Options) types.Options {
     return result;
 }
 
-/// A bed whose peer speaks TLS.
+/// A `Bed` whose peer is a TLS server.
 pub const TlsBed = struct {
     bed: Bed,
     context: ssl.Context,
     server: Server,
     options: Server.Options,
-    /// Whether the server's ciphertext comes a byte at a time.
+    /// Whether the server's ciphertext arrives one byte at a time.
     byte_by_byte: bool = false,
-    /// How much of the client's bytes the server has been given.
+    /// How many of the client's bytes the server has been given.
     given_size: usize = 0,
-    /// What the server has read.
+    /// The plaintext that the server has read.
     plaintext: std.ArrayList(u8) = .empty,
-    /// How much of it has been looked at.
+    /// How much of it the test has checked.
     checked_size: usize = 0,
     shaken: bool = false,
-    /// The server's TLS has failed.
+    /// Whether the server's TLS has failed.
     server_failed: bool = false,
 
-    /// It must not move afterwards.
+    /// The bed must not move afterwards.
     pub fn init(tls: *TlsBed, options: types.Options, server_options: Server.Options) !void {
         return tls.initWith(options, server_options, true);
     }
@@ -92,7 +93,7 @@ pub const TlsBed = struct {
         tls.context.deinit();
     }
 
-    /// A new peer for a new start.
+    /// Makes a new TLS session of the server, for a new start.
     pub fn renewServer(tls: *TlsBed) !void {
         tls.server.deinit();
         tls.server = try .init(tls.options);
@@ -104,7 +105,7 @@ pub const TlsBed = struct {
         kernel.clear();
     }
 
-    /// Brings bytes to and fro until both sides have nothing more to say.
+    /// Moves bytes in both directions until neither side has more to send.
     pub fn exchange(tls: *TlsBed) !void {
         while (true) {
             try tls.bed.drive();
@@ -115,7 +116,7 @@ pub const TlsBed = struct {
         }
     }
 
-    /// What the client has sent, to the server. False when that was nothing.
+    /// Gives the server what the client has sent. False when that was nothing.
     pub fn listen(tls: *TlsBed) !bool {
         const bytes = kernel.sent.items[tls.given_size..];
         if (bytes.len == 0 or tls.server_failed) return false;
@@ -137,7 +138,7 @@ pub const TlsBed = struct {
         }
     }
 
-    /// The server says this in one go.
+    /// Lets the server send these bytes, in one segment.
     pub fn say(tls: *TlsBed, bytes: []const u8) !void {
         try tls.server.write(bytes);
         kernel.feed(try tls.server.take(tls.bed.arena()));
@@ -147,7 +148,7 @@ pub const TlsBed = struct {
         try tls.say(try tls.bed.encode(list));
     }
 
-    /// Through the upgrade.
+    /// Starts the connection, and goes through handshake and upgrade.
     pub fn open(tls: *TlsBed) !void {
         try tls.bed.start();
         try tls.exchange();

@@ -1,7 +1,7 @@
-//! A TLS server in memory, for tests: the peer of a client under test, out of the libssl that the
-//! client uses. What it needs beyond the client's functions is looked up here, in the same file.
+//! A TLS server in memory for tests, by the libssl of the client.
 //!
-//! It never sees a socket: `give` it ciphertext, `take` what it wants to send.
+//! Functions of libssl that the client does not use are looked up here. The server has no socket:
+//! `give` it ciphertext, `take` what it wants to send.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -22,7 +22,7 @@ pub const certificate =
     \\-----END CERTIFICATE-----
 ;
 
-/// Of the certificate. It protects nothing but tests.
+/// The key of the certificate. It is only for tests.
 pub const private_key =
     \\-----BEGIN PRIVATE KEY-----
     \\MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgIQ992kdAZw+Nza/5
@@ -38,7 +38,7 @@ const Certificate = opaque {}; // X509
 const PrivateKey = opaque {}; // EVP_PKEY
 const Store = opaque {}; // X509_STORE
 
-/// One field a function, named as in C.
+/// The functions of libssl for a server: one field each, named as in C.
 const Functions = struct {
     TLS_server_method: *const fn () callconv(.c) *const libssl.Method,
     SSL_CTX_use_certificate: *const fn (*Context, *Certificate) callconv(.c) c_int,
@@ -89,7 +89,7 @@ var loaded: ?Library = null;
 
 pub const Error = error{ SkipZigTest, TlsServerFailed, OutOfMemory };
 
-/// Skips the test when there is no libssl at all.
+/// Skips the test when there is no libssl.
 fn library() error{ SkipZigTest, TlsServerFailed }!*const Library {
     if (loaded) |*found| return found;
     trustNobody();
@@ -110,7 +110,7 @@ fn library() error{ SkipZigTest, TlsServerFailed }!*const Library {
     return &loaded.?;
 }
 
-/// Makes OpenSSL find no roots of the system: they differ between machines, and to parse them for
+/// Makes OpenSSL find no roots of the system: they differ between machines, and parsing them for
 /// each client takes most of the time of the tests.
 fn trustNobody() void {
     for ([_][*:0]const u8{ "SSL_CERT_FILE", "SSL_CERT_DIR" }) |variable| {
@@ -133,7 +133,7 @@ pub fn clientApi() error{ SkipZigTest, TlsServerFailed }!*const libssl.Api {
     return (try library()).client;
 }
 
-/// Has a client's context trust the server's certificate.
+/// Makes a client's context trust the server's certificate.
 pub fn trust(context: *libssl.Context) Error!void {
     const functions = &(try library()).server;
     const parsed = try parseCertificate(functions);
@@ -142,7 +142,7 @@ pub fn trust(context: *libssl.Context) Error!void {
     if (functions.X509_STORE_add_cert(store, parsed) != 1) return error.TlsServerFailed;
 }
 
-/// Leaves an error of somebody else's in the queue of this thread.
+/// Leaves an error of some other code in OpenSSL's queue of this thread.
 pub fn leaveError() Error!void {
     const functions = &(try library()).server;
     const bio = functions.BIO_new_mem_buf("nonsense", 8) orelse return error.OutOfMemory;
@@ -175,14 +175,14 @@ pub const Server = struct {
     pub const Version = enum { tls1_2, tls1_3 };
     pub const Options = struct {
         version: Version = .tls1_3,
-        /// After a handshake of TLS 1.3.
+        /// How many tickets to send after a handshake of TLS 1.3.
         tickets: usize = 0,
-        /// Whether the client has to have a certificate, the same one as the server.
+        /// Whether the client has to send a certificate, the same one as the server's.
         asks_certificate: bool = false,
     };
 
     pub fn init(options: Options) Error!Server {
-        // Handshakes take seconds there; the tests of the extension have enough of them.
+        // Under valgrind, handshakes take seconds; the tests of the extension have enough.
         if (builtin.valgrind_support) return error.SkipZigTest;
         const both = try library();
         const api = both.client;
@@ -215,7 +215,7 @@ pub const Server = struct {
         functions.SSL_set_accept_state(server.handle);
     }
 
-    /// The next connection. The same server: it knows its tickets.
+    /// Begins the next connection, on the same server: its tickets can be resumed.
     pub fn renew(server: *Server) Error!void {
         server.api.SSL_free(server.handle);
         try server.begin();
@@ -256,14 +256,14 @@ pub const Server = struct {
         server.* = undefined;
     }
 
-    /// Ciphertext from the client.
+    /// Gives the server ciphertext from the client.
     pub fn give(server: *Server, bytes: []const u8) void {
         if (bytes.len == 0) return;
         const size = server.functions.BIO_write(server.incoming, bytes.ptr, @intCast(bytes.len));
         assert(size == bytes.len);
     }
 
-    /// All the ciphertext for the client so far.
+    /// Takes all ciphertext for the client so far.
     pub fn take(server: *Server, gpa: std.mem.Allocator) error{OutOfMemory}![]u8 {
         const functions = server.functions;
         const size = functions.BIO_ctrl(server.outgoing, control_pending, 0, null);
@@ -273,18 +273,18 @@ pub const Server = struct {
         return bytes;
     }
 
-    /// True when it is complete. An error when the client is refused, or has refused us.
+    /// Continues the handshake. True when it is complete; an error when either side refuses.
     pub fn handshake(server: *Server) error{TlsServerFailed}!bool {
         return try server.meaningOf(server.api.SSL_do_handshake(server.handle)) != null;
     }
 
-    /// One record for each 16 KiB.
+    /// Sends data, in one record for each 16 KiB.
     pub fn write(server: *Server, bytes: []const u8) error{TlsServerFailed}!void {
         const size = server.api.SSL_write(server.handle, bytes.ptr, @intCast(bytes.len));
         if (size != bytes.len) return error.TlsServerFailed;
     }
 
-    /// What the client has said; null when it has said nothing (more).
+    /// Reads data from the client; null when there is no more.
     pub fn read(server: *Server, buffer: []u8) error{TlsServerFailed}!?[]u8 {
         const result = server.api.SSL_read(server.handle, buffer.ptr, @intCast(buffer.len));
         const size = try server.meaningOf(result) orelse return null;
@@ -301,7 +301,7 @@ pub const Server = struct {
         };
     }
 
-    /// The next write carries new keys (RFC 8446, section 4.6.3).
+    /// Sends a KeyUpdate with the next write (RFC 8446, section 4.6.3).
     pub fn updateKeys(server: *Server, answer: enum { requested, not_requested }) void {
         const kind: c_int = switch (answer) {
             .requested => key_update_requested,
@@ -317,7 +317,7 @@ pub const Server = struct {
         return std.mem.span(name orelse return null);
     }
 
-    /// Asks for another handshake, as only TLS 1.2 knows it.
+    /// Asks for a renegotiation, which only TLS 1.2 has.
     pub fn renegotiate(server: *Server) error{TlsServerFailed}!void {
         assert(server.functions.SSL_renegotiate(server.handle) == 1);
         _ = try server.handshake();
