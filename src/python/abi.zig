@@ -1,8 +1,8 @@
 //! What the binding assumes about CPython's ABI, checked when it is compiled.
 //!
-//! The headers may come from another machine than the target. What their pyconfig.h says has to
-//! hold there, and the structures that the binding looks into have to be those of the CPython that
-//! will load it: the sizes are facts of its ABI, the same on every LP64 system.
+//! The headers may come from another machine than the target. Their pyconfig.h has to be right for
+//! the target, and the structures that the binding accesses have to be those of the CPython that
+//! will load it. Their sizes are a part of its ABI, the same on every LP64 system.
 
 const std = @import("std");
 const assert = std.debug.assert;

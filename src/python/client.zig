@@ -1,5 +1,7 @@
-//! `hftws._core.ClientBase`, the base of `hftws.Client`: turns events into calls, arguments into
-//! options and errors into exceptions. No protocol logic: that is in the core.
+//! `hftws._core.ClientBase`, the base class of `hftws.Client`.
+//!
+//! It turns events into calls, arguments into options and errors into exceptions. The protocol is
+//! in the core.
 
 const std = @import("std");
 const core = @import("core");
@@ -16,26 +18,26 @@ const Reservation = @import("reservation.zig").Reservation;
 const Response = @import("response.zig").Response;
 
 pub const Client = struct {
-    /// False until `__init__` is through.
+    /// False until `__init__` has succeeded.
     ready: bool,
     driver: driving.Driver,
     tls_context: ?core.ssl.Context,
     /// Owns every string of the options.
     arena: std.heap.ArenaAllocator,
     callback: sinks.Callback,
-    /// Null where the caller gave none. Owned, as the next one is.
+    /// Null if the caller gave none. Owned, and so is `on_close`.
     on_open: ?*py.Object,
     on_close: ?*py.Object,
-    /// `on_close` has been called for this connection, or the connection was never open.
+    /// True when `on_close` has been called for this connection, or it was never open.
     close_told: bool,
     /// Messages delivered since the last call of `poll`.
     messages: usize,
-    /// To the upgrade, or to a GET.
+    /// The response to the upgrade, or to a GET.
     response: Response,
 
     pub const instance = py.Instance(Client);
 
-    /// What a turn ended with.
+    /// How a turn ended.
     const Outcome = enum { blocked, opened, finished, closed };
 
     // ---- Connecting and receiving. -------------------------------------------------------------
@@ -53,7 +55,7 @@ pub const Client = struct {
         return py.none();
     }
 
-    /// Begins a new connection. What is left of the last one goes first.
+    /// Frees what is left of the last connection, and begins a new one.
     fn start(client: *Client) py.Error!void {
         client.response.forget();
         client.close_told = true;
@@ -63,7 +65,7 @@ pub const Client = struct {
     }
 
     fn awaitOpen(client: *Client) py.Error!void {
-        errdefer client.driver.giveUp(); // Such as interrupted.
+        errdefer client.driver.giveUp(); // For example, a signal handler raised.
         while (true) switch (try client.turn()) {
             .blocked => try client.driver.wait(null),
             .opened => return,
@@ -115,7 +117,7 @@ pub const Client = struct {
             return py.raise(c.PyExc_ValueError, "a close reason has at most 123 bytes of UTF-8");
         }
         try client.driver.requireUnreserved();
-        if (client.driver.in_callback) { // The call that is under way does the rest.
+        if (client.driver.in_callback) { // The call that runs the callback does the rest.
             client.driver.connection.close(code, reason);
             return py.none();
         }
@@ -130,7 +132,8 @@ pub const Client = struct {
         return py.none();
     }
 
-    /// The closing handshake, up to `close_timeout`. How the peer answers raises nothing.
+    /// Finishes the closing handshake, for at most `close_timeout`. Errors of the peer raise
+    /// nothing.
     fn finishClose(client: *Client) py.Error!void {
         client.driver.connection.beginTurn();
         while (client.driver.connection.state() == .closing) {
@@ -147,13 +150,13 @@ pub const Client = struct {
         try client.tellClosed();
     }
 
-    /// Messages and other events until there is nothing more to do without waiting.
+    /// Handles messages and other events until there is nothing more to do without waiting.
     fn turn(client: *Client) py.Error!Outcome {
         if (client.callback.on_msg == null) return client.turnInto(.nowhere);
         return client.turnInto(.on_msg);
     }
 
-    /// Not inlined: two such loops in one function would take registers from each other.
+    /// Not inlined: two such loops in one function would compete for registers.
     noinline fn turnInto(
         client: *Client,
         comptime target: enum { on_msg, nowhere },
@@ -186,7 +189,7 @@ pub const Client = struct {
         };
     }
 
-    /// False when no more of the body is wanted.
+    /// Keeps bytes of a response's body. False when no more of it is needed.
     fn keepBody(client: *Client, bytes: []const u8) py.Error!bool {
         const connection = &client.driver.connection;
         const fits = client.response.hasRoom(bytes);
@@ -195,7 +198,7 @@ pub const Client = struct {
             return exceptions.raiseBodyTooBig(client.response.body_size_max);
         }
         try client.response.appendBody(bytes);
-        if (!fits) connection.skipBody(); // Of a refusal, the beginning is enough.
+        if (!fits) connection.skipBody(); // The beginning of a refusal's body is enough.
         return fits;
     }
 
@@ -215,7 +218,7 @@ pub const Client = struct {
         return .of(&client.driver.connection, client.response.refusal());
     }
 
-    /// Each success is followed by `driver.end()`.
+    /// Call `driver.end()` after each success.
     fn beginDriving(client: *Client) py.Error!void {
         try client.requireReady();
         try client.driver.begin();
@@ -347,7 +350,8 @@ pub const Client = struct {
     }
 
     // ---- Looking. ------------------------------------------------------------------------------
-    // Any thread may ask `is_open`, `stats` and `fileno`: they read whole words that are not freed.
+    // Any thread may call `is_open`, `stats` and `fileno`: they read only single words of memory
+    // that is never freed.
 
     fn fileno(client: *Client) py.Error!*py.Object {
         try client.requireReady();
@@ -426,11 +430,11 @@ pub const Client = struct {
             client.arena.deinit();
             return -1;
         };
-        @atomicStore(bool, &client.ready, true, .release); // For threads that are not inside.
+        @atomicStore(bool, &client.ready, true, .release); // Other threads may read it.
         return 0;
     }
 
-    /// Sets what `__init__` decides. On an error, only the arena is left to free.
+    /// Applies the arguments of `__init__`. On an error, only the arena is left to free.
     fn build(client: *Client, arguments: *py.Object, keywords: ?*py.Object) py.Error!void {
         const arena = client.arena.allocator();
         var parsed = try options_parser.parse(arena, arguments, keywords);
@@ -488,7 +492,7 @@ pub const Client = struct {
     }
 
     fn dealloc(object: *py.Object) callconv(.c) void {
-        if (c.PyObject_CallFinalizerFromDealloc(object) < 0) return; // It was resurrected.
+        if (c.PyObject_CallFinalizerFromDealloc(object) < 0) return; // The finalizer revived it.
         c.PyObject_GC_UnTrack(object);
         const client = instance.of(object);
         _ = clear(object);

@@ -1,4 +1,4 @@
-//! The docstrings of the methods of `hftws.Client`, whose first lines are their signatures.
+//! The docstrings of the methods of `hftws.Client`, with their signatures.
 
 pub const connect =
     \\connect($self, /)
@@ -19,7 +19,7 @@ pub const run =
     \\Receives until the connection ends, and calls on_msg for each message.
     \\
     \\Returns when the connection ends in the ordinary way: close() was called, or the peer
-    \\said 1000, 1001 or gave no code. Raises ConnectionClosed when it ends otherwise,
+    \\closed with 1000, 1001 or no code. Raises ConnectionClosed when it ends otherwise,
     \\ProtocolError or MessageTooBig when the peer misbehaves, TLSError when a record is bad,
     \\and BufferError when kept messages leave no room. What a callback raises comes out of
     \\here, and run() can be called again to go on.

@@ -1,8 +1,8 @@
-//! How Python's threads get into a client, and who holds Python's lock (the GIL) meanwhile.
+//! Lets one thread at a time use a client; releases the GIL while it waits.
 //!
 //! A client has no lock. One thread at a time is inside it, with or without the GIL; a second one
 //! gets a RuntimeError and does not wait. The thread inside may enter again, from a callback or a
-//! signal handler. Receiving a message costs nothing for this: run() enters once.
+//! signal handler. A message costs nothing for this: run() enters once.
 
 const std = @import("std");
 const core = @import("core");
@@ -17,21 +17,22 @@ const monotonicNs = core.os.Os.monotonicNs;
 pub const in_use = "another thread is using this client";
 const inherited = "this client belongs to another process: it was made before fork()";
 
-/// Lets one thread in, in the process that made the client.
+/// Lets one thread at a time in, and only in the process that made the client.
 pub const Door = struct {
-    /// Of the process that made the client. In any other, the client is a copy that fork() made.
+    /// `fork.current()` of the process that made the client. In a process with another value, the
+    /// client is a copy by fork().
     generation: u32,
-    /// The thread inside, 0 when none is.
+    /// The thread inside; 0 when there is none.
     inside: std.atomic.Value(usize),
 
-    /// Whether a call came from outside, or from Python code that a call inside runs.
+    /// Whether a call came from outside, or from Python code that another call of the client runs.
     pub const Entrance = enum { outer, inner };
 
     pub fn init() Door {
         return .{ .generation = fork.current(), .inside = .init(0) };
     }
 
-    /// Raises where another thread is inside. Each success is followed by `leave`.
+    /// Raises if another thread is inside. Call `leave` after each success.
     inline fn enter(door: *Door) py.Error!Entrance {
         try door.requireOwn();
         const thread = py.currentThread();
@@ -45,7 +46,7 @@ pub const Door = struct {
             return door.inside.cmpxchgStrong(0, thread, .acquire, .monotonic) == null;
         }
         if (door.inside.load(.monotonic) != 0) return false;
-        door.inside.store(thread, .monotonic); // The GIL lets nobody in between.
+        door.inside.store(thread, .monotonic); // No other thread runs since the load: the GIL.
         return true;
     }
 
@@ -61,7 +62,7 @@ pub const Door = struct {
         return door.inside.load(.monotonic) == py.currentThread();
     }
 
-    /// Whether a process that this one was forked from made the client.
+    /// Whether the client was made before a fork, in the parent.
     pub inline fn isInherited(door: *const Door) bool {
         return door.generation != fork.current();
     }
@@ -70,37 +71,39 @@ pub const Door = struct {
         if (door.isInherited()) return py.raise(c.PyExc_RuntimeError, inherited);
     }
 
-    /// Whether the client can be taken apart. False in a forked child if a thread of the parent was
-    /// inside: what that thread was changing may be half done, so the client is leaked.
+    /// Whether the client can be freed. False in a forked child if a thread of the parent was
+    /// inside: the state may be half changed, so the client is leaked.
     pub fn isWhole(door: *const Door) bool {
         return !door.isInherited() or door.inside.load(.monotonic) == 0;
     }
 };
 
-/// A connection and the door in front of it. Any thread may call `enter` and `abandonReservation`;
-/// the rest is for the thread inside.
+/// A connection and the door that guards it. Any thread may call `enter` and `abandonReservation`;
+/// all else is for the thread inside.
 pub const Driver = struct {
     door: Door,
-    /// Where the connection waits.
+    /// The loop that the connection waits in.
     loop: core.Loop,
     connection: core.Connection,
-    /// A call that drives the connection is under way.
+    /// Whether a call drives the connection, such as `run`.
     driving: bool,
-    /// A callback is under way, inside that call.
+    /// Whether that call is running a callback.
     in_callback: bool,
-    /// When it last let other threads run, on the monotonic clock.
+    /// When it last let other threads run (monotonic clock).
     released_ns: u64,
-    /// The last slice of a reserved place went after its block: the place can be had back.
+    /// Set when the last slice of a reserved place is freed after its block: the reservation can
+    /// then be cancelled.
     reservation_abandoned: std.atomic.Value(bool),
 
-    /// The caller is inside already, so the door is set; all else is zero. The driver does not move
-    /// from now on.
+    /// The caller is inside already, so `door` is set; all else is zero. The driver must not move
+    /// afterwards.
     pub fn init(driver: *Driver, options: core.connection.Options) py.Error!void {
         driver.loop = core.Loop.init() catch |err| return exceptions.raiseInit(err);
         driver.connection = .init(options);
     }
 
-    /// Drops the connection without a word to the peer; in a forked child, only what is its own.
+    /// Closes the socket without a closing handshake; in a forked child, without any effect on the
+    /// parent's connection.
     pub fn deinit(driver: *Driver) void {
         if (driver.door.isInherited()) driver.loop.disown();
         driver.connection.deinit();
@@ -109,7 +112,7 @@ pub const Driver = struct {
 
     // ---- Coming in. ----------------------------------------------------------------------------
 
-    /// Raises where another thread is inside. Each success is followed by `leave`.
+    /// Raises if another thread is inside. Call `leave` after each success.
     pub inline fn enter(driver: *Driver) py.Error!Door.Entrance {
         const entrance = try driver.door.enter();
         if (driver.reservation_abandoned.load(.monotonic)) driver.settleReservation();
@@ -120,8 +123,8 @@ pub const Driver = struct {
         driver.door.leave(entrance);
     }
 
-    /// Begins a call that drives the connection: the only one at a time. Each success is followed
-    /// by `end`.
+    /// Begins a call that drives the connection; there can be only one at a time. Call `end` after
+    /// each success.
     pub fn begin(driver: *Driver) py.Error!void {
         if (driver.driving) return py.raise(
             c.PyExc_RuntimeError,
@@ -137,8 +140,8 @@ pub const Driver = struct {
 
     // ---- Reservations: frames that Python writes in the send ring. -----------------------------
 
-    /// While a frame is being written, nothing goes on: a CLOSE could not be sent, and the end of
-    /// the connection would take the place away.
+    /// Raises while a reservation is open: a CLOSE could not be sent, and the end of the connection
+    /// would free the reserved place.
     pub inline fn requireUnreserved(driver: *Driver) py.Error!void {
         if (!driver.connection.isReserved()) return;
         driver.settleReservation();
@@ -146,8 +149,8 @@ pub const Driver = struct {
         return py.raise(c.PyExc_RuntimeError, "a reservation is open");
     }
 
-    /// In any thread: nobody will write into the reserved place any more. The frame is dropped when
-    /// the client is next used.
+    /// Notes that nothing refers to the reserved place any more. Any thread may call it; the next
+    /// call of the client drops the frame.
     pub fn abandonReservation(driver: *Driver) void {
         driver.reservation_abandoned.store(true, .release);
     }
@@ -171,15 +174,14 @@ pub const Driver = struct {
         try driver.afterCallback();
     }
 
-    /// To be called when Python code has run inside: it may have forked, or left a reservation
-    /// open.
+    /// Call it after Python code has run inside, which may have forked, or left a reservation open.
     pub inline fn afterCallback(driver: *Driver) py.Error!void {
         try driver.door.requireOwn();
         try driver.requireUnreserved();
     }
 
-    /// Runs the handlers of signals that have come. They may ask of the client what a callback may,
-    /// such as to close it.
+    /// Runs Python's handlers of signals that have arrived. They may call what a callback may, such
+    /// as close().
     pub fn checkSignals(driver: *Driver) py.Error!void {
         driver.in_callback = true;
         defer driver.in_callback = false;
@@ -189,7 +191,7 @@ pub const Driver = struct {
 
     // ---- Letting other threads run. ------------------------------------------------------------
 
-    /// Starts the connection. Other Python threads run meanwhile: looking up a name may take long.
+    /// Starts the connection. Other Python threads run during that: a name look-up may take long.
     pub fn start(driver: *Driver) core.connection.StartError!void {
         return py.withoutLock(core.Connection.start, .{&driver.connection});
     }
@@ -205,7 +207,7 @@ pub const Driver = struct {
         const alone = !py.hasOtherThreads();
         if (driver.connection.turnSpent()) {
             driver.connection.beginTurn();
-            // Without the GIL nobody asks for it, but the garbage collector waits for all threads.
+            // Without the GIL no thread asks for it, but the garbage collector waits for all.
             if (py.free_threaded) py.yieldLock();
         } else if (alone) {
             try driver.waitUnlocked(timeout_ns);
@@ -218,33 +220,34 @@ pub const Driver = struct {
         try driver.checkSignals();
     }
 
-    /// Only looks whether there is more, and keeps the lock: taking it back costs time, and a
-    /// release too short to be used disturbs the thread that waits for it.
+    /// Only checks whether there is more, and keeps the lock: taking it again costs time, and
+    /// releasing it for too short a time disturbs the thread that waits for it.
     fn waitLocked(driver: *Driver) py.Error!core.loop.Wake {
         return driver.sleep(0) catch |err| return exceptions.raiseWait(err);
     }
 
     fn waitUnlocked(driver: *Driver, timeout_ns: ?u64) py.Error!void {
-        // A signal that comes between the check and the sleep is noticed when the sleep ends: so no
-        // sleep is long.
+        // A signal between the check and the sleep is noticed only after the sleep: so each sleep
+        // is short.
         const limit_ns = @min(timeout_ns orelse constants.wait_max_ns, constants.wait_max_ns);
         _ = py.withoutLock(sleep, .{ driver, limit_ns }) catch |err| {
             return exceptions.raiseWait(err);
         };
     }
 
-    /// The only call that sleeps in the kernel. Touches nothing of Python's.
+    /// The only call that sleeps in the kernel. Uses no Python objects.
     fn sleep(driver: *Driver, limit_ns: u64) core.loop.WaitError!core.loop.Wake {
         return driver.loop.wait(&.{&driver.connection}, limit_ns);
     }
 
-    /// Other threads had the lock during the wait, if that was long enough for one to take it.
+    /// Counts the wait as a release of the lock, if it was long enough for another thread to take
+    /// the lock.
     fn noteRelease(driver: *Driver, before_ns: u64) void {
         const after_ns = monotonicNs();
         if (after_ns -| before_ns >= constants.lock_release_ns) driver.released_ns = after_ns;
     }
 
-    /// A peer that never pauses must not keep the other threads out for ever.
+    /// Lets other threads run from time to time, even if the peer never pauses.
     fn yieldLock(driver: *Driver) void {
         const now_ns = monotonicNs();
         if (now_ns -| driver.released_ns < constants.lock_hold_max_ns) return;
@@ -253,7 +256,7 @@ pub const Driver = struct {
     }
 };
 
-/// Methods and getters of `T` that one thread at a time can be in. `T` has a `driver`.
+/// Wraps methods and getters of `T` so that one thread at a time runs them. `T` has a `driver`.
 pub fn Exclusive(comptime T: type) type {
     return struct {
         pub fn noArguments(

@@ -1,8 +1,8 @@
-//! Errors of the core as Python exceptions: one exhaustive `switch` for each set, so that a new
-//! error does not compile until it has an exception.
+//! Raises the errors of the core as Python exceptions.
 //!
-//! These functions only raise: they run no callback. Where `on_close` is due, the caller runs it
-//! first. What an exception tells is handed in.
+//! Each error set has one exhaustive `switch`, so that a new error does not compile until it has an
+//! exception. These functions only raise: they run no callback. The caller calls `on_close` first
+//! where it has to be called, and passes in what an exception contains.
 
 const std = @import("std");
 const core = @import("core");
@@ -12,7 +12,7 @@ const c = py.c;
 const connection = core.connection;
 const Failure = connection.Failure;
 
-/// The classes of `hftws.exceptions`, fetched once and never given back.
+/// The classes of `hftws.exceptions`. Owned from the import on, and never freed.
 const Classes = struct {
     InvalidURL: *py.Object,
     ConnectError: *py.Object,
@@ -27,7 +27,7 @@ const Classes = struct {
 
 var classes: ?Classes = null;
 
-/// What exceptions tell about a connection. Borrowed from it.
+/// What exceptions contain about a connection. Borrowed from it.
 pub const Facts = struct {
     state: connection.State,
     failure: ?Failure,
@@ -35,7 +35,7 @@ pub const Facts = struct {
     /// The code of our CLOSE frame, once it was sent.
     close_sent: ?u16,
     host: []const u8,
-    /// What the server answered, if it was no upgrade.
+    /// The response of the server, if it was not an upgrade.
     refusal: Refusal,
 
     pub fn of(source: *const core.Connection, refusal: Refusal) Facts {
@@ -50,20 +50,20 @@ pub const Facts = struct {
     }
 };
 
-/// An HTTP response that refuses the upgrade.
+/// An HTTP response instead of the upgrade.
 pub const Refusal = struct {
     status: u16,
-    /// A list. Null before there was a response.
+    /// A list. Null before there is a response.
     headers: ?*py.Object,
     body: []const u8,
 };
 
-/// A message that could not be sent, and the send ring that it was for.
+/// The sizes of a message that could not be sent and of its send ring.
 pub const Unsent = struct {
     size: usize,
-    /// Whether it does not even fit the empty ring.
+    /// Whether the message is too large even for an empty ring.
     never_fits: bool,
-    /// 0 before there is a ring.
+    /// The capacity of the ring; 0 before there is one.
     ring_capacity: usize,
 
     pub fn of(source: *const core.Connection, size: usize) Unsent {
@@ -80,7 +80,7 @@ pub const Unsent = struct {
     }
 };
 
-/// To be called when the module is imported.
+/// Fetches the classes. Call it when the module is imported.
 pub fn load() py.Error!void {
     if (classes != null) return;
     const module = try py.check(c.PyImport_ImportModule("hftws.exceptions"));
@@ -117,7 +117,7 @@ pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
     return raiseText(classes.?.InvalidURL, "{s}: {f}", .{ problem, shown });
 }
 
-/// The core has a text that says what was tried, and what to do.
+/// Raises with the core's text, which explains what was tried and what to do.
 pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
     return switch (err) {
         error.LibraryNotFound, error.SymbolMissing => {
@@ -174,9 +174,9 @@ pub fn raiseStart(err: connection.StartError, facts: Facts) py.Error {
     };
 }
 
-// ---- From then on. -----------------------------------------------------------------------------
+// ---- Once it is open. --------------------------------------------------------------------------
 
-/// What keeps a connection from going on, without ending it.
+/// Raises for what stops a connection from going on without ending it.
 pub const StallError = error{ ReceiveRingPinned, OutOfMemory };
 
 pub fn raiseStall(err: StallError) py.Error {
@@ -230,7 +230,7 @@ pub fn raiseBodyTooBig(size_max: usize) py.Error {
     return py.raiseFormat(c.PyExc_ValueError, message, .{size_max});
 }
 
-/// The server answered with a plain response instead of the upgrade.
+/// Raises for a plain response of the server instead of the upgrade.
 fn raiseRefused(refusal: Refusal) py.Error {
     var buffer: [128]u8 = undefined;
     const message = py.formatMessage(&buffer, "the server refused the upgrade: HTTP {d}", .{
@@ -238,7 +238,7 @@ fn raiseRefused(refusal: Refusal) py.Error {
     });
     const status = try py.integer(refusal.status);
     const headers = try py.check(c.PyList_GetSlice(
-        refusal.headers.?, // Each exception gets its own list: the same refusal may raise again.
+        refusal.headers.?, // A new list for each exception: the same refusal may raise again.
         0,
         c.PyList_Size(refusal.headers.?),
     ));
@@ -385,7 +385,7 @@ fn describeCause(err: SocketError) []const u8 {
     };
 }
 
-/// OSError with an errno, for which Python chooses the subclass.
+/// Raises OSError with an errno; Python chooses the subclass by it.
 fn raiseErrno(errno: std.c.E) py.Error {
     std.c._errno().* = @backingInt(errno);
     _ = c.PyErr_SetFromErrno(c.PyExc_OSError);

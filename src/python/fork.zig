@@ -1,14 +1,14 @@
-//! Shows a client in a forked child that another process made it.
+//! Counts forks, so that a client in a forked child can tell that the parent made it.
 //!
-//! A forked child shares what the client has in the kernel, and its rings: both processes would
-//! read one stream, and seal with the same nonces. So a client belongs to the process that made it.
-//! To compare process ids would take a system call for every message that is sent; instead,
-//! Python's own hook counts the forks, in the child.
+//! A forked child shares the client's socket and its rings: both processes would read one stream,
+//! and seal with the same nonces. So a client can only be used in the process that made it.
+//! Comparing process ids would take a system call for every sent message; instead, a hook that
+//! Python calls in the child counts the forks.
 
 const py = @import("py.zig");
 const c = py.c;
 
-/// How many forks lie between the process that imported the module and this one. It changes only
+/// The number of forks between the process that imported the module and this one. It changes only
 /// while the child has no second thread.
 var generation: u32 = 0;
 
@@ -16,7 +16,7 @@ pub inline fn current() u32 {
     return generation;
 }
 
-/// To be called once, when the module is imported.
+/// Registers the hook. Call it once, when the module is imported.
 pub fn register() py.Error!void {
     const os = try py.check(c.PyImport_ImportModule("os"));
     defer py.decref(os);

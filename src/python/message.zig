@@ -1,11 +1,12 @@
-//! `hftws.Message`: what `on_msg` gets. A view of the receive ring, not a copy.
+//! `hftws.Message`, the argument of `on_msg`: a view of the receive ring, not a copy.
 //!
-//! The message and its memoryview are reused for the next payload when the callback kept neither.
-//! When it did, the bytes are pinned in the ring until the message, its view and the slices of that
-//! view are all gone: each of them holds the message alive, and the message holds the pin.
+//! If the callback keeps neither the message nor its memoryview, both are reused for the next
+//! payload. Otherwise the bytes are pinned in the ring until the message, its view and the slices
+//! of that view are all freed: each of them keeps the message alive, and the message has the pin.
 //!
-//! What is kept may go to other threads. The payload does not change, so they read it at any time;
-//! what changes when the callback returns, they read in the section of the message.
+//! A kept message may be used in other threads. The payload does not change, so they read it
+//! without a lock; fields that change when the callback returns are read in the section of the
+//! message.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -24,28 +25,28 @@ const Stamps = core.delivery.Stamps;
 pub const Message = struct {
     payload: []const u8,
     opcode: u8,
-    /// Set when the message is kept. While it is lent, the line is asked.
+    /// Set when the message is kept. While it is lent, `line.hasMore` has the answer.
     is_last: bool,
     pinned: bool,
-    /// The memoryview that `data` gives out, if it was asked for. Owned while the message is lent.
+    /// The memoryview that `data` returns, once it was used. Owned while the message is lent.
     view: ?*py.Object,
-    /// Zeros where the connection takes none.
+    /// Zeros if the connection takes no timestamps.
     stamps: Stamps,
-    /// Of the client whose messages this object is lent for.
+    /// The door of the client whose messages this object is lent for.
     door: *const driving.Door,
     /// Set while the message is lent, null once it is kept.
     line: ?*const Line,
-    /// The line's, as it was when the message was kept.
+    /// A copy of the line's rate, from when the message was kept.
     rate: Rate,
-    /// What the payload lies in.
+    /// The ring that the payload lies in.
     ring: *RingBuffer,
     /// In `ring`, while `pinned`.
     pin: core.ringbuffer.Pin,
 
     pub const instance = py.Instance(Message);
 
-    /// A message object, to be lent for one client only. It has no payload until the first `lend`:
-    /// nothing but `discard` may be called before.
+    /// Makes a message object, to be lent for one client only. It has no payload until the first
+    /// `lend`: only `discard` may be called before.
     pub fn create(door: *const driving.Door) py.Error!*py.Object {
         const object = try py.allocate(ModuleState.get().message_type);
         const message = instance.of(object);
@@ -64,7 +65,7 @@ pub const Message = struct {
         message.opcode = @backingInt(delivery.opcode);
         message.ring = delivery.ring;
         message.line = delivery.line;
-        // A connection takes stamps for all messages or for none: no older ones can be left.
+        // A connection takes stamps for all messages or for none, so old stamps never remain.
         if (delivery.line.stamped) message.stamps = delivery.line.stamps;
         message.show(delivery.payload);
     }
@@ -74,7 +75,7 @@ pub const Message = struct {
         if (message.view) |view| moveView(view, payload);
     }
 
-    /// Whether the callback left nothing behind, so that the message can be lent again. Then there
+    /// Whether the callback has kept nothing, so that the message can be lent again. Then there
     /// are only two references to it: the caller's, and that of its own view.
     pub fn isUnused(message: *Message) bool {
         const object = instance.objectOf(message);
@@ -82,29 +83,29 @@ pub const Message = struct {
         if (!py.hasReferences(object, 2) or !py.hasReferences(view, 1)) return false;
         const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
         if (memory_view.exports != 0) return false;
-        if (memory_view.weakreflist != null) return false; // It would lead to the next payload.
+        if (memory_view.weakreflist != null) return false; // It would show the next payload.
         if (memory_view.flags & memory_view_released != 0) return false;
-        // A slice of the view would be a second export, and a second reference. Only references
-        // are counted in a way that another thread's slices of slices cannot upset.
+        // A slice of the view would be a second export, and a second reference. Only the count of
+        // references is safe to read while another thread makes slices of slices.
         const managed: *c._PyManagedBufferObject = memory_view.mbuf;
         if (py.free_threaded) return py.hasReferences(@ptrCast(managed), 1);
         return managed.exports == 1;
     }
 
-    /// Leaves the message to those who kept it. Takes the caller's reference.
+    /// Pins the bytes of a message that the callback has kept. Takes the caller's reference.
     pub fn keep(message: *Message) void {
         message.leave(message.payload, !message.line.?.hasMore());
     }
 
-    /// For a message that is not lent, before its ring goes. Takes the caller's reference.
-    /// `gc.get_objects()` can expose the view of such a message: whoever holds it keeps the memory,
-    /// but not the contents.
+    /// Frees a message that is not lent, before its ring is freed. Takes the caller's reference.
+    /// `gc.get_objects()` can expose the view of such a message: then its holder keeps the memory
+    /// valid, but not the contents.
     pub fn discard(message: *Message) void {
         const object = instance.objectOf(message);
         const own = py.isOwn(object);
         if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
-        // Made by another thread, without the GIL: nobody can tell whether it is unused. It must
-        // not keep a pin, since the thread that frees it may come late or never.
+        // Another thread made it, without the GIL: this one cannot tell whether it is unused. It
+        // must not have a pin, since the thread that frees it may do so late or never.
         if (!own) message.show(&.{});
         message.dropView();
         py.decref(object);
@@ -128,7 +129,7 @@ pub const Message = struct {
         py.decref(object);
     }
 
-    /// Without this, a message that nobody uses any more and its view would hold each other.
+    /// Drops the view: an unused message and its view would keep each other alive.
     fn dropView(message: *Message) void {
         const view = message.view orelse return;
         message.view = null;
@@ -148,15 +149,15 @@ pub const Message = struct {
         const fresh = try py.check(c.PyMemoryView_FromObject(object));
         section.enter(object);
         const reusable = message.line != null and message.payload.len > 0;
-        const replaced = if (reusable) message.view else null; // Released, or of another thread.
+        const replaced = if (reusable) message.view else null; // Released, or another thread's.
         if (reusable) message.view = c.Py_NewRef(fresh).?;
         section.leave();
         py.decrefOptional(replaced);
         return fresh;
     }
 
-    /// A new reference to the view that was given out before, unless somebody released it, as
-    /// `with msg.data as view:` does at the end of the block.
+    /// A new reference to the view that `data` returned before, unless it was released, as by
+    /// `with msg.data as view:` at the end of the block.
     fn viewInUse(message: *Message) ?*py.Object {
         const view = message.view orelse return null;
         const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
@@ -177,7 +178,7 @@ pub const Message = struct {
         section.enter(instance.objectOf(message));
         defer section.leave();
         const line = message.line orelse return py.boolean(message.is_last);
-        // Only the thread that receives may look at what else has arrived.
+        // Only the thread that receives may check what else has arrived.
         if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, driving.in_use);
         return py.boolean(!line.hasMore());
     }
@@ -252,7 +253,7 @@ pub const Message = struct {
 
     fn dealloc(object: *py.Object) callconv(.c) void {
         const message = instance.of(object);
-        assert(message.view == null); // It would hold a reference.
+        assert(message.view == null); // A view would have a reference to the message.
         if (message.pinned) message.ring.unpin(&message.pin);
         py.free(object);
     }
@@ -324,8 +325,9 @@ pub const Message = struct {
 /// _Py_MEMORYVIEW_RELEASED of CPython's memoryobject.h: release() was called on it.
 const memory_view_released = 0x1;
 
-/// Points a memoryview that nobody else holds at other bytes. That takes four stores; a new view
-/// takes an allocation. Slices and consumers read these fields, so they see the new payload.
+/// Points a memoryview without other references at other bytes. That takes four stores, where a new
+/// view takes an allocation. Later slices and buffers of the view read these fields, so they see
+/// the new payload.
 fn moveView(view: *py.Object, payload: []const u8) void {
     const memory_view: *c.PyMemoryViewObject = @ptrCast(view);
     assert(memory_view.view.ndim == 1);

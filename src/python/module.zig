@@ -1,4 +1,4 @@
-//! The extension module `hftws._core`: names the types and functions that Python sees.
+//! The extension module `hftws._core`: types and functions that Python sees.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -17,9 +17,9 @@ comptime {
     _ = @import("abi.zig");
 }
 
-/// For its trace, Zig's default panic pulls in a reader of debugging information and most of
-/// `std.Io`: a third of the module, and calls such as statx that an older musl does not have. A
-/// build without debugging information has nothing to read, so it prints only the message.
+/// For its stack trace, Zig's default panic pulls in a reader of debugging information and most of
+/// `std.Io`: a third of the module, and calls such as statx that an older musl does not have. So a
+/// build without debugging information prints only the message.
 pub const panic = switch (builtin.mode) {
     .fast, .small => std.debug.FullPanic(panicBriefly),
     .safe, .debug => std.debug.FullPanic(std.debug.defaultPanic),
@@ -47,17 +47,16 @@ var slots = [_]c.PyModuleDef_Slot{
     .{ .slot = c.Py_mod_exec, .value = @ptrCast(@constCast(&execute)) },
 } ++ single_interpreter ++ without_gil ++ [_]c.PyModuleDef_Slot{.{}};
 
-/// Python 3.12 and later ask, and raise by themselves in a sub-interpreter that shares nothing.
+/// Python 3.12 and later check this slot, and raise in an isolated sub-interpreter.
 const single_interpreter = if (@hasDecl(c, "Py_mod_multiple_interpreters"))
     [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_multiple_interpreters, .value = null }}
 else
     [_]c.PyModuleDef_Slot{};
 
-/// Python 3.13 and later ask whether the module does without the GIL. It does. Clients share
-/// nothing that changes after it was made (tests/test_tidy.py has the list). One thread at a time
-/// is inside a client (driving.zig). What a callback hands to other threads, they may use: the
-/// bytes of a message stay as they are, what changes of it is read in a section (message.zig), and
-/// a pin may go in any thread (ringbuffer.zig).
+/// Python 3.13 and later check this slot: the module needs no GIL. Clients share only globals that
+/// never change once made (tests/test_tidy.py lists them). One thread at a time is inside a client
+/// (driving.zig). Other threads may use kept messages: their bytes do not change, fields that do
+/// are read in a section (message.zig), and any thread may release a pin (ringbuffer.zig).
 const without_gil = if (@hasDecl(c, "Py_mod_gil"))
     [_]c.PyModuleDef_Slot{.{ .slot = c.Py_mod_gil, .value = c.Py_MOD_GIL_NOT_USED }}
 else
@@ -69,7 +68,8 @@ fn execute(module: *py.Object) callconv(.c) c_int {
     return 0;
 }
 
-/// `ModuleState` has objects of one interpreter, which another must not touch.
+/// Refuses sub-interpreters: `ModuleState` has objects of one interpreter, which others must not
+/// use.
 fn requireMainInterpreter() py.Error!void {
     if (c.PyInterpreterState_Get() == c.PyInterpreterState_Main()) return;
     return py.raise(c.PyExc_ImportError, "hftws cannot be imported in a sub-interpreter");

@@ -1,4 +1,4 @@
-//! What outlives every client: the types of the module, and a clock.
+//! What all clients share: the types of the module, and a calibrated clock.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -9,12 +9,12 @@ const Clock = core.clock.ClockType(core.os.Os);
 
 /// Set when the module is imported, and constant from then on.
 pub const ModuleState = struct {
-    /// The types are owned, and never given back.
+    /// The types are owned, and never freed.
     client_type: *c.PyTypeObject,
     message_type: *c.PyTypeObject,
     reservation_type: *c.PyTypeObject,
-    /// Anchored when the module was imported. A client's clock begins as a copy, so that by its
-    /// first connect the base line is long enough as a rule, and nobody waits for it.
+    /// Its first anchor is taken when the module is imported. The clock of each client begins as a
+    /// copy, so that its first connect usually does not have to wait for the calibration.
     clock: Clock,
 
     pub fn get() *const ModuleState {
@@ -31,6 +31,7 @@ pub const ModuleState = struct {
     }
 };
 
-/// One interpreter, one module: sub-interpreters are refused (module.zig). An import in another
-/// thread waits for the first one, by Python's own lock. A second import gets the same types.
+/// A process has one interpreter with this module: sub-interpreters are refused (module.zig). An
+/// import in another thread waits for the first one, by Python's import lock. A second import gets
+/// the same types.
 var state: ?ModuleState = null;

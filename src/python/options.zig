@@ -1,6 +1,7 @@
-//! The arguments of `_core.ClientBase`, as `hftws.Client` passes them, made into options of the
-//! core. Python has set the defaults; the types, and what the core relies on, are checked here. So
-//! are some arguments of its methods.
+//! Checks the arguments of `_core.ClientBase`, and makes options of them.
+//!
+//! `hftws.Client` sets the defaults; types, and what the core relies on, are checked here. So are
+//! some arguments of the methods.
 
 const std = @import("std");
 const core = @import("core");
@@ -13,17 +14,17 @@ const constants = core.constants;
 const http = core.http;
 const libssl = core.ssl.libssl;
 
-/// What the arguments say.
+/// The parsed arguments of `__init__`.
 pub const Parsed = struct {
-    /// Its `tls` is null: that has to point to where the owner puts `tls_context`.
+    /// Its `tls` is null: the owner sets it once `tls_context` has its final place.
     core: core.connection.Options,
     /// Null for `ws://` and `http://`. Owned.
     tls_context: ?core.ssl.Context,
     /// Whether to keep a histogram of each stage.
     latency: bool,
-    /// How much of the body of an HTTP response to keep.
+    /// How many bytes of an HTTP response's body to keep.
     body_size_max: usize,
-    /// Null where none was given. Borrowed from the arguments, as the next two are.
+    /// Null if not given. Borrowed from the arguments, like the next two.
     on_msg: ?*py.Object,
     on_open: ?*py.Object,
     on_close: ?*py.Object,
@@ -66,7 +67,7 @@ const Arguments = struct {
     socket_busy_poll_us: c.Py_ssize_t = 0,
     tls_libraries: ?*py.Object = null,
 
-    /// One format unit for each field, by its type; all are keyword-only.
+    /// The format string: one unit for each field, by its type. All arguments are keyword-only.
     fn format() [:0]const u8 {
         comptime {
             var text: [:0]const u8 = "|$";
@@ -140,7 +141,7 @@ pub fn parse(arena: Allocator, positional: *py.Object, keywords: ?*py.Object) py
     };
 }
 
-/// What the option `tls` can be.
+/// The values of the option `tls`.
 const Tls = enum { auto, direct, ktls, openssl };
 
 const BuildError = py.Error || error{OutOfMemory};
@@ -164,8 +165,8 @@ fn buildOptions(
     }
     const host = try arena.dupeSentinel(u8, url.host, 0);
     const wanted_name = try copyText(arena, arguments.server_name) orelse host;
-    // OpenSSL compares no name at all with an empty one, and with a dot in front it would take a
-    // certificate for any name below.
+    // With an empty name OpenSSL checks no name at all, and with a dot in front it accepts a
+    // certificate for any subdomain.
     if (!try isHost(arena, wanted_name)) {
         return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
     }
@@ -207,7 +208,7 @@ fn buildOptions(
     };
 }
 
-/// Whether a URL could have this for its host; an IPv6 address stands here without brackets.
+/// Whether this could be the host of a URL. An IPv6 address is without brackets here.
 fn isHost(arena: Allocator, text: []const u8) error{OutOfMemory}!bool {
     if (core.os.Address.parse(text, 0) != null) return true;
     const url = http.Url.parse(try std.mem.concat(arena, u8, &.{ "wss://", text })) catch {
@@ -216,7 +217,7 @@ fn isHost(arena: Allocator, text: []const u8) error{OutOfMemory}!bool {
     return std.mem.eql(u8, url.host, text);
 }
 
-/// Raises what a request cannot hold, before any I/O, by writing the request once.
+/// Raises for what a request cannot contain, before any I/O, by writing the request once.
 fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Error!void {
     const target = arena.alloc(u8, constants.request_size_max) catch return py.noMemory();
     defer arena.free(target);
@@ -232,7 +233,7 @@ fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Er
     };
 }
 
-/// The fields of `hftws.Deflate` as a tuple, in their order; None stands for 0.
+/// Parses the fields of `hftws.Deflate`: a tuple in their order, where 0 means None.
 fn compressionOptions(
     arena: Allocator,
     arguments: *const Arguments,
@@ -301,8 +302,8 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
     };
 }
 
-/// The largest message has to fit, with its header, and one record more: else the connection could
-/// stall through no fault of the peer.
+/// The ring has to hold the largest message, its header and one more record; otherwise a connection
+/// could stall although the peer does nothing wrong.
 fn receiveCapacity(arguments: *const Arguments) py.Error!usize {
     const capacity = try ringCapacity("ring_size", arguments.ring_size);
     const compresses = if (arguments.deflate) |deflate| !py.isNone(deflate) else false;
@@ -314,7 +315,7 @@ fn receiveCapacity(arguments: *const Arguments) py.Error!usize {
     return py.raiseFormat(c.PyExc_ValueError, message, .{ capacity, arguments.max_message_size });
 }
 
-/// Rounded up to what can be mapped twice: a power of two of pages.
+/// Rounds up to a capacity that can be mapped twice: a power of two of pages.
 fn ringCapacity(name: []const u8, size: c.Py_ssize_t) py.Error!usize {
     const bounded = try sizeBetween(
         name,
@@ -331,7 +332,7 @@ fn sizeBetween(name: []const u8, size: c.Py_ssize_t, min: usize, max: usize) py.
     return py.raiseFormat(c.PyExc_ValueError, message, .{ name, min, max, size });
 }
 
-/// 0 stands for the system's default.
+/// 0 means the system's default.
 fn optionalSize(name: []const u8, size: c.Py_ssize_t) py.Error!?u32 {
     if (size == 0) return null;
     return @intCast(try sizeBetween(name, size, 1, std.math.maxInt(i32)));
@@ -342,11 +343,11 @@ fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
     if (!(seconds >= 0)) {
         return py.raiseFormat(c.PyExc_ValueError, "{s} has to be 0 or more", .{name});
     }
-    const seconds_max = 1e9; // Some thirty years: longer than any wait, and no overflow.
+    const seconds_max = 1e9; // About thirty years: no overflow, and longer than any wait.
     return @intFromFloat(@min(seconds, seconds_max) * std.time.ns_per_s);
 }
 
-/// Of `poll`, as nanoseconds. Null, which is None, is forever; 0 where it was not given.
+/// The time-out of `poll` in nanoseconds: null (None) is forever, 0 the default.
 pub fn timeout(object: ?*py.Object) py.Error!?u64 {
     const seconds_object = object orelse return 0;
     if (py.isNone(seconds_object)) return null;
@@ -355,7 +356,8 @@ pub fn timeout(object: ?*py.Object) py.Error!?u64 {
     return try nanoseconds("timeout", seconds);
 }
 
-/// Of `close`: a code that a program may send (RFC 6455, section 7.4.2, and the IANA registry).
+/// The code of `close`: one that a program may send (RFC 6455, section 7.4.2, and the registry of
+/// IANA).
 pub fn closeCode(object: ?*py.Object) py.Error!u16 {
     const code_object = object orelse return 1000;
     const code = c.PyLong_AsLong(code_object);
@@ -379,13 +381,13 @@ fn choice(comptime E: type, name: []const u8, text: [*c]const u8) py.Error!E {
     });
 }
 
-/// A copy, because the core borrows its strings and Python may free its own.
+/// Copies a str, because the core borrows its strings and Python may free them.
 fn copyText(arena: Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const u8 {
     const source = text orelse return null;
     return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
 }
 
-/// A sequence of str. `what` names one of them in exceptions.
+/// Copies a sequence of str. `what` names one of them in exceptions.
 fn textList(
     arena: Allocator,
     object: ?*py.Object,
@@ -399,7 +401,7 @@ fn textList(
     return list;
 }
 
-/// A copy of the str at this place. `what`, with its arguments, names it in exceptions.
+/// Copies the str at this place of a sequence. `what`, with its arguments, names it in exceptions.
 fn textAt(
     arena: Allocator,
     sequence: *py.Object,
@@ -417,7 +419,7 @@ fn textAt(
     return arena.dupeSentinel(u8, try py.utf8(item), 0);
 }
 
-/// A sequence of name, value, name, value … Raises for what cannot be sent, before any I/O.
+/// Parses a sequence of name, value, name, value … Raises for what cannot be sent.
 fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Header {
     const sequence = object orelse return &.{};
     const count = c.PySequence_Size(sequence);
@@ -443,7 +445,7 @@ fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Hea
     return headers;
 }
 
-/// The library in use, or else the first of these files (a sequence of str) that can be used.
+/// The TLS library in use, otherwise the first of these files (a sequence of str) that works.
 pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.Api {
     const list = textList(arena, files, "a library") catch |err| switch (err) {
         error.OutOfMemory => return py.noMemory(),

@@ -1,8 +1,8 @@
-//! The few pieces of the CPython API that read badly when written out, and nothing more.
+//! Zig wrappers for the parts of the CPython API that are awkward to call directly.
 //!
 //! Rule of the binding: a Zig function that can raise returns `Error!T` with the Python exception
-//! already set; the wrappers here turn that into what CPython wants. `c` is Python.h as translated,
-//! and no other folder sees it.
+//! already set; the wrappers here turn that into what CPython expects. `c` is the translated
+//! Python.h, which no other folder imports.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -11,8 +11,8 @@ pub const c = @import("python");
 
 pub const Object = c.PyObject;
 
-/// Whether this CPython was built so that its threads run at the same time (PEP 703). It may have
-/// been started with the GIL all the same.
+/// Whether this CPython was built to run without the GIL (PEP 703). It may still have been started
+/// with the GIL.
 pub const free_threaded = @hasDecl(c, "Py_GIL_DISABLED");
 
 /// The id that CPython writes into the header of each object that this thread makes: `_Py_ThreadId`
@@ -39,7 +39,7 @@ pub inline fn currentThread() usize {
     };
 }
 
-/// A Python exception is set. There is one member on purpose: the exception carries the details.
+/// A Python exception is set. One member is enough: the exception has the details.
 pub const Error = error{PythonError};
 
 /// Turns a null from the C API into an error. The exception is already set then.
@@ -57,7 +57,7 @@ pub fn raise(exception: ?*Object, message: [:0]const u8) Error {
     return error.PythonError;
 }
 
-/// Raises with a formatted message, of which 1023 bytes are kept: none here is longer.
+/// Raises with a formatted message of at most 1023 bytes, which is enough for all messages here.
 pub fn raiseFormat(exception: ?*Object, comptime format: []const u8, arguments: anytype) Error {
     var buffer: [1024]u8 = undefined;
     return raise(exception, formatMessage(&buffer, format, arguments));
@@ -93,7 +93,7 @@ pub fn isNone(object: *Object) bool {
     return object == @as(?*Object, c.Py_None());
 }
 
-/// The truth of an object; `default` where there is none, or None.
+/// The truth of an object; `default` if it is null or None.
 pub fn isTrue(object: ?*Object, default: bool) Error!bool {
     const value = object orelse return default;
     if (isNone(value)) return default;
@@ -103,7 +103,7 @@ pub fn isTrue(object: ?*Object, default: bool) Error!bool {
 }
 
 pub fn boolean(value: bool) *Object {
-    return c.PyBool_FromLong(@intFromBool(value)).?; // One of two immortal objects.
+    return c.PyBool_FromLong(@intFromBool(value)).?; // Never fails.
 }
 
 pub fn integer(value: anytype) Error!*Object {
@@ -113,7 +113,7 @@ pub fn integer(value: anytype) Error!*Object {
     });
 }
 
-/// A str of UTF-8 from elsewhere, such as a close reason or a header.
+/// A str of UTF-8 from the peer, such as a close reason or a header.
 pub fn string(text: []const u8) Error!*Object {
     return check(c.PyUnicode_DecodeUTF8(text.ptr, @intCast(text.len), "surrogateescape"));
 }
@@ -122,7 +122,7 @@ pub fn bytes(data: []const u8) Error!*Object {
     return check(c.PyBytes_FromStringAndSize(data.ptr, @intCast(data.len)));
 }
 
-/// The UTF-8 of a str, which the object keeps.
+/// The UTF-8 of a str, which the object owns.
 pub fn utf8(object: *Object) Error![:0]const u8 {
     var size: c.Py_ssize_t = 0;
     const text = c.PyUnicode_AsUTF8AndSize(object, &size) orelse return error.PythonError;
@@ -133,7 +133,7 @@ pub fn isUnicode(object: *Object) bool {
     return hasFeature(typeOf(object), c.Py_TPFLAGS_UNICODE_SUBCLASS);
 }
 
-/// Gives `value` (a new reference, or an error) to a dict.
+/// Puts `value` into a dict; takes its reference. `value` may be an error, which is returned.
 pub fn setItem(dict: *Object, key: [:0]const u8, value: Error!*Object) Error!void {
     const object = try value;
     defer decref(object);
@@ -144,7 +144,7 @@ pub fn setItem(dict: *Object, key: [:0]const u8, value: Error!*Object) Error!voi
 pub fn Instance(comptime T: type) type {
     return struct {
         comptime {
-            assert(@alignOf(T) <= 16); // What CPython's allocators give.
+            assert(@alignOf(T) <= 16); // The alignment of CPython's allocators.
         }
         const offset = std.mem.alignForward(usize, @sizeOf(Object), @alignOf(T));
         pub const size = offset + @sizeOf(T);
@@ -225,7 +225,8 @@ pub const Arguments = struct {
     positional_count: usize,
     names: ?*Object,
 
-    /// Sorts the arguments by name. The first `positional_max` names may be given by position.
+    /// Returns the arguments in the order of the names. The first `positional_max` names may be
+    /// given by position.
     pub fn bind(
         arguments: Arguments,
         comptime names: []const [:0]const u8,
@@ -282,15 +283,15 @@ pub fn typeObjectOf(object: *Object) *Object {
     return @ptrCast(typeOf(object));
 }
 
-/// PyObject_CallOneArg, straight through the slot of the vectorcall protocol (PEP 590). The C
-/// function does more around the call, which the callee does again.
+/// PyObject_CallOneArg, directly by the slot of the vectorcall protocol (PEP 590). The C function
+/// makes checks around the call that the callee makes again.
 pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     const type_object = typeOf(callable);
     if (hasFeature(type_object, c.Py_TPFLAGS_HAVE_VECTORCALL)) {
         const offset: usize = @intCast(type_object.tp_vectorcall_offset);
         const place: *align(1) const c.vectorcallfunc = @ptrFromInt(@intFromPtr(callable) + offset);
         if (place.*) |function| {
-            // The free place in front of the arguments is for a bound method's object.
+            // The free place before the arguments is for the object of a bound method.
             var arguments = [_]?*Object{ null, argument };
             const count = 1 | c.PY_VECTORCALL_ARGUMENTS_OFFSET;
             return function(callable, @ptrCast(arguments[1..]), count, null);
@@ -299,8 +300,8 @@ pub inline fn callWithOne(callable: *Object, argument: *Object) ?*Object {
     return c.PyObject_CallOneArg(callable, argument);
 }
 
-/// Gives a reference back. Of the headers' inline function, Zig translates the variant without the
-/// GIL wrongly, since it uses C's atomics, and that of a debug build takes other arguments.
+/// Gives a reference back. Does not use the inline function of Python.h: Zig mistranslates its
+/// variant without the GIL, because of C's atomics, and that of a debug build has other arguments.
 pub inline fn decref(object: *Object) void {
     if (free_threaded or @hasDecl(c, "Py_REF_DEBUG")) {
         c.Py_DecRef(object);
@@ -313,33 +314,33 @@ pub inline fn decrefOptional(object: ?*Object) void {
     if (object) |found| decref(found);
 }
 
-/// Whether `hasReferences` can tell. Without the GIL, only the thread that made the object can.
+/// Whether `hasReferences` can count. Without the GIL, only the thread that made the object can.
 pub inline fn isOwn(object: *Object) bool {
     if (!free_threaded) return true;
     return @atomicLoad(usize, &object.ob_tid, .monotonic) == currentThread();
 }
 
-/// Whether there are exactly `count` references. The caller knows where these are, so that no other
-/// thread has one or can get one. False where it cannot tell.
+/// Whether there are exactly `count` references. The caller knows all of these, so that if true, no
+/// other thread has one or can get one. False when they cannot be counted.
 pub inline fn hasReferences(object: *Object, count: c.Py_ssize_t) bool {
     if (!free_threaded) return referenceCount(object) == count;
-    // The owning thread counts its references in one field, all others in another (PEP 703). For
-    // any other thread, both may change between two reads. Acquire: what was done with a reference
-    // happened before it was given up.
+    // The owning thread counts its references in one field, all others in another (PEP 703). In
+    // another thread, both may change between two reads. Acquire: all use of a reference happened
+    // before it was given up.
     if (!isOwn(object)) return false;
     const own: c.Py_ssize_t = @atomicLoad(u32, &object.ob_ref_local, .monotonic);
     const shared = @atomicLoad(c.Py_ssize_t, &object.ob_ref_shared, .acquire);
     return own + (shared >> c._Py_REF_SHARED_SHIFT) == count;
 }
 
-/// How many references there are. Up to Python 3.11 this is a field, later a function.
+/// The number of references. Up to Python 3.11 this is a field, later a function.
 fn referenceCount(object: *Object) c.Py_ssize_t {
     if (comptime @hasField(Object, "ob_refcnt")) return object.ob_refcnt;
     return c.Py_REFCNT(object);
 }
 
-/// Keeps other threads out of an object's section where there is no GIL. As with the GIL, a thread
-/// that waits inside lets others in: so nothing in a section may call back into Python.
+/// A critical section of an object, which excludes other threads where there is no GIL. As with the
+/// GIL, a thread that blocks inside lets others in: nothing in a section may call back into Python.
 pub const Section = if (free_threaded) struct {
     state: c.PyCriticalSection,
 
@@ -356,8 +357,8 @@ pub const Section = if (free_threaded) struct {
     pub inline fn leave(_: *Section) void {}
 };
 
-/// The function in a slot of a type. The second cast is for targets where code has an alignment: a
-/// void pointer has none.
+/// The function in a slot of a type. The second cast is for targets where functions are aligned,
+/// which a void pointer is not.
 pub fn typeSlot(
     type_object: *c.PyTypeObject,
     comptime id: c_int,
@@ -401,7 +402,7 @@ pub fn slot(comptime id: c_int, value: *const anyopaque) c.PyType_Slot {
     return .{ .slot = id, .pfunc = @constCast(value) };
 }
 
-/// The bytes of an object that has the buffer protocol. Release it when done.
+/// The bytes of an object with the buffer protocol. Release it when done.
 pub const Bytes = struct {
     view: c.Py_buffer,
 
@@ -422,9 +423,9 @@ pub const Bytes = struct {
     }
 };
 
-/// Whether this interpreter has threads besides the calling one, that might wait for the GIL.
+/// Whether this interpreter has other threads, which might wait for the GIL.
 pub fn hasOtherThreads() bool {
-    if (free_threaded) return false; // None waits, and their list may change during the look.
+    if (free_threaded) return false; // None waits for a GIL; their list could change here.
     const newest = c.PyInterpreterState_ThreadHead(c.PyInterpreterState_Get());
     return c.PyThreadState_Next(newest) != null;
 }

@@ -1,4 +1,4 @@
-//! What a client tells about itself: `info()` and `stats()`, as dicts.
+//! The dicts that `Client.info()` and `Client.stats()` return.
 
 const std = @import("std");
 const core = @import("core");
@@ -7,7 +7,7 @@ const c = py.c;
 
 const Histogram = core.histogram.Histogram;
 
-/// Quantiles of each stage, by their names in the dict.
+/// The quantiles of each stage, by their names in the dict.
 const percentiles = .{ .{ "p50", 50.0 }, .{ "p90", 90.0 }, .{ "p99", 99.0 }, .{ "p99_9", 99.9 } };
 
 pub fn info(connection: *const core.Connection) py.Error!*py.Object {
@@ -58,7 +58,7 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
     try py.setItem(dict, "tls_library_file", py.string(core.ssl.libssl.file().?));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
-    // The kernel has both directions or none; two keys, so that nobody needs to know that.
+    // The kernel has both directions or none; two keys, so that a user need not know that.
     const in_kernel = tls.engine == .ktls;
     try py.setItem(dict, "ktls_receiving", py.boolean(in_kernel));
     try py.setItem(dict, "ktls_sending", py.boolean(in_kernel));
@@ -106,7 +106,7 @@ fn socketInfo(connection: *const core.Connection) py.Error!*py.Object {
     return dict;
 }
 
-/// In any thread: reads whole words, and nothing that is freed.
+/// Any thread may call it: it reads only single words of memory that is never freed.
 pub fn stats(connection: *const core.Connection) py.Error!*py.Object {
     const dict = try py.check(c.PyDict_New());
     errdefer py.decref(dict);
@@ -127,7 +127,7 @@ pub fn stats(connection: *const core.Connection) py.Error!*py.Object {
 }
 
 fn histogramInfo(source: *const Histogram) py.Error!*py.Object {
-    var snapshot: Histogram = undefined; // The client may be in use by another thread.
+    var snapshot: Histogram = undefined; // Another thread may be using the client.
     source.snapshot(&snapshot);
     const histogram = &snapshot;
     const dict = try py.check(c.PyDict_New());

@@ -1,8 +1,8 @@
-//! `Client.reserve`: a context manager that lends a writable view of the send ring.
+//! The context manager of `Client.reserve`: a writable view of the send ring.
 //!
-//! The frame is built where it is sent from, so a payload written there is never copied. Nothing
-//! else can be sent while the view is out. A slice of it that outlives the block could still be
-//! written through: then the frame is not sent, and the place stays blocked until the slice goes.
+//! The frame is built where it is sent from, so the payload is never copied. Nothing else can be
+//! sent while the view exists. A slice that outlives the block could still write into the ring:
+//! then the frame is not sent, and the place stays blocked until the slice is freed.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -18,22 +18,23 @@ pub const Reservation = struct {
     /// The object that `driver` and `response` are parts of. Owned; null once cleared.
     owner: ?*py.Object,
     driver: *Driver,
-    /// For exceptions, where the server has refused the connection.
+    /// For exceptions, if the server has refused the upgrade.
     response: *const Response,
-    /// The view that `__enter__` gave. Owned.
+    /// The view that `__enter__` returned. Owned.
     view: ?*py.Object,
     payload: []u8,
     size: usize,
     opcode: core.ws.Opcode,
-    /// This and `exports` change in the section of the reservation: a slice may go in any thread.
+    /// This and `exports` change in the critical section of the reservation: a slice may be freed
+    /// in any thread.
     phase: enum { new, entered, left },
-    /// Buffers of `payload` that are in use.
+    /// How many buffers of `payload` are in use.
     exports: usize,
 
     pub const instance = py.Instance(Reservation);
 
-    /// Takes no place yet: `__enter__` does. Keeps `owner` alive, which `driver` and `response` are
-    /// parts of.
+    /// Reserves nothing yet: `__enter__` does. Keeps `owner` alive, which `driver` and `response`
+    /// are parts of.
     pub fn create(
         owner: *py.Object,
         driver: *Driver,
@@ -85,7 +86,7 @@ pub const Reservation = struct {
         try reservation.releaseView();
         const exports = reservation.setPhase(.left);
         const entrance = driver.enter() catch |err| {
-            // Another thread is inside: the frame is dropped when the client is next used.
+            // Another thread is inside: the next call of the client drops the frame.
             if (exports == 0) reservation.abandon();
             return err;
         };
@@ -125,7 +126,7 @@ pub const Reservation = struct {
         reservation.view = null;
         defer py.decref(view);
         const released = c.PyObject_CallMethod(view, "release", null) orelse {
-            // A consumer still holds the view itself: `exports` counts it, and `exit` raises.
+            // Another object uses the view itself: `exports` counts it, and `exit` raises.
             if (c.PyErr_ExceptionMatches(c.PyExc_BufferError) == 0) return error.PythonError;
             c.PyErr_Clear();
             return;
@@ -157,11 +158,11 @@ pub const Reservation = struct {
         defer section.leave();
         assert(reservation.exports > 0);
         reservation.exports -= 1;
-        // The block is over, and no slice is left that could write into the place.
+        // The block has ended, and no slice is left that could write into the place.
         if (reservation.exports == 0 and reservation.phase == .left) reservation.abandon();
     }
 
-    /// In any thread: so the driver only notes it, and drops the frame when it is next entered.
+    /// Any thread may call it: so the driver only notes it, and drops the frame at the next call.
     fn abandon(reservation: *Reservation) void {
         if (reservation.owner == null) return;
         reservation.driver.abandonReservation();

@@ -1,4 +1,4 @@
-//! What the server answered over HTTP: to the upgrade, also where it refused it, or to a GET.
+//! The HTTP response to the upgrade or a GET: status, headers and body.
 
 const std = @import("std");
 const core = @import("core");
@@ -10,13 +10,13 @@ const allocator = std.heap.c_allocator;
 
 pub const Response = struct {
     status: u16 = 0,
-    /// A list of pairs of str. Null before there was a response. Owned.
+    /// A list of pairs of str. Null before there is a response. Owned.
     headers: ?*py.Object = null,
     body: std.ArrayList(u8) = .empty,
-    /// How much of the body is kept.
+    /// How many bytes of the body are kept at most.
     body_size_max: usize,
 
-    /// Gives back what was kept, and is ready for another response.
+    /// Frees what was kept, and is ready for another response.
     pub fn forget(response: *Response) void {
         const headers = response.headers;
         response.body.deinit(allocator);
@@ -47,7 +47,7 @@ pub const Response = struct {
         return bytes.len <= response.body_size_max - response.body.items.len;
     }
 
-    /// Keeps of these bytes what fits.
+    /// Keeps as many of these bytes as fit.
     pub fn appendBody(response: *Response, bytes: []const u8) py.Error!void {
         const room = response.body_size_max - response.body.items.len;
         response.body.appendSlice(allocator, bytes[0..@min(bytes.len, room)]) catch {
@@ -68,7 +68,7 @@ pub const Response = struct {
         return py.check(c.Py_BuildValue("(iON)", status, response.headers.?, body));
     }
 
-    /// What exceptions tell of it. Borrowed.
+    /// What exceptions contain of it. Borrowed.
     pub fn refusal(response: *const Response) exceptions.Refusal {
         return .{
             .status = response.status,

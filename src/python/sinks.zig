@@ -1,4 +1,4 @@
-//! Where the messages of a connection go: to `on_msg`, or nowhere.
+//! The two sinks of the binding: one calls `on_msg`, the other only counts messages.
 //!
 //! The connection's `pump` calls `prepare`, which may allocate, stamps the delivery if the sink
 //! `delivers` at all, and calls `take`.
@@ -12,12 +12,12 @@ const Delivery = core.delivery.Delivery;
 
 /// A client's `on_msg`, and the message object that is reused from one call to the next.
 pub const Callback = struct {
-    /// Null where the caller gave none. Owned.
+    /// Null if the caller gave none. Owned.
     on_msg: ?*py.Object,
-    /// The message that was lent last and that nobody kept, or one that is new. Owned.
+    /// A message to lend again, which the callback did not keep, or a new one. Owned.
     spare: ?*py.Object,
 
-    /// To be called before the ring goes that the view of the spare message points into.
+    /// Call it before freeing the ring that the view of the spare message points into.
     pub fn dropSpare(callback: *Callback) void {
         const spare = callback.spare orelse return;
         callback.spare = null;
@@ -25,7 +25,7 @@ pub const Callback = struct {
     }
 };
 
-/// Calls `on_msg` with each message. It lives for one turn, so that its fields stay in registers.
+/// Calls `on_msg` with each message. It exists for one turn, so that its fields stay in registers.
 pub const CallingSink = struct {
     callback: *Callback,
     driver: *Driver,
@@ -55,7 +55,7 @@ pub const CallingSink = struct {
         sink.driver.in_callback = true;
         const result = py.callWithOne(sink.callback.on_msg.?, sink.prepared);
         if (message.isUnused()) sink.callback.spare = sink.prepared else message.keep();
-        if (result) |returned| py.decref(returned); // Its `__del__` may ask what a callback may.
+        if (result) |returned| py.decref(returned); // Its `__del__` may call what a callback may.
         sink.driver.in_callback = false;
 
         _ = try py.check(result);
