@@ -1,4 +1,7 @@
-"""The native core. `hftws.Client` and `hftws.get` are made of it; see there for the meanings."""
+"""The extension module: native types and functions that the package is built on.
+
+`hftws.Client` and `hftws.get` document the arguments.
+"""
 
 from collections.abc import Callable, Sequence
 from types import TracebackType

@@ -1,4 +1,4 @@
-//! Every bound and default of the core, in one place, and how they relate to each other.
+//! Every bound and default of the core, and how they relate to each other.
 //!
 //! A bound that a caller may change is an option elsewhere, with its default here. The other bounds
 //! protect against a hostile or broken peer. Imports nothing.

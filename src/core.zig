@@ -1,4 +1,6 @@
-//! The core of hftws. It knows nothing of Python; `src/python/` makes it importable.
+//! The root of the core: all modules that the binding uses.
+//!
+//! It imports nothing of Python: `src/python/` makes an extension module of it.
 
 pub const connection = @import("connection.zig");
 pub const constants = @import("constants.zig");

@@ -1,8 +1,9 @@
-//! The compression of messages, RFC 7692, section 7.2: DEFLATE by zlib, a message at a time.
+//! The compression of messages by zlib, one message at a time.
 //!
-//! A sender ends every message with an empty block, so that it ends at a byte, and leaves out the
-//! last four bytes of that. `Inflater` adds them, `Deflater` removes them. Both write into the
-//! caller's memory, and allocate when they are made, not for each message. Neither may be moved.
+//! The format is DEFLATE as RFC 7692, section 7.2, uses it. A sender ends every message with an
+//! empty block, so that it ends at a byte, and leaves out the last four bytes of that. `Inflater`
+//! adds them, `Deflater` removes them. Both write into the caller's memory, and allocate when they
+//! are made, not for each message. Neither may be moved.
 //!
 //! No I/O. The size of an inflated message is not known beforehand: an inflater continues whenever
 //! it gets more room, and its owner sets the limit.

@@ -1,4 +1,4 @@
-//! One message as a sink gets it: its bytes, when they arrived, and on which connection.
+//! One message as a sink gets it: its bytes, timestamps and connection.
 //!
 //! A sink needs to know nothing else of the core. The bytes are borrowed until the connection is
 //! asked for the next message, and so are the stamps of the line; a sink that needs the bytes for

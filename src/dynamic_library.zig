@@ -1,4 +1,4 @@
-//! Libraries that are looked up at run time: a table of their functions, filled by name.
+//! Looks up libraries at run time, and fills tables of their functions.
 //!
 //! A table is a struct with a field for each function, named as in C. An optional field is null
 //! where the library lacks the function; a library that lacks any other function is skipped.

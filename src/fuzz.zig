@@ -1,5 +1,6 @@
-//! Coverage-guided fuzzing: the targets, the functions that a fuzzer calls, and the test that runs
-//! each target on everything that fuzzers found.
+//! Coverage-guided fuzzing: the list of targets, and the entry points of libFuzzer.
+//!
+//! A test here runs each target on everything that fuzzers have found.
 //!
 //! A target is a file in `fuzz/` with one function, `run`: bytes in, an error or a panic when a
 //! property does not hold. `zig build fuzz` compiles all of them, with assertions and counters of

@@ -1,5 +1,6 @@
-//! HTTP/1.1 as a client needs it for an upgrade or a plain GET: URLs, the request head, the
-//! response head, the body (RFC 9110, RFC 9112, RFC 3986).
+//! HTTP/1.1 as a client needs it for an upgrade or a plain GET.
+//!
+//! URLs, the request head, the response head, and the body (RFC 9110, RFC 9112, RFC 3986).
 //!
 //! Pure: bytes in, values out. No I/O, no allocation, no clock. Every slice that comes out borrows
 //! from what went in.

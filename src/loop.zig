@@ -1,9 +1,10 @@
-//! Sleeps until something happens on one of many connections: the only place that waits for I/O.
+//! Sleeps until something happens on one of many connections.
 //!
-//! The owner pulls events from each connection (`pump`, or `nextMessage` and `next`). When all of
-//! them return `blocked`, it calls `wait`, and then asks them again. For each connection, a wait
-//! calls `beginWait`, `interest` and `deadlineNs`, sleeps, and calls `noteReady`. A connection that
-//! busy polls (`spins`) keeps the loop awake: it calls `look` again and again.
+//! It is the only place that waits for I/O. The owner pulls events from each connection (`pump`, or
+//! `nextMessage` and `next`). When all of them return `blocked`, it calls `wait`, and then asks
+//! them again. For each connection, a wait calls `beginWait`, `interest` and `deadlineNs`, sleeps,
+//! and calls `noteReady`. A connection that busy polls (`spins`) keeps the loop awake: it calls
+//! `look` again and again.
 //!
 //! A loop allocates nothing. What the kernel watches is remembered in the `watch` of each
 //! connection. A loop outlives its connections, and must not move while one is watched. A wait

@@ -1,4 +1,4 @@
-//! Waits in the kernel until one of many descriptors can be read or written, or a time has passed.
+//! Waits in the kernel until one of many descriptors is ready.
 //!
 //! Design: each descriptor has a `Watch`, in memory that its owner provides, so that nothing is
 //! allocated here. The watch remembers what the kernel watches: asking for the same again makes no

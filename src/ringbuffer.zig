@@ -1,5 +1,7 @@
-//! The byte ring that all data passes through: the kernel or TLS writes at one end, the parser
-//! reads at the other, in place, and the user's program may keep bytes in between.
+//! The ring buffer that all data passes through; its bytes can be pinned.
+//!
+//! The kernel or TLS writes at one end, the parser reads in place at the other, and the user's
+//! program may keep bytes in between.
 //!
 //! The memory is mapped twice, back to back, so that free and readable bytes are always one span:
 //! no frame is split at the end of the buffer, and none has to be copied into one piece.

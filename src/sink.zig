@@ -1,4 +1,4 @@
-//! The interface of a sink, which takes the messages of a connection from `Connection.pump`.
+//! The interface of a sink, which takes the messages of a connection.
 //!
 //! Python's callback is a sink. A C function or a recorder could be others. `pump` is compiled for
 //! each type of sink, so that a message costs no indirect call.

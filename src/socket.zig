@@ -1,4 +1,4 @@
-//! One TCP connection of a client: a non-blocking descriptor with the options that were asked for.
+//! One TCP connection: a non-blocking descriptor with the chosen options.
 //!
 //! Design: thin. Options are set before the connect, so that the handshake already has them (the
 //! receive buffer bounds the window that is announced in the SYN). An option that the system does

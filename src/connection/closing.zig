@@ -1,5 +1,6 @@
-//! The closing handshakes of WebSocket and TLS, and how the connection ended (RFC 6455, section 7;
-//! RFC 8446, section 6.1).
+//! The closing handshakes of WebSocket and TLS, and how a connection ended.
+//!
+//! See RFC 6455, section 7, and for close_notify RFC 8446, section 6.1.
 //!
 //!     CLOSE sent ─▶ the peer's CLOSE ─▶ close_notify ─▶ FIN ─▶ the peer hangs up ─▶ closed
 //!

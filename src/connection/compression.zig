@@ -1,4 +1,4 @@
-//! Inflates and deflates the messages of a connection (permessage-deflate, RFC 7692).
+//! Inflates and deflates the messages of a connection (RFC 7692).
 //!
 //! Received messages are inflated into a ring of their own, because a message has to be one span
 //! and only the socket or TLS writes into the receive ring. Those to send are deflated in the send

@@ -1,4 +1,4 @@
-//! How long each stage of a message takes, from the kernel to the callback: one histogram each.
+//! Histograms of how long a message takes, from the kernel to the callback.
 
 const std = @import("std");
 const Histogram = @import("../histogram.zig").Histogram;

@@ -1,4 +1,4 @@
-//! Opens, closes and fails a connection: all that happens in the states other than `open`.
+//! Opens, closes and fails a connection: what all states but `open` do.
 //!
 //! `opening.zig` and `closing.zig` do the work of their states and return its result, which becomes
 //! an event or the end of the connection here. `state.zig` has the moves between states.

@@ -1,4 +1,4 @@
-//! The socket of a connection, its watch, and the TLS session over it, if the URL asks for TLS.
+//! The socket of a connection, its watch, and the TLS session over it.
 
 const std = @import("std");
 const ssl = @import("../ssl.zig");

@@ -1,4 +1,4 @@
-//! Opens a connection: name look-up, TCP, TLS, the HTTP request, and its response.
+//! Opens a connection: name look-up, TCP, TLS, request and response.
 //!
 //!     dial ─▶ secure ─▶ request ─▶ response ─▶ 101: open
 //!                                     └──────▶ anything else: its body, then over

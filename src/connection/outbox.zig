@@ -1,4 +1,4 @@
-//! Sends frames: builds them in the send ring, seals them, and gives them to the kernel.
+//! Sends frames: builds them in the send ring, seals them, writes the socket.
 //!
 //! What the kernel does not take waits in the rings.
 //!

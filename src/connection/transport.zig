@@ -1,4 +1,6 @@
-//! Reads the socket and opens TLS records into the receive ring; `outbox.zig` does the sending.
+//! Reads the socket, and opens TLS records into the receive ring.
+//!
+//! The other direction, sealing and writing, is `outbox.zig`.
 //!
 //!     socket ─▶ receive ─▶ ciphertext ring ─▶ openRecord ─▶ receive ring      (user space)
 //!     socket ─▶ receive ─▶ receive ring                         (ws://, or kernel TLS)

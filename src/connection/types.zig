@@ -1,4 +1,4 @@
-//! The types of a connection: its options, events, errors, counters, and the ways it can end.
+//! The types of a connection: its options, events, errors, counters and endings.
 
 const std = @import("std");
 const assert = std.debug.assert;

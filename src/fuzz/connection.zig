@@ -1,5 +1,7 @@
-//! Fuzz target: a whole connection, on a scripted kernel that gives it the input as the server's
-//! bytes, in pieces, while its owner sends, pings, keeps messages and closes.
+//! Fuzz target: a whole connection that gets any bytes from its server.
+//!
+//! A scripted kernel gives it the input in pieces, while its owner sends, pings, keeps messages and
+//! closes.
 //!
 //! It ends, and reports how. The messages are those that the parser finds in all bytes at once, and
 //! none is missing unless somebody ended the connection early. Bytes that the owner keeps do not

@@ -1,5 +1,6 @@
-//! Memory for bytes in front of a page that cannot be accessed: code that reads beyond the end of
-//! the bytes, by vector instructions or in a library that Zig does not check, crashes at once.
+//! Memory that ends at an inaccessible page, so that reading beyond the end crashes.
+//!
+//! That finds what Zig does not check: vector instructions, and code in libraries.
 
 const std = @import("std");
 const assert = std.debug.assert;

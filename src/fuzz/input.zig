@@ -1,6 +1,6 @@
-//! A fuzzer's input, cut into the bytes under test and the choices of how they are handed over.
+//! Splits a fuzzer's input into the bytes under test and the choices of a target.
 //!
-//!     | payload: what a peer or a user says        | choices: 0 to 31 bytes | their number |
+//!     | payload: bytes of a peer or a user         | choices: 0 to 31 bytes | their number |
 //!
 //! The payload stands at the front, so that a seed can be read, and a fuzzer can change it, without
 //! the choices. These are used one after the other and then again from the first: wherever a target

@@ -1,10 +1,9 @@
-//! Fuzz target: what the direct engine does with records once their tags are right, and with those
-//! whose tags or headers are not.
+//! Fuzz target: the direct engine and the records of a peer that has the keys.
 //!
-//! A peer that has the keys seals whatever the input says. A model of the rules (RFC 8446, sections
-//! 4.6, 5 and 6; RFC 5246, sections 6 and 7) gives the expected result: the data sent before the
-//! first violation, and the alert for that. Records arrive in pieces, directly in front of memory
-//! that must not be read.
+//! The peer seals whatever the input says, and some tags or headers are wrong. A model of the rules
+//! (RFC 8446, sections 4.6, 5 and 6; RFC 5246, sections 6 and 7) gives the expected result: the
+//! data sent before the first violation, and the alert for that. Records arrive in pieces, directly
+//! in front of memory that must not be read.
 //!
 //! Payload: the number of a cipher suite and of a provider, then steps: what to seal (`Step`), a
 //! size, and so many bytes of content.

@@ -1,6 +1,8 @@
-//! The rules for records after a handshake in their simplest form: what a client delivers, and with
-//! which alert it has to end the connection. Written from RFC 8446 and RFC 5246, independently of
-//! `ssl/`, so that the two do not share mistakes.
+//! A model of TLS records after a handshake, for `records.zig` to compare with.
+//!
+//! It has the rules in their simplest form: what a client delivers, and with which alert it has to
+//! end the connection. Written from RFC 8446 and RFC 5246, independently of `ssl/`, so that the two
+//! do not share mistakes.
 
 const std = @import("std");
 const constants = @import("../constants.zig");

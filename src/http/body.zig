@@ -1,11 +1,10 @@
-//! The body of a response: where it ends, and its bytes without the chunks around them (RFC 9112,
-//! sections 6 and 7).
+//! Decodes the body of a response: finds its end, and removes chunk framing.
 //!
-//! The framing is decided once, from the head. A head that two recipients could read differently is
-//! an error: that difference makes response smuggling possible. Then the decoder is a state machine
-//! over bytes as they arrive: however they are cut, the body is the same. It decodes in place: the
-//! bytes of a chunk move down over the chunk line before them, each at most once. Chunk extensions
-//! and trailers are skipped, and bounded.
+//! The framing is decided once, from the head (RFC 9112, sections 6 and 7). A head that two
+//! recipients could read differently is an error: that difference makes response smuggling
+//! possible. Then the decoder is a state machine over bytes as they arrive: however they are cut,
+//! the body is the same. It decodes in place: the bytes of a chunk move down over the chunk line
+//! before them, each at most once. Chunk extensions and trailers are skipped, and bounded.
 //!
 //! Invariant: an error is returned after all valid bytes of the body before it, wherever the pieces
 //! were cut, and by every later call; a complete body takes no further byte.

@@ -1,9 +1,8 @@
-//! Header fields as both directions share them: what a name and a value may hold, and how the
-//! comma-separated lists in a value are read (RFC 9110, section 5).
+//! Checks the names and values of header fields, and reads comma-separated lists.
 //!
-//! One table of bytes checks both what is sent and what is received, so that no byte that could end
-//! a line early (CR, LF, NUL: request splitting) passes in either direction. Values stay raw bytes:
-//! bytes from 0x80 on are allowed (obs-text) and never interpreted.
+//! One table of bytes (RFC 9110, section 5) checks both what is sent and what is received, so that
+//! no byte that could end a line early (CR, LF, NUL: request splitting) passes in either direction.
+//! Values stay raw bytes: bytes from 0x80 on are allowed (obs-text) and never interpreted.
 
 const std = @import("std");
 

@@ -1,5 +1,6 @@
-//! The request head: request line and headers, written into the caller's buffer (RFC 9112, section
-//! 3). Requests of this client have no body.
+//! Writes a request: the request line and headers, into the caller's buffer.
+//!
+//! See RFC 9112, section 3. Requests of this client have no body.
 //!
 //! Everything is checked before the first byte is written, and nothing that could start a second
 //! request passes: the target comes from a parsed `Url`, names are tokens, values hold no line

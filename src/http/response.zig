@@ -1,5 +1,6 @@
-//! The response head: status line and headers up to the blank line, read from a growing span of
-//! bytes (RFC 9112, sections 4 and 5).
+//! Parses the head of a response: status line and headers.
+//!
+//! It reads a growing span of bytes (RFC 9112, sections 4 and 5).
 //!
 //! Two passes. The first only looks for the blank line and remembers how far it came, so that it
 //! reads each byte once however slowly the peer sends; the second checks the whole head. Wherever

@@ -1,5 +1,6 @@
-//! The URL of a client: `ws`, `wss`, `http` or `https`, cut into the parts that a connection needs
-//! (RFC 3986, as far as a client's URL goes; RFC 6455, section 3).
+//! Parses the URL of a client: `ws`, `wss`, `http` or `https`.
+//!
+//! See RFC 3986, of which a client needs a part, and RFC 6455, section 3.
 //!
 //! What cannot be used is refused here, with the cause, so that a parsed host can be resolved and a
 //! parsed target can be written on the request line without a further check (neither holds a space

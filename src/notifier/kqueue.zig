@@ -1,4 +1,6 @@
-//! The notifier of macOS, by kqueue(2), level-triggered: one filter to read, one to write.
+//! The notifier of macOS, by kqueue(2), level-triggered.
+//!
+//! It uses one filter to read, and one to write.
 //!
 //! Invariant: the kernel has exactly the filters that the watches say, and each carries the address
 //! of its watch.

@@ -1,4 +1,4 @@
-//! What a notifier remembers of one descriptor, in memory that the descriptor's owner provides.
+//! What a notifier remembers of one descriptor; the owner provides the memory.
 
 const os = @import("../os.zig");
 

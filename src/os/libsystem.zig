@@ -1,4 +1,4 @@
-//! What libSystem declares and os/darwin.zig uses, beside the POSIX calls of `std.c`.
+//! Declarations of libSystem for os/darwin.zig, beside those of `std.c`.
 //!
 //! It is spelled out here rather than taken from `std.c`, so that it can be compared with Apple's
 //! headers (libsystem_test.zig), and so that tests on Linux can put stand-ins in its place

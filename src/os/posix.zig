@@ -1,5 +1,4 @@
-//! What both kernels share: the types of the kernel's interface, its errors by cause, and every
-//! call that POSIX gives to Linux and macOS alike.
+//! What Linux and macOS share of os.zig: types, errors and POSIX calls.
 //!
 //! Design: one function for each system call, without state, and one `switch` for each error set,
 //! so that each errno is named once. An error that no caller can act on is `error.Unexpected`; its

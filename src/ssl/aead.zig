@@ -1,8 +1,9 @@
-//! Authenticated encryption of TLS records: one key, one direction, behind one interface.
+//! Authenticated encryption of TLS records, behind one interface.
 //!
-//! No cryptography is written here. libipsec-mb opens a small AES-GCM record in a seventh of the
-//! time of OpenSSL's EVP calls; EVP is everywhere and has every algorithm. The provider is chosen
-//! by a branch that always goes the same way, which costs nothing next to the record.
+//! An `Aead` has one key, for one direction. No cryptography is written here. libipsec-mb opens a
+//! small AES-GCM record in a seventh of the time of OpenSSL's EVP calls; EVP is everywhere and has
+//! every algorithm. The provider is chosen by a branch that always goes the same way, which costs
+//! nothing next to the record.
 //!
 //! Invariant: bytes whose tag is wrong are wiped before `open` returns.
 

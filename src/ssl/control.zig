@@ -1,8 +1,9 @@
-//! What the records of a connection carry besides data, both ways: alerts, KeyUpdates, tickets,
-//! requests for another handshake (RFC 8446, sections 4.6 and 6; RFC 5246, sections 7.2 and 7.4.1).
+//! Alerts, KeyUpdates and tickets: what TLS records carry besides data.
 //!
-//! The direct engine and kernel TLS share it: whoever opens a record shows its content here, and
-//! whoever seals asks what is pending. It has no keys. When they have to change, it says so.
+//! Both directions, and requests to renegotiate (RFC 8446, sections 4.6 and 6; RFC 5246, sections
+//! 7.2 and 7.4.1). The direct engine and kernel TLS share it: they pass in the content of records
+//! that they open, and ask for pending records to seal. It has no keys, but it tells when they have
+//! to change.
 
 const std = @import("std");
 const assert = std.debug.assert;

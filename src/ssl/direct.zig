@@ -1,5 +1,6 @@
-//! The engine that opens and seals the records itself, with keys that OpenSSL's handshake agreed
-//! on: RFC 8446, section 5, for TLS 1.3, and RFC 5246, section 6.2.3.3, for the AEAD suites of
+//! The direct engine: opens and seals TLS records after OpenSSL's handshake.
+//!
+//! See RFC 8446, section 5, for TLS 1.3, and RFC 5246, section 6.2.3.3, for the AEAD suites of
 //! TLS 1.2.
 //!
 //! A record is opened from where the socket put it to where the parser reads it, and sealed where

@@ -1,5 +1,7 @@
-//! From the secrets of a handshake to the keys of records: RFC 8446, section 7.3, and RFC 5246,
-//! sections 5 and 6.3. The hashes and HMAC are those of Zig's standard library.
+//! Derives the keys of records from the secrets of a handshake.
+//!
+//! See RFC 8446, section 7.3, and RFC 5246, sections 5 and 6.3. The hashes and HMAC are those of
+//! Zig's standard library.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,5 +1,6 @@
-//! Kernel TLS (Linux): how the kernel is told to open and seal the records of a connection, why it
-//! may refuse, and what is left to do here (Documentation/networking/tls.rst, <linux/tls.h>).
+//! The ktls engine: the kernel's keys, and the control records of kernel TLS.
+//!
+//! See Documentation/networking/tls.rst of Linux, and <linux/tls.h>.
 //!
 //! The direct engine has the records until the WebSocket connection is open. Then the kernel gets
 //! the keys of both directions and the sequence numbers of their next records. Alerts, tickets and

@@ -1,4 +1,4 @@
-//! The functions of libssl and libcrypto that hftws calls, looked up when the program runs.
+//! The functions of libssl and libcrypto that hftws calls, looked up at run time.
 //!
 //! Building needs no OpenSSL headers and the extension links no OpenSSL: it uses the library that
 //! Python's own `_ssl` module has loaded, so that a process has one TLS library, one that its

@@ -1,5 +1,6 @@
-//! The handshake, and the engine for every cipher: OpenSSL (or LibreSSL) opens and seals the
-//! records.
+//! OpenSSL's handshake, and the openssl engine, which has every cipher.
+//!
+//! LibreSSL works as well.
 //!
 //! OpenSSL reads and writes through a BIO that is made here, and serves it the slices of the call
 //! under way. So one read of the socket is enough for many records, where SSL_set_fd would make

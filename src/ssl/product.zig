@@ -1,4 +1,4 @@
-//! Which TLS library it is (OpenSSL 1.1.1, OpenSSL 3, LibreSSL), and what follows from that.
+//! Tells OpenSSL 1.1.1, OpenSSL 3 and LibreSSL apart, and how they differ.
 //!
 //! Their functions have the same names. Where they behave differently, no missing name shows it.
 //! Pure: numbers and texts in, values out.

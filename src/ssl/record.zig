@@ -1,5 +1,6 @@
-//! The terms of the record layer (RFC 8446, sections 4 to 6; RFC 5246, sections 6 and 7), where
-//! records end, and the reader of the handshake messages that may follow a handshake.
+//! TLS records: their types, where they end, and post-handshake messages.
+//!
+//! See RFC 8446, sections 4 to 6; RFC 5246, sections 6 and 7.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,5 +1,7 @@
-//! Sessions that the next handshake with the same server can resume (RFC 8446, section 4.6.1; RFC
-//! 5077), so that a reconnect needs no certificate and less public-key cryptography.
+//! Keeps TLS sessions that the next handshake with the same server can resume.
+//!
+//! A resumed handshake needs no certificate and less public-key cryptography (RFC 8446, section
+//! 4.6.1; RFC 5077).
 //!
 //! They belong to one server name: a resumed handshake shows no certificate that could be checked.
 

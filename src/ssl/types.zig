@@ -1,5 +1,7 @@
-//! What the engines and `ssl.Session` have in common: what a call says of itself, why TLS failed,
-//! what was negotiated, and what one engine hands the next.
+//! The types that the engines share with `ssl.Session`.
+//!
+//! The result of a call, why TLS failed, what was negotiated, and what one engine hands over to the
+//! next.
 
 const std = @import("std");
 const key_schedule = @import("key_schedule.zig");

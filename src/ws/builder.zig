@@ -1,7 +1,8 @@
-//! Frames of a client, written at their final place: always masked, with the shortest length form.
+//! Writes a client's frames at their final place.
 //!
-//! RFC 6455, sections 5.1 to 5.3. Stateless: the caller keeps the rules of which frame may follow
-//! which. Nothing is written beyond the size that is returned.
+//! They are always masked, and have the shortest length form. RFC 6455, sections 5.1 to 5.3.
+//! Stateless: the caller keeps the rules of which frame may follow which. Nothing is written beyond
+//! the size that is returned.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,5 +1,6 @@
-//! The opening handshake of a WebSocket client: the upgrade request, and whether the server's
-//! answer to it opens a WebSocket connection (RFC 6455, section 4.1).
+//! Writes the upgrade request, and checks the server's response to it.
+//!
+//! This is the client's part of the opening handshake (RFC 6455, section 4.1).
 //!
 //! The answer is checked strictly. Its accept value proves that the server has read this key:
 //! neither a cache nor a server of another protocol can have sent it. What was not offered (an

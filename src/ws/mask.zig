@@ -1,8 +1,8 @@
-//! The masking of a client's payload, RFC 6455, section 5.3: byte `i` is XORed with `key[i % 4]`.
+//! Masks the payload of a client (RFC 6455, section 5.3).
 //!
-//! A mask is its own inverse, and a key of zeros leaves the payload as it is. One pass over the
-//! bytes in vectors, so that masking while the payload is copied costs next to nothing. The caller
-//! provides the keys.
+//! Byte `i` is XORed with `key[i % 4]`. A mask is its own inverse, and a key of zeros leaves the
+//! payload as it is. One pass over the bytes in vectors, so that masking while the payload is
+//! copied costs next to nothing. The caller provides the keys.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,9 +1,10 @@
-//! What a server sends, read in place: RFC 6455, sections 5 and 8.1, for the client's role.
+//! Parses a server's frames in place, and joins fragments.
 //!
-//! `Parser` is a state machine over the readable span of a ring: no I/O, no allocation. The caller
-//! hands in all bytes that were received and not yet taken, gets one event at a time, and takes
-//! what no later event needs. A message in one frame is a slice of those bytes. The fragments of
-//! a message are joined in place, over the headers between them:
+//! See RFC 6455, sections 5 and 8.1, for the client's role. `Parser` is a state machine over the
+//! readable span of a ring: no I/O, no allocation. The caller hands in all bytes that were received
+//! and not yet taken, gets one event at a time, and takes what no later event needs. A message in
+//! one frame is a slice of those bytes. The fragments of a message are joined in place, over the
+//! headers between them:
 //!
 //!     received                    |h1|p1|h2|p2|ping|h3|p3|h4|p4 (half)
 //!     after h3, p3                |h1|p1 p2 p3 . . . . . |h4|p4 (half)

@@ -1,8 +1,9 @@
-//! The negotiation of permessage-deflate, the compression of WebSocket messages: RFC 7692.
+//! Negotiates permessage-deflate (RFC 7692).
 //!
-//! The client offers it once, in the upgrade request, and the server accepts it with parameters of
-//! its own, or ignores it. What it may answer depends on the offer. The answer is checked strictly,
-//! because both sides have to agree on every bit of what follows.
+//! It compresses WebSocket messages. The client offers it once, in the upgrade request, and the
+//! server accepts it with parameters of its own, or ignores it. What it may answer depends on the
+//! offer. The answer is checked strictly, because both sides have to agree on every bit of what
+//! follows.
 
 const std = @import("std");
 const http = @import("../http.zig");

@@ -1,4 +1,4 @@
-//! Published test vectors: every provider is tested with them, and a library before it is used.
+//! Published test vectors, for tests and to check a library before its use.
 //!
 //! Sources: NIST CAVP gcmEncryptExtIV; "The Galois/Counter Mode of Operation" (McGrew, Viega),
 //! appendix B; RFC 8448, section 3 (a TLS 1.3 record); RFC 8439, section 2.8.2. Nonces of 12 bytes
