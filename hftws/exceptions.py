@@ -104,7 +104,7 @@ class ConnectionClosed(Error, ConnectionError):
 
     #: RFC 6455, section 7.4: 1006 when the peer sent no close frame, 1005 when it gave no code.
     code: int
-    #: What the peer said, or what happened.
+    #: The reason in the peer's close frame, or what happened.
     reason: str
 
     def __init__(self, code: int, reason: str = "") -> None:

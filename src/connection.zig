@@ -1,4 +1,4 @@
-//! One WebSocket connection: the data path from the socket to the message.
+//! One WebSocket connection: the data path from socket to message.
 //!
 //!     socket ─▶ transport.fill: read, open (TLS) ─▶ receive ring ─▶ parse ─▶ pump ─▶ sink
 //!     send ─▶ outbox: frame in the send ring, seal (TLS), write ─▶ socket

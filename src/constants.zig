@@ -42,7 +42,7 @@ pub const reads_per_turn_max = 16;
 pub const events_per_wait_max = 64;
 
 /// How long a busy wait spins before its owner gets a turn (signals, other Python threads), and
-/// how often it looks at the clock meanwhile.
+/// how often it checks the clock during that.
 pub const spin_turn_ns = 1_000_000;
 pub const spins_per_clock_read = 64;
 

@@ -119,7 +119,7 @@ test "dynamic_library: a file is passed over that is none, or has not all that i
     try expectError(error.SymbolMissing, loadFirst(Other, &found_first));
 }
 
-test "dynamic_library: what is missing is told: a file by the loader, a function by its name" {
+test "dynamic_library: the error names what is missing, a file or a function" {
     const Api = struct { no_such_function: *const fn () callconv(.c) void };
     const name = "no-such-library.so";
     try testing.expectEqual(null, Library.open(name, .{}));

@@ -137,7 +137,7 @@ test "notifier: what is not watched for is not reported" {
     try bed.expectReadable();
 }
 
-test "notifier: a watch takes another descriptor, and lets go of the first" {
+test "notifier: a watch that is given another descriptor removes the first" {
     var bed = try TestBed.open();
     defer bed.deinit();
     var other = try TestBed.open();
@@ -255,7 +255,7 @@ test "notifier: more ready at once than one wait tells, and everyone has its tur
     try crowd.watchAll();
     try crowd.give("x");
     var told: [constants.events_per_wait_max + 3]u32 = @splat(0);
-    // Nobody reads: whoever was told stays ready, and must not hide the others.
+    // Nothing is read: descriptors stay ready after they were reported, and must not hide others.
     for (0..64) |_| {
         try testing.expectEqual(.ready, try crowd.notifier.wait(test_timeout_ns));
         var told_now: usize = 0;

@@ -235,7 +235,7 @@ test "os: options are what was set" {
     try testing.expect(after.send_buffer_size != before.send_buffer_size);
 }
 
-test "os: quick acknowledgements and busy polling are there, or said not to be" {
+test "os: quick acknowledgements and busy polling work, or are error.Unsupported" {
     const pair = try TestPair.open();
     defer pair.deinit();
     switch (builtin.os.tag) {

@@ -107,7 +107,7 @@ test "ringbuffer: reset forgets what was not consumed" {
     try testing.expectEqual(first, ring.writable().ptr);
 }
 
-test "ringbuffer: the oldest pin takes the room, whatever the order of letting go" {
+test "ringbuffer: the oldest pin keeps the room, in whatever order pins are released" {
     const ring = try RingBuffer.create(0, .{});
     defer ring.retire();
     const orders = [_][3]u8{
@@ -411,7 +411,7 @@ const TestKeepers = struct {
     }
 };
 
-test "ringbuffer: other threads let go of pins, and no pinned byte is written over" {
+test "ringbuffer: other threads release pins, and no pinned byte is overwritten" {
     for (0..8) |seed| {
         var prng: std.Random.DefaultPrng = .init(seed);
         const random = prng.random();

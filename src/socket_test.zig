@@ -116,7 +116,7 @@ test "socket: kernel stamps and quick acknowledgements, where there are any" {
     try testing.expect(stamp.realtime_ns <= RealOs.realtimeNs());
 }
 
-test "socket: what cannot be had is an error, and leaves no descriptor behind" {
+test "socket: an option that the system lacks is an error, and leaks no descriptor" {
     const address = Address.parse("127.0.0.1", 0).?;
     const descriptor_next = try RealOs.openSocket(&address);
     RealOs.close(descriptor_next);

@@ -1,7 +1,7 @@
 """Certificates, right ones and ones that are wrong in one way.
 
 An :class:`Issuer` is a certificate with its key. :meth:`Issuer.issue` makes another one under it;
-what is not said is as it should be for a server (RFC 5280). Keys are made once in a process, one
+what is not given is as it should be for a server (RFC 5280). Keys are made once in a process, one
 of each kind for each purpose: RSA's take long.
 """
 

@@ -5,8 +5,8 @@ the signatures, and neither uses nor changes what the machine has installed. Of 
 machine's own apt, only the mirror is read, and the keys that it trusts. The lists of packages are
 kept for an hour, in build/debian-lists.
 
-What cannot be had is :exc:`Unavailable`, a reason to skip a test. What can be had and is not as it
-should be is :exc:`PackageError`, and the test has failed.
+What cannot be fetched is :exc:`Unavailable`, a reason to skip a test. What was fetched and is not
+as it should be is :exc:`PackageError`, and the test has failed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ Acquire::Retries "2";
 
 
 class Unavailable(Exception):
-    """What is needed cannot be had on this machine, and why. Then tests are skipped."""
+    """Why what is needed cannot be fetched on this machine. Then tests are skipped."""
 
 
 class PackageError(Exception):
@@ -111,7 +111,7 @@ def unpack(
 
 
 def download_source(packages: Sequence[str], suites: Sequence[str], folder: Path) -> Path:
-    """Upstream's archive of the first source package that can be had, in its newest version.
+    """Upstream's archive of the first source package that is available, in its newest version.
 
     A mirror may list what it no longer has: then the next version, or package, is tried.
     """

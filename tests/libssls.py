@@ -2,7 +2,7 @@
 
 :func:`build_fake` compiles a library that forwards to the machine's and plays LibreSSL or OpenSSL
 1.1.1. :func:`debian_packages` unpacks a library of another Debian release into ``build/debian``;
-nothing is installed. What cannot be had is a skipped test, with the reason.
+nothing is installed. What cannot be fetched is a skipped test, with the reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Packages of a Python registry, fetched with pip, for tests that need more than is installed.
 
-What cannot be had is :exc:`debian.Unavailable`, a reason to skip a test that says so. What can be
-had and does not fit is :exc:`debian.PackageError`, and the test has failed.
+What cannot be fetched is :exc:`debian.Unavailable`, a reason to skip a test. What was fetched and
+does not fit is :exc:`debian.PackageError`, and the test has failed.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ def has_ipv6() -> bool:
 def takes(at_least: float, at_most: float, *, busy: bool = False) -> Iterator[None]:
     """The block lasts about that long, and sleeps meanwhile unless ``busy``.
 
-    ``at_most`` tells what ends in time from what waits for a later deadline, or for ever. It has to
-    be wide: the machine may be busy with something else for a while.
+    ``at_most`` tells apart what ends in time and what waits for a later deadline, or for ever. It
+    has to be wide: the machine may be busy with something else for a while.
     """
     began, cpu_began = time.monotonic(), time.thread_time()
     yield

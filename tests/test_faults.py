@@ -1,7 +1,7 @@
 """A network that fails, at every stage by a plan and at random by seed.
 
 Whatever happens, each message that is delivered is one that was sent, whole and in order, and the
-end is told by the right exception. ``--fault-seeds=100000`` takes longer; a failure at random names
+end raises the right exception. ``--fault-seeds=100000`` takes longer; a failure at random names
 its seed, and ``--fault-seed=N`` repeats it.
 """
 

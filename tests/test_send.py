@@ -1,6 +1,6 @@
 """What the program sends arrives as whole frames, in order, or not at all.
 
-The peer's decoder (servers.py) unmasks, and knows nothing of the client's encoder.
+The peer's decoder (servers.py) unmasks, and shares no code with the client's encoder.
 """
 
 from __future__ import annotations

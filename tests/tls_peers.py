@@ -1,4 +1,4 @@
-"""WebSocket servers over other people's TLS, with every byte of theirs in the test's hands.
+"""WebSocket servers over TLS libraries by other authors, with every byte under a test's control.
 
 A stack is a TLS server without a socket: ciphertext in, plaintext out, and back. There are three:
 OpenSSL's own server (:class:`OpensslTls`), Python's ``ssl`` (:class:`PythonTls`) and tlslite-ng
@@ -284,9 +284,9 @@ Change = Callable[[bytes], bytes]
 
 
 class ChangedConnection(TLSConnection):
-    """tlslite-ng's, that says some handshake messages in another way, by their types.
+    """tlslite-ng's connection, which changes handshake messages of some types as it sends them.
 
-    It believes that it has said them as they were said: what follows fits to them.
+    Its transcript has the changed messages: what follows fits to them.
     """
 
     def __init__(self, sock: LiteSocket, changes: Mapping[int, Change]) -> None:

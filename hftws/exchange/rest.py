@@ -54,7 +54,7 @@ class RestApi:
         self._books = books
 
     def get(self, target: str) -> Reply | None:
-        """Answer a GET request, or return None if its path is not one of ours."""
+        """Answer a GET request, or return None if its path is unknown here."""
         url = urlsplit(target)
         parameters = dict(parse_qsl(url.query, keep_blank_values=True))
         try:

@@ -6,8 +6,8 @@
 //!     attach ─▶ handshakes, by the direct engine ─▶ handOver ─▶ read, accept, sendPending
 //!
 //! Each read returns the type of the record, too: data goes to the receive ring, all else to the
-//! session, which handles alerts and KeyUpdates. An alert or KeyUpdate of ours is sent as a record
-//! by itself, once the send ring is empty.
+//! session, which handles alerts and KeyUpdates. An alert or KeyUpdate that the client sends is a
+//! record by itself, and waits until the send ring is empty.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -6,7 +6,7 @@ const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
 const NotifierType = @import("../notifier.zig").NotifierType;
 const SocketType = @import("../socket.zig").SocketType;
 
-/// Who opens the records of TLS. `ssl.Session` decides, once there is one.
+/// What opens the records of TLS; `ssl.Session` decides, once there is one.
 pub const Opener = enum {
     /// There are no records: `ws://`, or TLS has not begun.
     none,

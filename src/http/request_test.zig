@@ -25,7 +25,7 @@ test "request: a GET is written with the headers that it needs" {
         "\r\n", target[0..size]);
 }
 
-test "request: the caller's headers follow in order and take the place of ours" {
+test "request: the caller's headers follow in order and replace the default ones" {
     var target: [256]u8 = undefined;
     const url = try Url.parse("http://[::1]/depth");
     const size = try write(&target, .{ .method = .head, .url = &url, .headers = &.{
@@ -71,7 +71,7 @@ test "request: a header that cannot be sent is refused by cause" {
     }
 }
 
-test "request: every target that is too small is told, and nothing is written past it" {
+test "request: every target that is too small is an error, and nothing is written past it" {
     const url = try Url.parse("http://example.com/path");
     const options: Options = .{ .url = &url, .headers = &.{.{ .name = "X", .value = "y" }} };
     var whole: [256]u8 = undefined;

@@ -149,7 +149,7 @@ test "response: each defect has its own error, wherever the bytes are cut" {
     }
 }
 
-test "response: bytes that cannot be HTTP are told at the first of them" {
+test "response: bytes that cannot be HTTP are an error at the first of them" {
     var searched: usize = 0;
     try std.testing.expectEqual(null, try parseHead("", &searched));
     try std.testing.expectError(error.NotHttp, parseHead("\x15", &searched));

@@ -125,7 +125,7 @@ test "clock: what the CPU tells of its counter is the ratio, exact for years, if
     }
 }
 
-test "clock: a register that is wrong is told, and what was measured counts" {
+test "clock: a wrong frequency register is noticed, and the measured ratio is used" {
     const real = 24_000_000;
     for ([_]u64{ 0, 1, 1_000, 23_000_000, 25_000_000, 1e9, std.math.maxInt(u64) }) |told| {
         ScriptedOs.reset();

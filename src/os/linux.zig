@@ -337,7 +337,7 @@ pub fn random(buffer: []u8) void {
 
 /// memfd_create(2), mapped twice. Every page is there when it returns, so that neither a page fault
 /// nor a lack of memory waits on the data path. On huge pages if they are asked for, the size is a
-/// multiple of theirs, and the system has reserved some (hugetlbfs, vm.nr_hugepages).
+/// multiple of their size, and the system has reserved some (hugetlbfs, vm.nr_hugepages).
 /// Asserts that the size is a multiple of the page size.
 pub fn mapMirrored(size: usize, options: MapOptions) posix.MapError!Mapping {
     assert(size > 0);

@@ -45,7 +45,7 @@ test "address: the longest text fits, with its scope" {
     try expectFormat("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535", address);
 }
 
-test "address: what is no address in text form is null" {
+test "address: text that is not an address is null" {
     const too_long: [Address.text_size_max + 1]u8 = @splat('1');
     const texts = [_][]const u8{
         "",      "localhost", "127.1",  "256.0.0.1", "127.0.0.1 ",     "01.2.3.4.5",

@@ -616,7 +616,7 @@ test "libssl: the system's library has every function" {
     try testing.expect(std.mem.indexOf(u8, file().?, "libssl") != null);
 }
 
-test "libssl: another library cannot be had once one is in use" {
+test "libssl: no other library can be loaded once one is in use" {
     const api = load(&.{}) catch |err| switch (err) {
         error.LibraryNotFound => return error.SkipZigTest,
         error.SymbolMissing => return err,

@@ -82,8 +82,7 @@ pub const SessionOptions = struct {
     tickets: ?*Tickets = null,
 };
 
-/// What an engine needs to go on with the records after OpenSSL's handshake. Whoever made it wipes
-/// it.
+/// What an engine needs to go on with the records after OpenSSL's handshake. Its maker wipes it.
 pub const Takeover = struct {
     suite: key_schedule.Suite,
     secrets: union(key_schedule.Version) {

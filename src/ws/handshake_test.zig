@@ -119,7 +119,7 @@ test "handshake: what the caller must not send is refused by cause" {
     }
 }
 
-test "handshake: every target that is too small is told" {
+test "handshake: every target that is too small is an error" {
     const url = try http.Url.parse("ws://a/b");
     const options: RequestOptions = .{
         .url = &url,

@@ -24,7 +24,7 @@ CONSTANTS = "constants"
 ARROW = "─▶"
 WIDTH = 100
 
-#: These turn bytes into values and values into bytes. Whoever uses them reads, writes and waits.
+#: These turn bytes into values and values into bytes. Their callers read, write and wait.
 NO_IO = ("ws", "http", "ssl", "deflate", "decode", "feed")
 IO = ("os", "socket", "notifier", "loop")
 FOR_TESTS = ("src/testing/", "src/fuzz", "tests/")

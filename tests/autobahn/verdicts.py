@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 __all__ = ["SECTION_SIZES", "Verdict", "failures", "section_of", "summary"]
 
-#: How many cases each section has, so that none is left out without a word. There is no 8 and 11.
+#: How many cases each section has, so that a missing one is noticed. There is no 8 and 11.
 SECTION_SIZES = {
     1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1, 12: 90, 13: 126,
 }  # fmt: skip

@@ -69,7 +69,7 @@ def test(
     kernel.check_machine()
     memory, jobs = host.place(jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        # Each of them once. If one cannot be had, every boot that needs it says so.
+        # Each of them once. If one is unavailable, every boot that needs it reports that.
         shim = pool.submit(provide_shim, xstate_shim)
         kernels = {suite: pool.submit(kernel.provide, suite, folder()) for suite in suites}
         pythons = {

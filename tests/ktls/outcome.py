@@ -46,7 +46,7 @@ class Outcome:
     """The result of a boot."""
 
     plan: Plan
-    #: How long it took; 0 unless the guest ended as it should, whatever its tests said.
+    #: How long it took; 0 unless the guest ended as it should, whether its tests passed or not.
     seconds: float = 0.0
     #: From the tests' own report: release, openssl, passed, failed, skipped, names.
     report: dict[str, Any] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def test_info_names_the_kernel(bed: KernelBed, engine: str, suite: Suite) -> Non
 
 
 def test_info_without_tls(serve: Serve, engine: str, stat: TlsStat) -> None:
-    """The option says what opens TLS records. Where there are none, it says nothing."""
+    """The option selects what opens TLS records. Without TLS, it has no effect."""
     with connected(serve, tls=engine) as (client, _):
         info = client.info()
         assert info["engine"] is info["ktls_sending"] is info["ktls_receiving"] is None

@@ -97,7 +97,7 @@ def headers_of(wheel: Wheel) -> Path:
     try:
         return headers(named(wheel.python), WORK / "headers")
     except debian.Unavailable as error:
-        pytest.skip(f"the headers of CPython {wheel.python} are not to be had: {error}")
+        pytest.skip(f"the headers of CPython {wheel.python} are not available: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,7 @@ def wheelhouse(dist: Path) -> Path:
             "--dest", folder, "certifi",
         )  # fmt: skip
     except debian.Unavailable as error:
-        pytest.skip(f"certifi, which hftws depends on, is not to be had: {error}")
+        pytest.skip(f"certifi, which hftws depends on, is not available: {error}")
     for path in dist.glob("*.whl"):
         shutil.copy(path, folder)
     return folder
@@ -149,7 +149,7 @@ def slim_root(native_wheel: Wheel) -> Iterator[Path]:
     try:
         debian.unpack(ROOTS[version], packages, root, architecture="amd64", dependencies=True)
     except debian.Unavailable as error:
-        pytest.skip(f"Debian {ROOTS[version]} is not to be had: {error}")
+        pytest.skip(f"Debian {ROOTS[version]} is not available: {error}")
     try:
         complete(root)
         yield root
