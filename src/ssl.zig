@@ -139,11 +139,13 @@ pub const Session = struct {
         if (session.openssl.takeOver(&takeover)) |reason| return reason;
         defer takeover.wipe();
         const api = session.openssl.api;
-        const engine = direct.Session.init(api, null, &takeover) catch |err| switch (err) {
+        var engine = direct.Session.init(api, null, &takeover) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.TlsFailed => return "the TLS library lacks the AEAD",
         };
         session.records = .{ .direct = engine };
+        engine.receiving.wipe(); // The secrets of the copy.
+        engine.sending.wipe();
         if (session.wantsKernel()) session.records.direct.keepKeys(&takeover);
         return null;
     }
@@ -178,7 +180,8 @@ pub const Session = struct {
     /// The kernel has the keys of both directions: it opens and seals the next records. `accept`
     /// takes the place of `open`, and nothing has to be sealed.
     pub fn enterKernel(session: *Session) void {
-        var kernel: ktls.Session = .init(&session.records.direct);
+        var kernel: ktls.Session = undefined;
+        kernel.init(&session.records.direct);
         defer kernel.wipe();
         session.records = .{ .ktls = kernel };
         session.invariants();

@@ -19,6 +19,19 @@ const textFrame = bed_module.textFrame;
 const websocket_options = bed_module.websocket_options;
 const Frame = frames.Frame;
 
+test "connection: one that is over gives nothing more, also when its rings are given back" {
+    var bed = try Bed.init(websocket_options);
+    defer bed.deinit();
+    try bed.open();
+    try bed.feed(&.{ textFrame("lent"), textFrame("never asked for") });
+    try bed.wait();
+    try expect(bed.connection.nextMessage() != null);
+    bed.connection.abort();
+    bed.connection.releaseRings();
+    try testing.expectError(error.Failed, bed.connection.next());
+    try expect(bed.connection.nextMessage() == null);
+}
+
 test "connection: after our close, messages that still arrive are dropped" {
     var bed = try Bed.init(websocket_options);
     defer bed.deinit();

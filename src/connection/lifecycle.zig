@@ -77,6 +77,7 @@ pub fn LifecycleType(comptime Os: type) type {
         ) NextError!Event {
             assert(lifecycle.machine.state != .idle);
             while (true) {
+                if (lifecycle.isAtRest()) return error.Failed; // Nothing is lent any more.
                 transport.takeBack(parser.take());
                 const event = switch (lifecycle.machine.state) {
                     .connecting, .securing, .requesting, .reading_body => try lifecycle.open(
@@ -85,7 +86,7 @@ pub fn LifecycleType(comptime Os: type) type {
                         parser,
                     ),
                     .closing => try lifecycle.awaitClose(transport, options, parser),
-                    .idle, .closed => return error.Failed,
+                    .idle, .closed => unreachable,
                     .open => unreachable, // The move to it returns `opened` from here.
                 };
                 if (event) |found| return found;

@@ -106,9 +106,20 @@ pub const Message = struct {
         if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
         // Another thread made it, without the GIL: this one cannot tell whether it is unused. It
         // must not have a pin, since the thread that frees it may do so late or never.
-        if (!own) message.show(&.{});
+        if (!own) message.forget();
         message.dropView();
         py.decref(object);
+    }
+
+    /// From now on nothing of it points into its client, which may go first.
+    fn forget(message: *Message) void {
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(message));
+        defer section.leave();
+        message.show(&.{});
+        message.is_last = true;
+        if (message.line) |line| message.rate = line.rate;
+        message.line = null;
     }
 
     fn leave(message: *Message, pinned: []const u8, is_last: bool) void {

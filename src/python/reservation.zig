@@ -58,6 +58,9 @@ pub const Reservation = struct {
     }
 
     fn enter(reservation: *Reservation) py.Error!*py.Object {
+        if (reservation.owner == null) { // The garbage collector has cleared it.
+            return py.raise(c.PyExc_RuntimeError, "the client of the reservation is gone");
+        }
         const driver = reservation.driver;
         const entrance = try driver.enter();
         defer driver.leave(entrance);

@@ -109,9 +109,9 @@ pub const Session = struct {
     failed: bool,
 
     /// Consumes the direct engine: the kernel has been given the keys of both directions.
-    pub fn init(predecessor: *direct.Session) Session {
+    pub fn init(session: *Session, predecessor: *direct.Session) void {
         defer predecessor.deinit();
-        const session: Session = .{
+        session.* = .{
             .control = predecessor.control,
             .suite = predecessor.suite,
             .receive_secret = predecessor.receiving.secret,
@@ -121,7 +121,6 @@ pub const Session = struct {
             .failed = false,
         };
         session.invariants();
-        return session;
     }
 
     pub fn deinit(session: *Session) void {
