@@ -34,10 +34,10 @@ pub fn OutboxType(comptime Os: type) type {
         /// They go out before anything in `ring`. Null for `ws://`.
         ciphertext: ?*RingBuffer,
         mask: types.Options.Mask,
-        masks: types.MaskPool(Os) = .{},
+        masks: MaskPoolType(Os) = .{},
         /// The frame that the owner is writing, at the front of the free part of `ring`.
-        reservation: ?types.Reservation = null,
-        pong_pending: ?types.Pong = null,
+        reservation: ?Reservation = null,
+        pong_pending: ?Pong = null,
         failure: ?os.SendError = null,
         /// TLS 1.2 is renegotiating: nothing can be sealed before the peer has answered.
         awaits_peer: bool = false,
@@ -422,4 +422,69 @@ pub fn OutboxType(comptime Os: type) type {
             if (outbox.ciphertext) |ring| ring.consume(ring.readable().len);
         }
     };
+}
+
+/// A frame that the owner of the connection is writing into the send ring.
+const Reservation = struct {
+    opcode: ws.Opcode,
+    payload_size: usize,
+    /// The free part of the ring.
+    target: []u8,
+    /// Where the frame lies in it, header first.
+    place: []u8,
+};
+
+/// The payload of a pong that did not fit into the send ring.
+const Pong = struct {
+    bytes: [constants.control_payload_size_max]u8,
+    size: u8,
+
+    pub fn init(source: []const u8) Pong {
+        assert(source.len <= constants.control_payload_size_max);
+        var pong: Pong = .{ .bytes = undefined, .size = @intCast(source.len) };
+        @memcpy(pong.bytes[0..source.len], source);
+        return pong;
+    }
+
+    pub fn payload(pong: *const Pong) []const u8 {
+        return pong.bytes[0..pong.size];
+    }
+};
+
+/// Unpredictable masking keys (RFC 6455, section 5.3), drawn from the kernel's generator a few
+/// hundred at a time, because a system call for each would cost more than building the frame.
+fn MaskPoolType(comptime Os: type) type {
+    return struct {
+        const Pool = @This();
+
+        bytes: [constants.mask_pool_size]u8 = undefined,
+        used: usize = constants.mask_pool_size,
+
+        pub fn next(pool: *Pool) [4]u8 {
+            comptime assert(constants.mask_pool_size % 4 == 0);
+            if (pool.used == pool.bytes.len) {
+                Os.random(&pool.bytes);
+                pool.used = 0;
+            }
+            const key = pool.bytes[pool.used..][0..4].*;
+            pool.used += key.len;
+            return key;
+        }
+    };
+}
+
+test "outbox: masking keys differ and the pool refills" {
+    const Counting = struct {
+        var calls: u8 = 0;
+        fn random(buffer: []u8) void {
+            calls += 1;
+            @memset(buffer, calls);
+        }
+    };
+    var pool: MaskPoolType(Counting) = .{};
+    const first = pool.next();
+    for (1..constants.mask_pool_size / 4) |_| _ = pool.next();
+    const second = pool.next();
+    try std.testing.expectEqual(@as(u8, 2), Counting.calls);
+    try std.testing.expect(!std.mem.eql(u8, &first, &second));
 }

@@ -1,7 +1,6 @@
 //! The types of a connection: its options, events, errors, counters and endings.
 
 const std = @import("std");
-const assert = std.debug.assert;
 const constants = @import("../constants.zig");
 const os = @import("../os.zig");
 const http = @import("../http.zig");
@@ -237,33 +236,6 @@ pub const Interest = struct { descriptor: os.Descriptor, events: os.Interest };
 /// What ended a wait.
 pub const Wake = os.Wake;
 
-/// A frame that the owner of the connection is writing into the send ring.
-pub const Reservation = struct {
-    opcode: ws.Opcode,
-    payload_size: usize,
-    /// The free part of the ring.
-    target: []u8,
-    /// Where the frame lies in it, header first.
-    place: []u8,
-};
-
-/// The payload of a pong that did not fit into the send ring.
-pub const Pong = struct {
-    bytes: [constants.control_payload_size_max]u8,
-    size: u8,
-
-    pub fn init(source: []const u8) Pong {
-        assert(source.len <= constants.control_payload_size_max);
-        var pong: Pong = .{ .bytes = undefined, .size = @intCast(source.len) };
-        @memcpy(pong.bytes[0..source.len], source);
-        return pong;
-    }
-
-    pub fn payload(pong: *const Pong) []const u8 {
-        return pong.bytes[0..pong.size];
-    }
-};
-
 pub const Counters = struct {
     /// Messages delivered, and their payload bytes.
     messages: u64 = 0,
@@ -288,28 +260,6 @@ pub const Counters = struct {
     pings_sent: u64 = 0,
 };
 
-/// Unpredictable masking keys (RFC 6455, section 5.3), drawn from the kernel's generator a few
-/// hundred at a time, because a system call for each would cost more than building the frame.
-pub fn MaskPool(comptime Os: type) type {
-    return struct {
-        const Pool = @This();
-
-        bytes: [constants.mask_pool_size]u8 = undefined,
-        used: usize = constants.mask_pool_size,
-
-        pub fn next(pool: *Pool) [4]u8 {
-            comptime assert(constants.mask_pool_size % 4 == 0);
-            if (pool.used == pool.bytes.len) {
-                Os.random(&pool.bytes);
-                pool.used = 0;
-            }
-            const key = pool.bytes[pool.used..][0..4].*;
-            pool.used += key.len;
-            return key;
-        }
-    };
-}
-
 test "types: which ends are ordinary" {
     const expect = std.testing.expect;
     try expect((Closed{ .code = 1000, .clean = true }).isOrdinary());
@@ -317,20 +267,4 @@ test "types: which ends are ordinary" {
     try expect((Closed{ .code = 4000, .clean = true, .local = true }).isOrdinary());
     try expect(!(Closed{ .code = 1011, .clean = true }).isOrdinary());
     try expect(!(Closed{ .code = 1000, .clean = false }).isOrdinary());
-}
-
-test "types: masking keys differ and the pool refills" {
-    const Counting = struct {
-        var calls: u8 = 0;
-        fn random(buffer: []u8) void {
-            calls += 1;
-            @memset(buffer, calls);
-        }
-    };
-    var pool: MaskPool(Counting) = .{};
-    const first = pool.next();
-    for (1..constants.mask_pool_size / 4) |_| _ = pool.next();
-    const second = pool.next();
-    try std.testing.expectEqual(@as(u8, 2), Counting.calls);
-    try std.testing.expect(!std.mem.eql(u8, &first, &second));
 }
