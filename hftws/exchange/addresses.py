@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -18,8 +19,10 @@ class UnknownAddressError(Exception):
     """Nothing is served at this path."""
 
 
-def parse_address(target: str) -> Subscriptions:
+def parse_address(target: str, served: Collection[str] | None = None) -> Subscriptions:
     """Return what a connection to this request target listens to at first.
+
+    `served` are the streams that there are; None stands for all.
 
     Raises `UnknownAddressError` or `RequestError`. That a stream which is not well formed is
     refused at once is a simplification: Binance also takes the keys of user data streams here.
@@ -34,6 +37,7 @@ def parse_address(target: str) -> Subscriptions:
     return Subscriptions(
         [unquote(name) for name in names if name],
         combined=path == "stream",
+        served=served,
         time_unit=_time_unit(query.get("timeUnit", ["MILLISECOND"])),
     )
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from .options import RECORDINGS, TLS_VERSIONS, Options
+from .options import RECORDINGS, TLS_VERSIONS, Options, StartLine
 
 HELP = "run a simulated exchange that speaks as Binance's market streams do"
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(parser.parse_args(argv))
 
 
-def _announce(line: dict[str, str | None]) -> None:
+def _announce(line: StartLine) -> None:
     print(json.dumps(line), flush=True)
 
 
@@ -80,7 +80,13 @@ def _add_replay(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed",
         type=int,
-        help="start each connection at a place in the recording drawn with this seed",
+        help="start at a place in the recording drawn with this seed",
+    )
+    group.add_argument(
+        "--drop",
+        type=_drop,
+        metavar="N",
+        help="leave out every Nth depth update of each connection, to show gaps (0: none)",
     )
 
 
@@ -123,6 +129,13 @@ def _not_negative(text: str) -> float:
 def _count(text: str) -> int:
     _not_negative(text)
     return int(text)
+
+
+def _drop(text: str) -> int:
+    value = int(text)
+    if value < 0 or value == 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither 0, for no gaps, nor 2 or more")
+    return value
 
 
 def _port(text: str) -> int:

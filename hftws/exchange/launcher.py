@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO, Final
 
-from .options import Options
+from .options import Options, StartLine
 
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 10.0
@@ -36,6 +36,8 @@ class RunningExchange:
     """Where its REST requests are: `https://127.0.0.1:PORT`."""
     ca_file: str | None
     """The certificate authority to trust; None without TLS."""
+    streams: list[str]
+    """What can be subscribed to."""
 
     def __init__(self, process: subprocess.Popen[str], stderr: IO[str]) -> None:
         self.process = process
@@ -44,6 +46,7 @@ class RunningExchange:
         self.url = line["url"]
         self.http_url = "http" + self.url[len("ws") :]
         self.ca_file = line["ca_file"]
+        self.streams = line["streams"]
 
     @property
     def stderr(self) -> str:
@@ -61,7 +64,7 @@ class RunningExchange:
             self.process.kill()
             return self.process.wait()
 
-    def _read_start_line(self) -> dict[str, str]:
+    def _read_start_line(self) -> StartLine:
         assert self.process.stdout is not None
         # Killing the process ends its output, and so the wait below.
         deadline = threading.Timer(START_TIMEOUT, self.process.kill)
@@ -73,7 +76,7 @@ class RunningExchange:
         if not line:
             code = self.process.wait()
             raise ExchangeError(f"the exchange did not start (exit code {code}):\n{self.stderr}")
-        start: dict[str, str] = json.loads(line)
+        start: StartLine = json.loads(line)
         return start
 
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 RECORDINGS: Final = ("busiest", "sample")
 TLS_VERSIONS: Final = ("TLS1.2", "TLS1.3")
+
+
+class StartLine(TypedDict):
+    """What is printed once connections are accepted, as one line of JSON."""
+
+    url: str
+    """Where WebSocket connections are accepted."""
+    ca_file: str | None
+    """The certificate authority to trust; None without TLS."""
+    streams: list[str]
+    """What can be subscribed to."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,17 @@ class Options:
     speed: float = 1.0
     """Replay this many times faster than recorded."""
     rate: float | None = None
-    """Send this many messages a second on each connection instead; `inf`: all that fit."""
+    """Send this many messages a second on each connection instead; `inf`: all that fit.
+
+    Then the market, which new connections join and whose books REST shows, is where the connection
+    that has come furthest is.
+    """
     precise: bool = False
     """Spin through waits shorter than 2 ms: exact spacing, at the price of a CPU core."""
     seed: int | None = None
-    """Start each connection at a place in the recording drawn with this seed, not at its start."""
+    """Start at a place in the recording drawn with this seed, not at its start."""
+    drop: int = 0
+    """Leave out one depth update of each connection in this many, so that there are gaps."""
 
     ping_interval: float = 20.0
     ping_timeout: float = 60.0

@@ -44,7 +44,7 @@ ENCODINGS: Final = tuple(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Message:
     """One recorded message, ready to be sent in every encoding."""
 
@@ -53,15 +53,16 @@ class Message:
     payload: bytes
     """The event as it was recorded, without the envelope of combined streams."""
     frames: dict[Encoding, bytes]
-    """The event as a whole WebSocket frame."""
+    """The event as a whole WebSocket frame, as it is sent the first time."""
 
 
 @dataclass(frozen=True)
 class Tape:
-    """The messages of chosen streams in one encoding: two parallel lists, in order of time."""
+    """The messages of chosen streams in one encoding: parallel lists, in order of time."""
 
     offsets_ns: list[int]
     frames: list[bytes]
+    messages: list[Message]
 
 
 class Recording:
@@ -88,6 +89,7 @@ class Recording:
         return Tape(
             [message.time_ns - start_ns for message in chosen],
             [message.frames[encoding] for message in chosen],
+            chosen,
         )
 
 
@@ -98,8 +100,12 @@ def parse_message(line: bytes) -> Message:
     if envelope is None:
         raise ValueError(f"not a recorded message: {line[:80]!r}")
     stream, payload = envelope.groups()
-    frames = {encoding: _encode(stream, payload, encoding) for encoding in ENCODINGS}
-    return Message(int(time_ns), stream.decode(), payload, frames)
+    name = stream.decode()
+    frames = {
+        encoding: frame_of(name, with_time_unit(payload, encoding.time_unit), encoding)
+        for encoding in ENCODINGS
+    }
+    return Message(int(time_ns), name, payload, frames)
 
 
 def with_time_unit(payload: bytes, unit: TimeUnit) -> bytes:
@@ -118,8 +124,8 @@ def with_time_unit(payload: bytes, unit: TimeUnit) -> bytes:
     return _TIME_FIELD.sub(convert, payload)
 
 
-def _encode(stream: bytes, payload: bytes, encoding: Encoding) -> bytes:
-    event = with_time_unit(payload, encoding.time_unit)
+def frame_of(stream: str, event: bytes, encoding: Encoding) -> bytes:
+    """Return an event, whose times are in the right unit already, as a frame."""
     if encoding.combined:
-        event = b'{"stream":"%b","data":%b}' % (stream, event)
+        event = b'{"stream":"%b","data":%b}' % (stream.encode(), event)
     return text_frame(event)

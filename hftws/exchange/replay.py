@@ -12,8 +12,8 @@ from bisect import bisect_left
 from collections.abc import Collection
 from typing import Final, Protocol
 
-from .recording import Encoding, Recording, Tape
-from .schedule import Schedule
+from .market import Market
+from .recording import Encoding, Tape
 
 BATCH_MAX: Final = 64
 """Messages sent before control messages get their turn."""
@@ -36,16 +36,21 @@ class Playback:
     """The place in the recording that a connection has reached.
 
     The place is recorded time, counted on over all laps: what lies before it was sent or passed
-    over. All times that are passed in are seconds of one clock.
+    over. All times that are passed in are seconds of one clock. If `drop` is not zero, every
+    `drop`th depth update is passed over, too.
     """
 
-    def __init__(self, recording: Recording, schedule: Schedule, place_ns: int = 0) -> None:
-        self._recording = recording
-        self._schedule = schedule
-        self._tape = Tape([], [])
+    def __init__(self, market: Market, *, drop: int = 0) -> None:
+        self._market = market
+        self._schedule = market.schedule
+        self._lap_ns = market.recording.lap_ns
+        self._drop = drop
+        self._depth_updates = 0
+        self._encoding = Encoding()
+        self._tape = Tape([], [], [])
         self._index = 0
         self._lap = 0
-        self._place_ns = place_ns
+        self._place_ns = 0
         self._reached_at: float | None = None
 
     @property
@@ -56,13 +61,14 @@ class Playback:
         return self._reached_at + self._schedule.gap(self._next_place_ns - self._place_ns)
 
     def select(self, streams: Collection[str], encoding: Encoding, now: float) -> None:
-        """Play these streams from now on. The recording starts with the first stream."""
+        """Play these streams from now on, the first ones from where the market is."""
         if self._reached_at is not None:
             self._move_on(now)
         elif streams:
-            self._reached_at = now
-        self._tape = self._recording.tape(streams, encoding)
-        self._lap, offset_ns = divmod(self._place_ns, self._recording.lap_ns)
+            self._place_ns, self._reached_at = self._market.join(now), now
+        self._tape = self._market.recording.tape(streams, encoding)
+        self._encoding = encoding
+        self._lap, offset_ns = divmod(self._place_ns, self._lap_ns)
         self._index = bisect_left(self._tape.offsets_ns, offset_ns)
         self._wrap()
 
@@ -73,16 +79,28 @@ class Playback:
             due_at = self.due_at
             if due_at is None or due_at > now:
                 break
-            frames.append(self._tape.frames[self._index])
+            frame = self._next_frame()
+            if frame is not None:
+                frames.append(frame)
             # That nanosecond is lost, which is one in a million at the busiest of times.
             self._place_ns, self._reached_at = self._next_place_ns + 1, due_at
+            self._market.reach(self._place_ns, due_at)
             self._index += 1
             self._wrap()
         return frames
 
+    def _next_frame(self) -> bytes | None:
+        """Return the frame of the next message; None if it is one to drop."""
+        message = self._tape.messages[self._index]
+        if self._drop and "@depth" in message.stream:
+            self._depth_updates += 1
+            if self._depth_updates % self._drop == 0:
+                return None
+        return self._market.frame(message, self._encoding, self._lap)
+
     @property
     def _next_place_ns(self) -> int:
-        return self._lap * self._recording.lap_ns + self._tape.offsets_ns[self._index]
+        return self._lap * self._lap_ns + self._tape.offsets_ns[self._index]
 
     def _wrap(self) -> None:
         if self._index == len(self._tape.frames):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -50,8 +50,9 @@ class Reply:
 class RestApi:
     """Answers the requests below `/api/v3`."""
 
-    def __init__(self, books: Mapping[str, OrderBook]) -> None:
-        self._books = books
+    def __init__(self, book_of: Callable[[str], OrderBook | None]) -> None:
+        """`book_of` returns the present book of a symbol, or None if there is none."""
+        self._book_of = book_of
 
     def get(self, target: str) -> Reply | None:
         """Answer a GET request, or return None if its path is unknown here."""
@@ -78,9 +79,10 @@ class RestApi:
         _check_characters("limit", limit, _NUMBER)
         if int(limit) == 0:
             raise RequestError(-1130, "Data sent for parameter 'limit' is not valid.")
-        if symbol not in self._books:
+        book = self._book_of(symbol)
+        if book is None:
             raise RequestError(-1121, "Invalid symbol.")
-        snapshot = self._books[symbol].to_json(min(int(limit), _DEPTH_MAX))
+        snapshot = book.to_json(min(int(limit), _DEPTH_MAX))
         # Binance has no parameter `chunked`: it chooses how this server frames its response.
         return json_reply(snapshot, chunked=parameters.get("chunked") == "true")
 

@@ -27,8 +27,9 @@ from .addresses import UnknownAddressError, parse_address
 from .certificates import make_tls
 from .connection import CLOSE_TIMEOUT, GOING_AWAY, ExchangeConnection
 from .frames import text_frame
-from .options import Options
-from .order_book import opening_books
+from .market import Market
+from .options import Options, StartLine
+from .order_book import OrderBook
 from .recording import Recording
 from .replay import Playback, Player
 from .rest import Reply, RestApi, json_reply, not_found
@@ -47,12 +48,14 @@ class Exchange:
 
     def __init__(self, options: Options, recording: Recording) -> None:
         self._options = options
-        self._recording = recording
-        self._schedule: Schedule = (
+        self._streams = recording.streams
+        schedule: Schedule = (
             RecordedSpeed(options.speed) if options.rate is None else FixedRate(options.rate)
         )
-        self._rest = RestApi(opening_books(recording))
-        self._random = None if options.seed is None else random.Random(options.seed)
+        seed = options.seed
+        place_ns = 0 if seed is None else random.Random(seed).randrange(recording.lap_ns)
+        self._market = Market(recording, schedule, place_ns)
+        self._rest = RestApi(self._book)
         self._connections: set[ExchangeConnection] = set()
 
     async def listen(self, tls: ssl.SSLContext | None) -> Server:
@@ -94,7 +97,7 @@ class Exchange:
         if reply is not None:
             return _response(reply)
         try:
-            connection.subscriptions = parse_address(request.path)
+            connection.subscriptions = parse_address(request.path, self._streams)
         except UnknownAddressError:
             return _response(not_found())
         except RequestError as error:
@@ -106,7 +109,7 @@ class Exchange:
         assert isinstance(connection, ExchangeConnection)
         options = self._options
         subscriptions = connection.subscriptions
-        playback = Playback(self._recording, self._schedule, self._starting_place_ns())
+        playback = Playback(self._market, drop=options.drop)
         player = Player(playback, connection, precise=options.precise)
         player.select(subscriptions.streams, subscriptions.encoding)
         with contextlib.ExitStack() as background:
@@ -131,16 +134,17 @@ class Exchange:
                     player.select(subscriptions.streams, subscriptions.encoding)
                     await connection.send(reply)
 
-    def _starting_place_ns(self) -> int:
-        return 0 if self._random is None else self._random.randrange(self._recording.lap_ns)
+    def _book(self, symbol: str) -> OrderBook | None:
+        return self._market.book(symbol, asyncio.get_running_loop().time())
 
 
-async def run(options: Options, announce: Callable[[dict[str, str | None]], None]) -> None:
+async def run(options: Options, announce: Callable[[StartLine], None]) -> None:
     """Run an exchange until it is told to go away: by a signal, its options or its parent.
 
     `announce` is called with the start line once connections are accepted.
     """
-    exchange = Exchange(options, Recording.load(options.recording))
+    recording = Recording.load(options.recording)
+    exchange = Exchange(options, recording)
     with contextlib.ExitStack() as stack:
         tls: ssl.SSLContext | None = None
         ca_file: Path | None = None
@@ -149,7 +153,13 @@ async def run(options: Options, announce: Callable[[dict[str, str | None]], None
         server = await exchange.listen(tls)
         told = _told_to_go_away(options)
         port = server.sockets[0].getsockname()[1]
-        announce({"url": _url(options, port), "ca_file": None if ca_file is None else str(ca_file)})
+        announce(
+            {
+                "url": _url(options, port),
+                "ca_file": None if ca_file is None else str(ca_file),
+                "streams": sorted(recording.streams),
+            }
+        )
         await told.wait()
         await exchange.shut_down(server)
     # The loop gives the signals back when it closes: one that comes later would kill the process.

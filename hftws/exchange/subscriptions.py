@@ -9,8 +9,9 @@ documentation has no words for an error, those seen on the wire are used.
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NoReturn
 
 from .recording import Encoding, TimeUnit
@@ -21,7 +22,7 @@ STREAMS_MAX: Final = 1024
 _INTERVAL: Final = r"(?:1s|1m|3m|5m|15m|30m|1h|2h|4h|6h|8h|12h|1d|3d|1w|1M)"
 _WINDOW: Final = r"(?:1h|4h|1d)"
 _STREAM: Final = re.compile(
-    # Symbols in upper case are taken, but never match a stream: silence, as on Binance.
+    # Symbols in upper case are well formed, but never match a stream.
     r"[\w.-]{1,40}@(?:"
     r"trade|aggTrade|blockTrade|bookTicker|avgPrice|referencePrice|miniTicker"
     rf"|ticker(?:_{_WINDOW})?"
@@ -31,6 +32,8 @@ _STREAM: Final = re.compile(
     rf"|!(?:miniTicker|ticker(?:_{_WINDOW})?)@arr"
 )
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
+
+logger = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
@@ -47,17 +50,23 @@ class RequestError(Exception):
 
 
 class Subscriptions:
-    """What one connection listens to, and in which form."""
+    """What one connection listens to, and in which form.
+
+    `served` are the streams that there are; None stands for all. Binance takes any other and is
+    silent, which here would only hide a mistake: so it is refused, and said on standard error.
+    """
 
     def __init__(
         self,
         streams: Iterable[str] = (),
         *,
         combined: bool = False,
+        served: Collection[str] | None = None,
         time_unit: TimeUnit = TimeUnit.MILLISECOND,
     ) -> None:
         self._streams: dict[str, None] = {}  # a set that keeps its order
         self._combined = combined
+        self._served = served
         self._time_unit = time_unit
         self._methods: Final[dict[str, Callable[[list[Any]], object]]] = {
             "SUBSCRIBE": self._subscribe,
@@ -87,7 +96,18 @@ class Subscriptions:
             wanted[stream] = None
         if len(wanted) > STREAMS_MAX:
             raise RequestError(4, "Too many subscriptions")
+        self._check_served(wanted)
         self._streams = wanted
+
+    def _check_served(self, wanted: Iterable[str]) -> None:
+        if self._served is None:
+            return
+        for stream in wanted:
+            if stream not in self._served:
+                known = ", ".join(sorted(self._served))
+                reason = f"the recording has no stream `{stream}`, only {known}"
+                logger.warning("a subscription was refused: %s", reason)
+                raise _invalid(reason)
 
     def handle(self, message: str | bytes) -> str:
         """Carry out a control message and return the reply."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import socket
 import ssl
@@ -22,6 +23,9 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from hftws.exchange import RunningExchange
+from hftws.exchange.order_book import book_histories
+from hftws.exchange.recording import Encoding, Recording, TimeUnit
+from hftws.exchange.repeats import Repeats
 
 TIMEOUT = 10.0 * PATIENCE
 
@@ -31,6 +35,22 @@ Result = TypeVar("Result")
 def trust(exchange: RunningExchange) -> ssl.SSLContext | None:
     """Return TLS settings that trust this exchange and no other."""
     return ssl.create_default_context(cafile=exchange.ca_file) if exchange.ca_file else None
+
+
+def events(recording: Recording, unit: TimeUnit = TimeUnit.MILLISECOND) -> Iterator[bytes]:
+    """Yield the events of all streams from the start of the recording on, lap after lap."""
+    repeats = Repeats(recording, book_histories(recording))
+    for lap in itertools.count():
+        for message in recording.messages:
+            yield repeats.event(message, unit, lap)
+
+
+def frames(recording: Recording, encoding: Encoding) -> Iterator[bytes]:
+    """Yield the same as frames."""
+    repeats = Repeats(recording, book_histories(recording))
+    for lap in itertools.count():
+        for message in recording.messages:
+            yield repeats.frame(message, encoding, lap)
 
 
 class Client:
