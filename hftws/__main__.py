@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from hftws import demo
 from hftws.exchange import cli as exchange
+
+NO_READER: Final = 141
+"""The exit code when nobody reads the output any more, as in `| head`: 128 + SIGPIPE."""
 
 
 class Command(Protocol):
@@ -30,7 +34,21 @@ COMMANDS: Final[dict[str, Command]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that is named first."""
+    """Run the subcommand that is named first, and return the exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # Not at exit, where nothing could catch its error.
+    except KeyboardInterrupt:
+        return demo.INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer is written at exit, to where that does not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hftws")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -7,13 +7,18 @@ messages, and shows where the time of each goes while it runs.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 import time
+from collections import Counter
 from typing import Any, TextIO
 
 from hftws._core import Message
 from hftws.client import Client
-from hftws.exchange import launch
+from hftws.exceptions import ConnectionClosed
+from hftws.exchange import ExchangeError, launch
+from hftws.exchange.cli import positive
 
 try:
     from orjson import loads
@@ -25,57 +30,138 @@ HELP = "receive from the simulated exchange and show the latency of each stage"
 STREAMS = ("btcusdt@trade", "btcusdt@bookTicker", "btcusdt@depth@100ms")
 STAGES = {
     "kernel": "kernel → read",
-    "decrypt": "read → decrypted",
-    "deliver": "decrypted → on_msg",
+    "wait": "  → its turn",
+    "decrypt": "  → decrypted",
+    "deliver": "  → on_msg",
     "total": "kernel → on_msg",
 }
 COLUMNS = ("count", "min", "p50", "p90", "p99", "p99_9", "max")
 REFRESH_S = 0.5
-SAMPLE_WIDTH = 96
+WIDTH = 79
+"""What fits on a terminal of 80 columns without a wrap."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long it runs")
-    parser.add_argument("--rate", type=float, help="messages a second instead of recorded speed")
+    parser.add_argument(
+        "--seconds", type=positive, default=10.0, help="how long it runs (10); inf: until Ctrl-C"
+    )
+    parser.add_argument(
+        "--rate", type=positive, help="messages a second instead of recorded speed; inf: no limit"
+    )
     parser.add_argument("--busy-poll", action="store_true", help="spin instead of sleeping")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit code."""
     options = {} if arguments.rate is None else {"rate": arguments.rate}
-    with launch(recording="busiest", **options) as exchange:
-        url = f"{exchange.url}/stream?streams={'/'.join(STREAMS)}"
-        feed = Feed()
-        client = Client(
-            url,
-            on_msg=feed.on_msg,
-            ca_file=exchange.ca_file,
-            latency=True,
-            busy_poll=arguments.busy_poll,
-        )
-        with client:
-            show_connection(client)
-            watch(client, feed, arguments.seconds)
-            summary = client.stats()
-    show_summary(summary, feed, arguments.seconds)
-    return 0 if summary["messages"] else 1
+    try:
+        with launch(recording="busiest", **options) as exchange:
+            url = f"{exchange.url}/stream?streams={'/'.join(STREAMS)}"
+            return receive(url, exchange.ca_file, arguments.seconds, arguments.busy_poll)
+    except ExchangeError as error:  # It lacks the packages of its extra, for example.
+        print(error, file=sys.stderr)
+        return 1
+
+
+def receive(url: str, ca_file: str | None, seconds: float, busy_poll: bool) -> int:
+    """Receive for that long, or until Ctrl-C, and show what came; return the exit code."""
+    feed = Feed()
+    client = Client(url, on_msg=feed.on_msg, ca_file=ca_file, latency=True, busy_poll=busy_poll)
+    code = 0
+    with client:
+        show_connection(client)
+        start = time.monotonic()
+        try:
+            watch(client, feed, seconds)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except ConnectionClosed as error:
+            print(f"the exchange has gone: {error}", file=sys.stderr)
+            code = 1
+        elapsed = time.monotonic() - start
+        summary = client.stats()
+    show_summary(summary, feed, elapsed)
+    return code if code or summary["messages"] else 1
+
+
+class Histogram:
+    """Durations in ns, kept to about 3 % in as much memory as there are different ones."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.min = 0
+        self.max = 0
+
+    def record(self, duration_ns: int) -> None:
+        """Adds one."""
+        shift = max(duration_ns.bit_length() - 5, 0)
+        if not self.counts:
+            self.min = duration_ns
+        self.counts[duration_ns >> shift << shift] += 1
+        self.min = min(self.min, duration_ns)
+        self.max = max(self.max, duration_ns)
+
+    def summary(self) -> dict[str, int]:
+        """The same keys as a stage of `stats()["latency"]`."""
+        total = self.counts.total()
+        wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
+        found = dict.fromkeys(wanted, 0)
+        passed = 0
+        for value in sorted(self.counts):
+            before, passed = passed, passed + self.counts[value]
+            for name, share in wanted.items():
+                if before < share * total <= passed:
+                    found[name] = max(value, self.min)
+        return {"count": total, "min": self.min, **found, "max": self.max}
 
 
 class Feed:
-    """Counts messages by stream and keeps the newest one."""
+    """Counts messages by stream, keeps the newest one, and divides the way to decryption.
+
+    The stage that `stats()` calls `decrypt` begins with the read. Until a record's turn comes,
+    those in front of it in the same read are opened, and their messages delivered: the end of the
+    callback before tells how long that took.
+    """
 
     def __init__(self) -> None:
         self.by_stream: dict[str, int] = {}
         self.newest = b""
+        self.wait = Histogram()
+        self.decrypt = Histogram()
+        self._read_at = 0
+        self._opened_at = 0
+        self._returned_at = 0
+        self._waited = 0
 
     def on_msg(self, msg: Message) -> None:
         """Parses each message, as a program that trades would."""
+        assert msg.t_received is not None
+        assert msg.t_decrypted is not None
+        self.divide(msg.t_received, msg.t_decrypted)
         envelope = loads(bytes(msg.data))
-        stream = envelope["stream"]
+        stream = envelope.get("stream", "(other)")  # The exchange says when it goes away.
         self.by_stream[stream] = self.by_stream.get(stream, 0) + 1
         if msg.is_last:
             self.newest = bytes(msg.data)
+        self._returned_at = time.time_ns()
+
+    def divide(self, received_ns: int, decrypted_ns: int) -> None:
+        """Takes the stamps of a message before its callback does anything else."""
+        taken = max(decrypted_ns - received_ns, 0)
+        if received_ns != self._read_at:
+            self._waited = 0  # The first of its read.
+        elif decrypted_ns != self._opened_at:  # Else it is in the record of the one before.
+            self._waited = min(max(self._returned_at - received_ns, 0), taken)
+        self._read_at, self._opened_at = received_ns, decrypted_ns
+        self.wait.record(self._waited)
+        self.decrypt.record(taken - self._waited)
+
+    def latency(self) -> dict[str, dict[str, int]]:
+        """The stages that it has measured."""
+        return {"wait": self.wait.summary(), "decrypt": self.decrypt.summary()}
 
 
 def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdout) -> None:
@@ -90,7 +176,9 @@ def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdou
         if now < min(refresh, end):
             continue
         refresh = now + REFRESH_S  # From here, also after a pause: there is nothing to catch up.
-        lines = [*latency_table(client.stats()["latency"]), newest_line(feed)]
+        stages = {**client.stats()["latency"], **feed.latency()}
+        width = min(WIDTH, shutil.get_terminal_size().columns - 1) if live else WIDTH
+        lines = [line[:width] for line in (*latency_table(stages), newest_line(feed))]
         if live and drawn:
             output.write(f"\x1b[{drawn}A")
         if live or drawn == 0 or now >= end:
@@ -102,27 +190,35 @@ def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdou
 def latency_table(stages: dict[str, dict[str, Any]]) -> list[str]:
     """One line a stage, in microseconds."""
     title = "latency, µs"
-    lines = [f"{title:<20}" + "".join(f"{column.replace('_', '.'):>10}" for column in COLUMNS)]
+    lines = [f"{title:<16}" + "".join(f"{column.replace('_', '.'):>9}" for column in COLUMNS)]
     for stage, label in STAGES.items():
         histogram = stages[stage]
-        cells = [f"{histogram['count']:>10}"]
-        cells += [f"{histogram[column] / 1000:>10.2f}" for column in COLUMNS[1:]]
-        lines.append(f"{label:<20}{''.join(cells)}")
+        cells = [f"{histogram['count']:>9}"]
+        cells += [cell(histogram[column] / 1000) for column in COLUMNS[1:]]
+        lines.append(f"{label:<16}{''.join(cells)}")
     return lines
+
+
+def cell(duration_us: float) -> str:
+    """A duration, in nine columns; of 0.1 s and more, only whole microseconds."""
+    return f"{duration_us:>9.2f}" if duration_us < 99_999 else f"{duration_us:>9.0f}"
 
 
 def newest_line(feed: Feed) -> str:
     """The beginning of the newest message."""
-    text = feed.newest.decode()
-    return f"newest: {text[:SAMPLE_WIDTH]}{'…' if len(text) > SAMPLE_WIDTH else ''}"
+    line = f"newest: {feed.newest.decode()}"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def show_connection(client: Client) -> None:
     """What was negotiated."""
     info = client.info()
-    print(f"connected to {info['peer_address']}: {info['tls_version']}, {info['cipher']},")
-    print(f"{info['tls_library']}; records: {info['engine']} engine, {info['aead']};")
-    print(f"kernel stamps: {info['kernel_stamp_source']}")
+    text = (
+        f"connected to {info['peer_address']}: {info['tls_version']}, {info['cipher']}, "
+        f"{info['tls_library']}; records: {info['engine']} engine, {info['aead']}; "
+        f"kernel stamps: {info['kernel_stamp_source']}"
+    )
+    print(textwrap.fill(text, WIDTH))
     print()
 
 
@@ -130,12 +226,10 @@ def show_summary(stats: dict[str, Any], feed: Feed, seconds: float) -> None:
     """What was received, at the end."""
     print()
     print(
-        f"{stats['messages']} messages, {stats['bytes'] / 1e6:.2f} MB in {seconds:g} s: "
+        f"{stats['messages']} messages, {stats['bytes'] / 1e6:.2f} MB in {seconds:.1f} s: "
         f"{stats['records']} TLS records in {stats['reads']} reads"
     )
     for stream, count in sorted(feed.by_stream.items()):
         print(f"  {stream:<24}{count:>8}")
-    print(
-        "\nread → decrypted includes the messages in front of it in the same read: their records,"
-    )
-    print("and the callback that parses them.")
+    print("\nUntil its turn, a message waits for those in front of it in the same read:")
+    print("for their records to be opened, and for the callback that parses them.")

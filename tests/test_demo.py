@@ -1,13 +1,23 @@
-"""The table of `python -m hftws demo`, in made-up time."""
+"""`python -m hftws demo`: its table in made-up time, what it shows, and how it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from servers import PATIENCE
 
+from hftws import __main__ as command_line
 from hftws import demo
 
 STAGE = dict.fromkeys(demo.COLUMNS, 0)
@@ -98,3 +108,172 @@ def test_a_file_gets_the_first_table_and_the_last(
     _, output = watch(monkeypatch, pauses, live=False)
     assert output.frames == 2
     assert "\x1b" not in output.getvalue()
+
+
+# ---- What it shows. ----------------------------------------------------------------------------
+
+
+def table(**changes: int) -> list[str]:
+    stage = {**STAGE, **changes}
+    return demo.latency_table(dict.fromkeys(demo.STAGES, stage))
+
+
+@pytest.mark.parametrize("duration_us", [0, 1, 99_998, 99_999, 10_000_000, 99_999_999])
+def test_the_table_fits_80_columns_whatever_is_in_it(duration_us: int) -> None:
+    columns = dict.fromkeys(demo.COLUMNS[1:], duration_us * 1000)
+    lines = table(count=99_999_999, **columns)
+    assert {len(line) for line in lines} == {demo.WIDTH}
+    assert all(len(line.split()) > len(columns) for line in lines)  # No two columns touch.
+
+
+def test_all_that_is_printed_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """The longest names that there are, for the connection, too."""
+    info = {
+        "peer_address": "[fe80:1234:5678:9abc:def0:1234:5678:9abc]:65535",
+        "tls_version": "TLSv1.3",
+        "cipher": "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "tls_library": "OpenSSL 3.5.0-beta1 25 Mar 2026",
+        "engine": "openssl",
+        "aead": "libipsec-mb 1.3.0, AVX-512 VAES",
+        "kernel_stamp_source": "hardware",
+    }
+    client: Any = SimpleNamespace(info=lambda: info)
+    feed = demo.Feed()
+    feed.newest = '{"µ":"…"}'.encode() * 20
+    feed.by_stream = dict.fromkeys(demo.STREAMS, 99_999_999)
+    demo.show_connection(client)
+    print(demo.newest_line(feed))
+    counters = dict.fromkeys(("messages", "records", "reads"), 9_999_999) | {"bytes": 10**10}
+    demo.show_summary(counters, feed, 1234.5)
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= demo.WIDTH
+
+
+def test_waiting_behind_other_messages_is_not_decrypting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three records of one read, each opened in 100 ns, and 5,000 ns in each callback."""
+    feed = demo.Feed()
+    now = 0
+    monkeypatch.setattr(demo, "time", SimpleNamespace(time_ns=lambda: now))
+    read_at = 1_000_000
+    now = read_at
+    for _ in range(3):
+        opened_at = now + 100
+        now = opened_at + 5000
+        feed.on_msg(message(read_at, opened_at))
+    assert feed.wait.summary() | {"count": 3, "min": 0, "max": 10_200} == feed.wait.summary()
+    assert feed.decrypt.summary() | {"count": 3, "min": 100, "max": 100} == feed.decrypt.summary()
+
+    later = now + 50_000
+    feed.on_msg(message(later, later + 300))
+    assert feed.wait.counts[0] == 2
+    assert feed.decrypt.max == 300
+
+
+def test_two_messages_of_one_record_were_decrypted_together() -> None:
+    feed = demo.Feed()
+    for _ in range(2):
+        feed.on_msg(message(1000, 1400))
+    assert (feed.wait.max, feed.decrypt.min) == (0, 400)
+
+
+def message(received_ns: int, decrypted_ns: int) -> Any:
+    return SimpleNamespace(
+        t_received=received_ns, t_decrypted=decrypted_ns, data=b'{"stream":"s"}', is_last=True
+    )
+
+
+def test_a_histogram_knows_its_percentiles_to_a_few_percent() -> None:
+    histogram = demo.Histogram()
+    assert histogram.summary() == dict.fromkeys(demo.COLUMNS, 0)
+    for value in range(1, 10_001):
+        histogram.record(value)
+    summary = histogram.summary()
+    assert (summary["count"], summary["min"], summary["max"]) == (10_000, 1, 10_000)
+    for name, expected in (("p50", 5000), ("p90", 9000), ("p99", 9900), ("p99_9", 9990)):
+        assert expected * 0.93 <= summary[name] <= expected
+
+
+# ---- How it ends. ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """The demo in a session of its own, so that a signal to its group is as Ctrl-C."""
+    path = os.pathsep.join(filter(None, [variables.pop("first_path", ""), *sys.path]))
+    with subprocess.Popen(
+        [sys.executable, "-m", "hftws", "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=PATIENCE * 30.0)
+    return process.returncode, output, errors
+
+
+def test_ctrl_c_ends_it_with_the_summary() -> None:
+    with running("--seconds=inf") as process:
+        assert process.stdout is not None
+        while "latency, µs" not in process.stdout.readline():
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        code, output, errors = end_of(process)
+    assert (code, errors) == (130, "")
+    assert "TLS records in" in output
+
+
+def test_ctrl_c_at_the_start_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "launch", interrupted)
+    assert command_line.main(["demo"]) == 130
+
+
+@pytest.mark.parametrize("seconds", ["0.6", "inf"])
+def test_it_ends_when_nobody_reads_on(seconds: str) -> None:
+    """As in `| head`, whether it is found out while it runs or at the end."""
+    with running(f"--seconds={seconds}") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("newest:"):
+            pass
+        process.stdout.close()
+        process.stdout = None
+        if seconds == "inf":  # It draws only twice when this is no terminal: so end it.
+            os.killpg(process.pid, signal.SIGINT)
+        code, _, errors = end_of(process)
+    assert (code, errors) == (141, "")
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "websockets.py").write_text("raise ImportError('No module named websockets')")
+    with running(first_path=str(tmp_path)) as process:
+        code, output, errors = end_of(process)
+    assert (code, output) == (1, "")
+    assert "pip install 'hftws[exchange]'" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--rate=0", "--rate=-1", "--rate=nan", "--rate=x",
+     "--seconds=0", "--seconds=-1", "--seconds=nan", "--seconds=x"],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused(
+    argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        command_line.main(["demo", argument])
+    assert exited.value.code == 2
+    name, _, value = argument.partition("=")
+    assert re.search(rf"argument {name}: '?{value}'? is not", capsys.readouterr().err)

@@ -64,11 +64,11 @@ def _add_replay(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--recording", choices=RECORDINGS, help="what to replay (busiest)")
     pace = group.add_mutually_exclusive_group()
     pace.add_argument(
-        "--speed", type=_positive, metavar="FACTOR", help="times faster than recorded (1)"
+        "--speed", type=positive_finite, metavar="FACTOR", help="times faster than recorded (1)"
     )
     pace.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         metavar="MSGS_PER_SECOND",
         help="messages a second on each connection, instead of recorded spacing; inf: no limit",
     )
@@ -112,15 +112,31 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
+def positive(text: str) -> float:
+    """Parse a number above zero; `inf` is one."""
+    value = _number(text)
+    if not value > 0:  # Also nan.
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return value
 
 
+def positive_finite(text: str) -> float:
+    """Parse a number above zero that is not infinite."""
+    value = positive(text)
+    if value == float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not finite")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def _not_negative(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value

@@ -898,7 +898,8 @@ class TestCommandLine:
 
     @pytest.mark.parametrize(
         "arguments",
-        [[], ["nothing"], ["exchange", "--speed=0"], ["exchange", "--ping-interval=-1"],
+        [[], ["nothing"], ["exchange", "--speed=0"], ["exchange", "--speed=inf"],
+         ["exchange", "--speed=nan"], ["exchange", "--speed=x"], ["exchange", "--ping-interval=-1"],
          ["exchange", "--speed=1", "--rate=1"], ["exchange", "--recording=none"],
          ["exchange", "--port=65536"], ["exchange", "--port=-1"], ["exchange", "--port=x"],
          ["exchange", "--inbound-limit=-1"], ["exchange", "--inbound-limit=1.5"]],
