@@ -438,14 +438,14 @@ def test_the_source_distribution_is_the_same_twice(dist: Path, tmp_path: Path) -
 
 
 def test_the_source_distribution_has_what_its_tests_need(dist: Path) -> None:
-    """All that is under version control, except benchmarks and CI."""
+    """All that is under version control, except CI."""
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
     if not (ROOT / ".git").exists():
         pytest.skip("this is no checkout")
     tracked = run("git", "-C", ROOT, "ls-files", "-z").split("\0")
-    wanted = {n for n in tracked if n and not n.startswith(("bench/", ".ci/", "docs/benchmarks/"))}
+    wanted = {n for n in tracked if n and not n.startswith(".ci/")}
     assert wanted - found == set()
     assert found - wanted - {"PKG-INFO"} == set()
 

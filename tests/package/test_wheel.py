@@ -228,3 +228,11 @@ def test_the_source_distribution_can_build_itself(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith(".so")]
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = {name for name in re.findall(r"\]\(([^)#]+)", readme) if "://" not in name}
+    assert any(name.endswith(".svg") for name in shown)
+    assert shown - names == set(), "README links to them"
+    if (ROOT / ".git").exists():
+        tracked = run("git", "ls-files", "bench", "docs", cwd=ROOT).split()
+        assert set(tracked) - names == set()

@@ -131,10 +131,14 @@ def check_metadata(wheel: Wheel) -> list[str]:
         "Version": [project_version()],
         "Requires-Python": [">=3.10"],
         "License-Expression": ["MIT"],
+        "Author": ["The hftws developers"],
     }
     for field, values in expected.items():
         if metadata.get_all(field) != values:
             complaints.append(f"{field} is {metadata.get_all(field)}, not {values}")
+    for system in ("MacOS", "POSIX :: Linux"):
+        if f"Operating System :: {system}" not in (metadata.get_all("Classifier") or []):
+            complaints.append(f"the classifier of {system} is missing")
     if "certifi" not in (metadata.get_all("Requires-Dist") or []):
         complaints.append("it does not ask for certifi")
     licences = metadata.get_all("License-File") or []
