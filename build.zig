@@ -114,6 +114,9 @@ const CoreOptions = struct {
 };
 
 const PythonOptions = struct {
+    interpreter: []const u8,
+    /// Whether it was asked for its facts, which a caller such as `hatch_build.py` knows already.
+    asked: bool,
     /// The folder of its Python.h.
     include: []const u8,
     module_file: []const u8,
@@ -125,17 +128,22 @@ const PythonOptions = struct {
             "python",
             "The interpreter to build for (default: python3 on the path)",
         ) orelse "python3";
+        const include = b.option(
+            []const u8,
+            "python-include",
+            "Directory that holds Python.h (default: asks the interpreter)",
+        );
+        const module_file = b.option(
+            []const u8,
+            "module-file",
+            "File name of the extension module (default: asks the interpreter)",
+        );
         return .{
-            .include = b.option(
-                []const u8,
-                "python-include",
-                "Directory that holds Python.h (default: asks the interpreter)",
-            ) orelse askPython(b, python, "sysconfig.get_path('include')"),
-            .module_file = b.option(
-                []const u8,
-                "module-file",
-                "File name of the extension module (default: asks the interpreter)",
-            ) orelse askPython(b, python, "'_core' + sysconfig.get_config_var('EXT_SUFFIX')"),
+            .interpreter = python,
+            .asked = include == null or module_file == null,
+            .include = include orelse askPython(b, python, "sysconfig.get_path('include')"),
+            .module_file = module_file orelse
+                askPython(b, python, "'_core' + sysconfig.get_config_var('EXT_SUFFIX')"),
             .in_place = b.option(
                 bool,
                 "in-place",
@@ -191,6 +199,21 @@ fn askPython(b: *std.Build, python: []const u8, expression: []const u8) []const 
     b.graph.poisonCache(); // Else the answer of the first run would stick.
     const code = b.fmt("import sysconfig; print({s})", .{expression});
     return std.mem.trimEnd(u8, b.run(&.{ python, "-c", code }), "\r\n");
+}
+
+/// The Python that runs ziglang is not known here: the one that is built for may be another.
+fn announcePython(b: *std.Build, python: []const u8) *std.Build.Step.Run {
+    const announce = b.addSystemCommand(&.{
+        python, "-c",
+        \\import platform, sys
+        \\print(
+        \\    f"builds for {platform.python_implementation()} {platform.python_version()}, "
+        \\    f"{sys.executable}; for another: -Dpython=/path/to/python3",
+        \\    file=sys.stderr,
+        \\)
+    });
+    announce.stdio = .inherit;
+    return announce;
 }
 
 fn addExtension(b: *std.Build, config: *const Config) *std.Build.Step.Compile {
@@ -256,6 +279,12 @@ fn addInstallSteps(
     extension: *std.Build.Step.Compile,
 ) void {
     const module_file = config.python.module_file;
+    const announce_step = b.step("python", "Say for which Python the extension is built");
+    if (config.python.asked) {
+        const announce = announcePython(b, config.python.interpreter);
+        announce_step.dependOn(&announce.step);
+        b.getInstallStep().dependOn(&announce.step);
+    }
     const install = b.addInstallArtifact(extension, .{
         .dest_dir = .{ .override = .prefix },
         .dest_sub_path = module_file,

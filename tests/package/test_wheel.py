@@ -236,3 +236,29 @@ def test_the_source_distribution_can_build_itself(tmp_path: Path) -> None:
     if (ROOT / ".git").exists():
         tracked = run("git", "ls-files", "bench", "docs", cwd=ROOT).split()
         assert set(tracked) - names == set()
+
+
+def test_a_build_by_hand_says_for_which_python_it_is(tmp_path: Path) -> None:
+    """That is the first `python3` on the path, and not the one that runs ziglang."""
+
+    def said(*options: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "ziglang", "build", "python", *options],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+                "ZIG_DEBUG_CMD": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+
+    first = tmp_path / "python3"
+    first.symlink_to(Path(sys.executable).resolve())
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert f"builds for CPython {version}, {first}; for another: -Dpython=" in said()
+    assert f"builds for CPython {version}, {sys.executable};" in said(f"-Dpython={sys.executable}")
+    known = said("-Dpython-include=include", "-Dmodule-file=_core.so")
+    assert "builds for" not in known, "hatch_build.py has chosen it"
