@@ -65,6 +65,7 @@ test {
     _ = @import("connection/random_test.zig");
     _ = @import("connection/receiving_test.zig");
     _ = @import("connection/sending_test.zig");
+    _ = @import("connection/sessions_test.zig");
     _ = @import("connection/tls_test.zig");
     _ = @import("connection/types.zig");
     _ = @import("cpu.zig");

@@ -81,6 +81,7 @@ pub const Session = struct {
     }
 
     pub fn deinit(session: *Session) void {
+        if (session.openssl.offers_session) session.openssl.forgetTickets();
         switch (session.records) {
             .openssl => {},
             inline .direct, .ktls => |*engine| engine.deinit(),

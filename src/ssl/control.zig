@@ -98,7 +98,7 @@ pub const Control = struct {
             .pending = .{},
             .alert = undefined,
             .alert_sent = false,
-            .last_failure = .{ .reason = "" },
+            .last_failure = .none,
         };
     }
 

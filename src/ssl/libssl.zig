@@ -132,6 +132,8 @@ pub const Api = struct {
     SSL_set_bio: *const fn (*Ssl, *Bio, *Bio) callconv(.c) void,
     SSL_CTX_sess_set_new_cb: *const fn (*Context, *const NewSessionCallback) callconv(.c) void,
     SSL_set_session: *const fn (*Ssl, *Session) callconv(.c) c_int,
+    /// With a reference of its own.
+    SSL_get1_session: *const fn (*Ssl) callconv(.c) ?*Session,
     SSL_get_session: *const fn (*const Ssl) callconv(.c) ?*Session,
     /// A macro in LibreSSL: `sessionReused` serves both.
     SSL_session_reused: ?*const fn (*const Ssl) callconv(.c) c_int,

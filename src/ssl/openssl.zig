@@ -179,6 +179,8 @@ pub const Session = struct {
     has_certificate: bool,
     /// Where tickets are kept for the next connection. Not owned.
     tickets: ?*Tickets,
+    /// The handshake under way has offered a session of an earlier connection.
+    offers_session: bool,
     last_failure: Failure,
 
     pub fn init(
@@ -201,7 +203,8 @@ pub const Session = struct {
             .received_records = .{},
             .has_certificate = context.has_certificate,
             .tickets = options.tickets,
-            .last_failure = .{ .reason = "" },
+            .offers_session = false,
+            .last_failure = .none,
         };
         const bio = api.BIO_new(context.method) orelse return error.OutOfMemory;
         api.BIO_set_data(bio, session);
@@ -209,7 +212,7 @@ pub const Session = struct {
         api.SSL_set_bio(handle, bio, bio); // Owns it now.
         try session.expectServer(options);
         api.SSL_set_connect_state(handle);
-        if (options.tickets) |tickets| tickets.offer(api, handle);
+        if (options.tickets) |tickets| session.offers_session = tickets.offer(api, handle);
     }
 
     pub fn deinit(session: *Session) void {
@@ -250,7 +253,21 @@ pub const Session = struct {
         if (session.hasPaused(result)) result = session.api.SSL_do_handshake(session.handle);
         session.keepTail(to_send[0..session.transfer.to_send_size]);
         session.received_records.add(received[0..session.transfer.received_used]);
-        return session.transfer.step(try session.meaningOf(result), 0);
+        const status = try session.meaningOf(result);
+        if (status == .done) session.settleSession();
+        return session.transfer.step(status, 0);
+    }
+
+    /// The handshake is complete, so the session that was offered has done no harm.
+    fn settleSession(session: *Session) void {
+        session.offers_session = false;
+        const tickets = session.tickets orelse return;
+        if (session.isResumed()) tickets.putBack(session.api, session.handle);
+    }
+
+    /// Gives up what earlier handshakes with this server have left, and this one.
+    pub fn forgetTickets(session: *Session) void {
+        if (session.tickets) |tickets| tickets.forget(session.api);
     }
 
     fn keepTail(session: *Session, sent: []const u8) void {

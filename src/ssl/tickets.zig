@@ -16,6 +16,12 @@ pub const Tickets = struct {
     count: usize = 0,
 
     pub fn deinit(tickets: *Tickets, api: *const libssl.Api) void {
+        tickets.forget(api);
+        tickets.* = undefined;
+    }
+
+    /// Gives up all of them.
+    pub fn forget(tickets: *Tickets, api: *const libssl.Api) void {
         while (tickets.count > 0) {
             tickets.count -= 1;
             api.SSL_SESSION_free(tickets.items[tickets.count]);
@@ -34,14 +40,26 @@ pub const Tickets = struct {
         assert(tickets.count <= tickets.items.len);
     }
 
-    /// Offers the newest in the next handshake. A ticket of TLS 1.3 is used only once, or an
-    /// observer could tell that the connections are one client's (RFC 8446, appendix C.4).
-    pub fn offer(tickets: *Tickets, api: *const libssl.Api, handle: *libssl.Ssl) void {
-        if (tickets.count == 0) return;
-        const session = tickets.items[tickets.count - 1];
-        _ = api.SSL_set_session(handle, session); // It has a reference of its own now.
-        if (api.SSL_SESSION_get_protocol_version(session) <= libssl.tls1_2_version) return;
+    /// Offers the newest in the next handshake, and gives it up: one that breaks the handshake is
+    /// not offered again, however that ends; one of TLS 1.2 comes back with `putBack`. A ticket of
+    /// TLS 1.3 is used only once anyway, or an observer could tell that the connections are one
+    /// client's (RFC 8446, appendix C.4). False when there is none.
+    pub fn offer(tickets: *Tickets, api: *const libssl.Api, handle: *libssl.Ssl) bool {
+        if (tickets.count == 0) return false;
         tickets.count -= 1;
-        api.SSL_SESSION_free(session);
+        const session = tickets.items[tickets.count];
+        defer api.SSL_SESSION_free(session); // The handshake has a reference of its own.
+        return api.SSL_set_session(handle, session) == 1;
+    }
+
+    /// After a handshake that has resumed a session of TLS 1.2: keeps that, for the next one. If
+    /// the server has renewed its ticket (RFC 5077, section 3.3), OpenSSL has made another session,
+    /// and does not tell.
+    pub fn putBack(tickets: *Tickets, api: *const libssl.Api, handle: *libssl.Ssl) void {
+        const session = api.SSL_get1_session(handle) orelse return;
+        if (api.SSL_SESSION_get_protocol_version(session) > libssl.tls1_2_version) {
+            return api.SSL_SESSION_free(session);
+        }
+        tickets.add(api, session);
     }
 };

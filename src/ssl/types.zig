@@ -26,6 +26,12 @@ pub const Failure = struct {
     of_kernel: bool = false,
     /// What is wrong with the certificate, such as "certificate has expired"; "" when nothing is.
     verify_reason: [:0]const u8 = "",
+
+    pub const none: Failure = .{ .reason = "" };
+
+    pub fn happened(failure: Failure) bool {
+        return failure.reason.len > 0;
+    }
 };
 
 /// What one call did with the bytes it was given.

@@ -93,10 +93,20 @@ pub const TlsBed = struct {
         tls.context.deinit();
     }
 
-    /// Makes a new TLS session of the server, for a new start.
+    /// Makes a new server, which knows no earlier session, for a new start.
     pub fn renewServer(tls: *TlsBed) !void {
         tls.server.deinit();
         tls.server = try .init(tls.options);
+        tls.forgetConnection();
+    }
+
+    /// Lets the same server accept another connection, for a new start. It can resume sessions.
+    pub fn renewConnection(tls: *TlsBed) !void {
+        try tls.server.renew();
+        tls.forgetConnection();
+    }
+
+    fn forgetConnection(tls: *TlsBed) void {
         tls.given_size = kernel.sent.items.len;
         tls.plaintext = .empty;
         tls.checked_size = 0;

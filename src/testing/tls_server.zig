@@ -72,9 +72,34 @@ const Functions = struct {
     X509_free: *const fn (*Certificate) callconv(.c) void,
     EVP_PKEY_free: *const fn (*PrivateKey) callconv(.c) void,
     X509_STORE_add_cert: *const fn (*Store, *Certificate) callconv(.c) c_int,
+    SSL_CTX_callback_ctrl: *const fn (*Context, c_int, *const TicketKeys) callconv(.c) c_long,
+    EVP_aes_128_cbc: *const fn () callconv(.c) *const libssl.EvpCipher,
+    EVP_sha256: *const fn () callconv(.c) *const Digest,
+    HMAC_Init_ex: *const fn (
+        *Hmac,
+        [*]const u8,
+        c_int,
+        *const Digest,
+        ?*libssl.Engine,
+    ) callconv(.c) c_int,
 };
 
+const Digest = opaque {}; // EVP_MD
+const Hmac = opaque {}; // HMAC_CTX
+
+/// SSL_CTX_set_tlsext_ticket_key_cb(3): connection, name of the key, IV, cipher, MAC, and whether a
+/// ticket is made.
+const TicketKeys = fn (
+    *Ssl,
+    *[16]u8,
+    *[16]u8,
+    *libssl.CipherContext,
+    *Hmac,
+    c_int,
+) callconv(.c) c_int;
+
 const control_pending = 10; // BIO_CTRL_PENDING
+const control_set_ticket_keys = 72; // SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB
 const control_set_max_proto_version = 124;
 const tls1_3_version = 0x0304;
 const key_update_not_requested = 0; // SSL_KEY_UPDATE_NOT_REQUESTED
@@ -164,6 +189,40 @@ fn parsePrivateKey(functions: *const Functions) Error!*PrivateKey {
     return functions.PEM_read_bio_PrivateKey(bio, null, null, null) orelse error.TlsServerFailed;
 }
 
+/// The tickets of servers that renew them. Each ticket has a number.
+pub const RenewedTickets = struct {
+    /// The number of the last ticket that was made, and of the last that a client offered.
+    pub var made: u8 = 0;
+    pub var offered: ?u8 = null;
+
+    fn use(
+        _: *Ssl,
+        name: *[16]u8,
+        iv: *[16]u8,
+        cipher: *libssl.CipherContext,
+        hmac: *Hmac,
+        makes: c_int,
+    ) callconv(.c) c_int {
+        const both = &loaded.?;
+        const key: [16]u8 = @splat(1);
+        const aes = both.server.EVP_aes_128_cbc();
+        const done = 1;
+        const done_renew_it = 2;
+        if (makes == 1) {
+            made += 1;
+            name.* = @splat(0);
+            iv.* = @splat(made);
+            assert(both.client.EVP_EncryptInit_ex(cipher, aes, null, &key, iv) == 1);
+        } else {
+            offered = iv[0];
+            assert(both.client.EVP_DecryptInit_ex(cipher, aes, null, &key, iv) == 1);
+        }
+        const sha256 = both.server.EVP_sha256();
+        assert(both.server.HMAC_Init_ex(hmac, &key, key.len, sha256, null) == 1);
+        return if (makes == 1) done else done_renew_it;
+    }
+};
+
 pub const Server = struct {
     api: *const libssl.Api,
     functions: *const Functions,
@@ -179,6 +238,8 @@ pub const Server = struct {
         tickets: usize = 0,
         /// Whether the client has to send a certificate, the same one as the server's.
         asks_certificate: bool = false,
+        /// Whether it renews the ticket of a session that it resumes (RFC 5077, section 3.3).
+        renews_tickets: bool = false,
     };
 
     pub fn init(options: Options) Error!Server {
@@ -243,6 +304,10 @@ pub const Server = struct {
             control_set_max_proto_version,
         }) |control| assert(api.SSL_CTX_ctrl(context, control, version, null) == 1);
         _ = functions.SSL_CTX_set_num_tickets(context, options.tickets);
+        if (options.renews_tickets) {
+            const control = control_set_ticket_keys;
+            assert(functions.SSL_CTX_callback_ctrl(context, control, &RenewedTickets.use) == 1);
+        }
         if (!options.asks_certificate) return;
         const mode = libssl.verify_peer | verify_fail_if_no_peer_cert;
         api.SSL_CTX_set_verify(context, mode, null);
