@@ -81,13 +81,22 @@ pub const Session = struct {
     }
 
     pub fn deinit(session: *Session) void {
-        if (session.openssl.offers_session) session.openssl.forgetTickets();
+        if (session.endsResumption()) session.openssl.forgetTickets();
         switch (session.records) {
             .openssl => {},
             inline .direct, .ktls => |*engine| engine.deinit(),
         }
         session.openssl.deinit();
         session.* = undefined;
+    }
+
+    /// Whether the next connection has to make a full handshake. After a fatal alert, sent or
+    /// received, that is a MUST (RFC 5246, section 7.2.2; RFC 8446, section 6.2). An earlier session
+    /// that was offered in a handshake which did not end well may be why it did not.
+    fn endsResumption(session: *const Session) bool {
+        if (session.openssl.offers_session) return true;
+        const why = session.failure();
+        return why.happened() and !why.of_kernel;
     }
 
     fn invariants(session: *const Session) void {
