@@ -281,8 +281,10 @@ pub const Session = struct {
         @branchHint(.cold);
         const engine = &session.records.direct;
         engine.ticket_opened = false;
-        session.openssl.giveTicket(received[0..step.received_used]) catch
-            return engine.control.fail(session.openssl.last_failure, .decode_error);
+        session.openssl.giveTicket(received[0..step.received_used]) catch {
+            const alert = session.openssl.alertSent() orelse .internal_error;
+            return engine.control.fail(session.openssl.last_failure, alert);
+        };
     }
 
     /// The bytes that `open` wants for what `received` begins with; null when there is nothing to

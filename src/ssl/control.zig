@@ -212,6 +212,7 @@ pub const Control = struct {
 
     pub fn fail(control: *Control, failure: types.Failure, alert: Alert) error{TlsFailed} {
         @branchHint(.cold);
+        assert(failure.happened());
         control.last_failure = failure;
         control.alert = alert;
         control.announce(.{ .alert = true });

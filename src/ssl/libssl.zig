@@ -225,6 +225,36 @@ pub const Api = struct {
     }
 };
 
+/// Looks, in safe builds, whether calls leave an error in the thread's queue: other code, such as
+/// Python's `ssl`, would take it for one of its own. What others have left there is another matter:
+/// it is cleared before calls that are not for a message, and where a call fails.
+pub const ErrorWatch = struct {
+    newest: c_ulong,
+
+    pub inline fn begin(api: *const Api) ErrorWatch {
+        return .{ .newest = if (std.debug.runtime_safety) api.ERR_peek_last_error() else 0 };
+    }
+
+    /// The calls may clear the queue, and add nothing to it.
+    pub inline fn end(watch: ErrorWatch, api: *const Api) void {
+        if (!std.debug.runtime_safety) return;
+        const newest = api.ERR_peek_last_error();
+        std.debug.assert(newest == 0 or newest == watch.newest);
+    }
+
+    /// Begins calls that are not for a message, with an empty queue.
+    pub fn beginEmpty(api: *const Api) ErrorWatch {
+        api.ERR_clear_error();
+        return .begin(api);
+    }
+
+    /// Empties the queue again: some calls that succeed leave an error in it.
+    pub fn endEmpty(watch: ErrorWatch, api: *const Api) void {
+        api.ERR_clear_error();
+        watch.end(api);
+    }
+};
+
 /// Values from openssl/{ssl,bio,evp,x509_vfy}.h; part of the stable ABI.
 pub const tls1_2_version = 0x0303;
 pub const filetype_pem = 1;
@@ -248,6 +278,7 @@ pub const mode_accept_moving_write_buffer = 0x2;
 pub const mode_auto_retry = 0x4;
 pub const want_nothing = 1; // SSL_NOTHING
 pub const info_read_alert = 0x4004; // SSL_CB_READ_ALERT
+pub const info_write_alert = 0x4008; // SSL_CB_WRITE_ALERT
 pub const bio_type_source_sink = 0x0400;
 pub const bio_flag_read = 0x1;
 pub const bio_flag_write = 0x2;

@@ -18,6 +18,7 @@ const Tickets = @import("tickets.zig").Tickets;
 const OnceType = @import("../once.zig").OnceType;
 
 const Error = types.Error;
+const ErrorWatch = libssl.ErrorWatch;
 const Failure = types.Failure;
 const Step = types.Step;
 
@@ -35,6 +36,9 @@ const wrong_version_reason = "wrong version number";
 
 /// More than any record grows by when it is sealed: header, explicit nonce, padding, tag.
 const seal_expansion_max = 512;
+
+/// More than any record with an alert has.
+const alert_record_size_max = constants.record_header_size + seal_expansion_max;
 
 /// The Finished of a client in TLS 1.2, sealed with AES-GCM: explicit nonce, 16 bytes, tag.
 const finished_header = [_]u8{ 22, 3, 3, 0, 8 + 16 + 16 };
@@ -78,10 +82,11 @@ pub const Context = struct {
 
     /// On an error other than OutOfMemory, `failure` says why.
     pub fn init(api: *const libssl.Api, options: Options, failure: *Failure) InitError!Context {
+        const watch: ErrorWatch = .beginEmpty(api);
+        defer watch.endEmpty(api);
         const handle = api.SSL_CTX_new(api.TLS_client_method()) orelse return error.OutOfMemory;
         errdefer api.SSL_CTX_free(handle);
 
-        api.ERR_clear_error();
         // OpenSSL retries by default. Without that, a read that finds only a ticket fails.
         const mode = libssl.mode_enable_partial_write | libssl.mode_accept_moving_write_buffer |
             libssl.mode_auto_retry;
@@ -189,6 +194,8 @@ pub const Session = struct {
         options: types.SessionOptions,
     ) Error!void {
         const api = context.api;
+        const watch: ErrorWatch = .beginEmpty(api);
+        defer watch.endEmpty(api);
         const handle = api.SSL_new(context.handle) orelse return error.OutOfMemory;
         errdefer api.SSL_free(handle);
 
@@ -216,9 +223,12 @@ pub const Session = struct {
     }
 
     pub fn deinit(session: *Session) void {
+        const api = session.api;
+        const watch: ErrorWatch = .begin(api);
+        defer watch.end(api);
         // Otherwise OpenSSL invalidates the ticket of a connection that ended without close_notify.
-        session.api.SSL_set_shutdown(session.handle, libssl.shutdown_sent_and_received);
-        session.api.SSL_free(session.handle);
+        api.SSL_set_shutdown(session.handle, libssl.shutdown_sent_and_received);
+        api.SSL_free(session.handle);
         session.dropSecrets();
         session.* = undefined;
     }
@@ -248,9 +258,12 @@ pub const Session = struct {
     }
 
     pub fn handshake(session: *Session, received: []const u8, to_send: []u8) Error!Step {
+        const api = session.api;
+        const watch: ErrorWatch = .beginEmpty(api);
+        defer watch.endEmpty(api);
         session.transfer.begin(received, to_send);
-        var result = session.api.SSL_do_handshake(session.handle);
-        if (session.hasPaused(result)) result = session.api.SSL_do_handshake(session.handle);
+        var result = api.SSL_do_handshake(session.handle);
+        if (session.hasPaused(result)) result = api.SSL_do_handshake(session.handle);
         session.keepTail(to_send[0..session.transfer.to_send_size]);
         session.received_records.add(received[0..session.transfer.received_used]);
         const status = try session.meaningOf(result);
@@ -282,6 +295,8 @@ pub const Session = struct {
     pub fn takeOver(session: *Session, takeover: *types.Takeover) ?[:0]const u8 {
         defer session.dropSecrets();
         const api = session.api;
+        const watch: ErrorWatch = .begin(api);
+        defer watch.end(api);
         const cipher = api.SSL_get_current_cipher(session.handle).?;
         const number: u16 = @truncate(api.SSL_CIPHER_get_id(cipher));
         const suite = key_schedule.Suite.of(number) orelse
@@ -349,15 +364,29 @@ pub const Session = struct {
     }
 
     /// A record with tickets, or with a part of one, that the direct engine has opened: shows it to
-    /// OpenSSL. That gets no room to send, which would use nonces of the direct engine again.
+    /// OpenSSL. If that fails, `alertSent` is what OpenSSL would tell the peer. Its record is thrown
+    /// away: it has used a nonce of the direct engine.
     pub fn giveTicket(session: *Session, received: []const u8) Error!void {
+        const api = session.api;
+        const watch: ErrorWatch = .beginEmpty(api);
+        defer watch.endEmpty(api);
+        var alert_record: [alert_record_size_max]u8 = undefined;
+        defer std.crypto.secureZero(u8, &alert_record);
+        session.transfer.begin(received, &alert_record);
+        defer session.transfer.begin(&.{}, &.{});
         var scratch: [1]u8 = undefined;
-        session.transfer.begin(received, &.{});
-        const result = session.api.SSL_read(session.handle, &scratch, scratch.len);
+        const result = api.SSL_read(session.handle, &scratch, scratch.len);
         switch (try session.meaningOf(result)) {
-            .needs_received => {},
-            .done, .needs_room, .closed => return error.TlsFailed,
+            .needs_received => if (session.transfer.to_send_size == 0) return,
+            .done, .needs_room, .closed => {},
         }
+        session.last_failure = .{ .reason = "the TLS library takes a ticket for something else" };
+        return error.TlsFailed;
+    }
+
+    /// The alert that OpenSSL has sent last, close_notify excepted.
+    pub fn alertSent(session: *const Session) ?record_layer.Alert {
+        return session.transfer.alert_sent;
     }
 
     pub fn isResumed(session: *const Session) bool {
@@ -377,6 +406,12 @@ pub const Session = struct {
             break :none "";
         };
         assert(plaintext.len > 0);
+        if (to_send.len < alert_record_size_max) {
+            @branchHint(.unlikely);
+            session.api.ERR_clear_error(); // See `meaningOf`.
+        }
+        const watch: ErrorWatch = .begin(session.api);
+        defer watch.end(session.api);
         session.transfer.begin(record, to_send);
         const size = clampSize(plaintext.len);
         var result = session.api.SSL_read(session.handle, plaintext.ptr, size);
@@ -389,6 +424,8 @@ pub const Session = struct {
     }
 
     pub fn seal(session: *Session, plaintext: []const u8, to_send: []u8) Error!Step {
+        const watch: ErrorWatch = .begin(session.api);
+        defer watch.end(session.api);
         session.transfer.begin(&.{}, to_send);
         if (to_send.len <= seal_expansion_max) return session.transfer.step(.needs_room, 0);
         const size = @min(
@@ -402,9 +439,10 @@ pub const Session = struct {
     }
 
     pub fn shutdown(session: *Session, to_send: []u8) Step {
+        const watch: ErrorWatch = .beginEmpty(session.api);
+        defer watch.endEmpty(session.api); // It fails before the handshake is complete.
         session.transfer.begin(&.{}, to_send);
         _ = session.api.SSL_shutdown(session.handle);
-        session.api.ERR_clear_error(); // It fails before the handshake is complete.
         return session.transfer.step(.closed, 0);
     }
 
@@ -414,6 +452,8 @@ pub const Session = struct {
 
     pub fn info(session: *const Session) types.Info {
         const api = session.api;
+        const watch: ErrorWatch = .begin(api);
+        defer watch.end(api);
         const cipher = api.SSL_get_current_cipher(session.handle);
         return .{
             .library = std.mem.span(api.OpenSSL_version(libssl.version_text)),
@@ -451,16 +491,18 @@ pub const Session = struct {
     /// What a result of zero or less means. The BIO knows whether it was empty or full, and the
     /// callback whether the peer has sent close_notify. SSL_get_error would read the thread's error
     /// queue, in which other code may have left an error: it would have to be cleared before every
-    /// record.
+    /// record. If the BIO was full, the queue has to be looked at, and must have been empty before:
+    /// then an error means that what did not fit was an alert.
     fn meaningOf(session: *Session, result: c_int) Error!Step.Status {
         if (result > 0) return .done;
         if (session.transfer.starved) return .needs_received;
-        if (session.transfer.full) return .needs_room;
-        if (session.transfer.closed) return .closed;
         const code = takeError(session.api, .newest);
+        if (session.transfer.full and code == 0) return .needs_room;
+        if (session.transfer.closed) return .closed;
         session.last_failure = failureOf(session.api, code);
         session.explainAlert(code);
         session.explainCertificate();
+        assert(session.last_failure.happened());
         return error.TlsFailed;
     }
 
@@ -489,6 +531,8 @@ const Transfer = struct {
     closed: bool = false,
     /// The last alert that the peer has sent, close_notify excepted. Never reset.
     alert: ?record_layer.Alert = null,
+    /// The last alert that OpenSSL has sent, close_notify excepted. Never reset.
+    alert_sent: ?record_layer.Alert = null,
 
     fn begin(transfer: *Transfer, received: []const u8, to_send: []u8) void {
         transfer.received = received;
@@ -542,9 +586,11 @@ fn sessionOfHandle(handle: *const libssl.Ssl) *Session {
 
 /// Called during handshakes and for alerts, not for records of data.
 fn noteAlert(handle: *const libssl.Ssl, place: c_int, value: c_int) callconv(.c) void {
-    if (place != libssl.info_read_alert) return;
-    const description: u8 = @intCast(value & 0xff); // Above it: the level.
-    sessionOfHandle(handle).transfer.note(@fromBackingInt(description));
+    if (place != libssl.info_read_alert and place != libssl.info_write_alert) return;
+    const alert: record_layer.Alert = @fromBackingInt(@as(u8, @intCast(value & 0xff)));
+    const transfer = &sessionOfHandle(handle).transfer; // Above it in the value: the level.
+    if (place == libssl.info_read_alert) return transfer.note(alert);
+    if (alert != .close_notify) transfer.alert_sent = alert;
 }
 
 /// LibreSSL calls this for handshakes and alerts, and has no other call for alerts of TLS 1.3.
@@ -642,7 +688,9 @@ fn takeError(api: *const libssl.Api, which: enum { oldest, newest }) c_ulong {
 }
 
 fn failureOf(api: *const libssl.Api, code: c_ulong) Failure {
-    if (api.ERR_reason_error_string(code)) |text| return .{ .reason = std.mem.span(text) };
+    if (api.ERR_reason_error_string(code)) |text| {
+        if (text[0] != 0) return .{ .reason = std.mem.span(text) };
+    }
     // The text of an errno is libc's, and static.
     if (api.errorCode(code).errno) |errno| return .{ .reason = std.mem.span(strerror(errno)) };
     return .{ .reason = "unknown cause" };

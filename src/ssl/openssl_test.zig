@@ -189,6 +189,7 @@ const Pair = struct {
         for (0..2) |round| {
             const result = pair.session.open(pair.received.items, &plaintext, &to_send);
             try testing.expectError(error.TlsFailed, result);
+            try expectEqual(0, pair.server.api.ERR_peek_error());
             for (plaintext) |byte| try expectEqual(@as(u8, 0xa5), byte);
             if (round > 0) break;
             try expect(pair.session.failure().reason.len > 0);
@@ -361,6 +362,34 @@ test "openssl: an error that other code left in the queue is ignored" {
         try expectEqual(.closed, last.status);
         pair.server.api.ERR_clear_error();
     }
+}
+
+test "openssl: without room for its alert, a failure is still told from a full buffer" {
+    for (versions) |version| {
+        var pair: Pair = undefined;
+        try pair.initShaken(.{ .server = .{ .version = version } });
+        defer pair.deinit();
+        try pair.server.write("never read");
+        try pair.fetch();
+        pair.received.items[pair.received.items.len - 1] ^= 1;
+        var plaintext: [64]u8 = undefined;
+        const result = pair.session.open(pair.received.items, &plaintext, &.{});
+        try testing.expectError(error.TlsFailed, result);
+        const reason = pair.session.failure().reason;
+        try testing.expectEqualStrings("decryption failed or bad record mac", reason);
+        try expectEqual(0, pair.server.api.ERR_peek_error());
+    }
+    // It is full, and other code has left an error.
+    var pair: Pair = undefined;
+    try pair.initShaken(.{ .server = .{ .version = .tls1_2 } });
+    defer pair.deinit();
+    try pair.server.renegotiate();
+    try pair.fetch();
+    try tls_server.leaveError();
+    var plaintext: [64]u8 = undefined;
+    const step = try pair.session.open(pair.received.items, &plaintext, &.{});
+    try expectEqual(.needs_room, step.status);
+    try expectEqual(0, pair.server.api.ERR_peek_error());
 }
 
 test "openssl: a peer that does not speak TLS is refused" {

@@ -23,6 +23,8 @@ pub const Aead = struct {
 
     pub fn init(options: types.Options, key: []const u8) Error!Aead {
         const api = options.api;
+        const watch: libssl.ErrorWatch = .beginEmpty(api);
+        defer watch.endEmpty(api);
         const cipher = switch (options.algorithm) {
             .aes_128_gcm => api.EVP_aes_128_gcm(),
             .aes_256_gcm => api.EVP_aes_256_gcm(),
@@ -48,6 +50,8 @@ pub const Aead = struct {
             .open => provider.api.EVP_DecryptInit_ex,
             .seal => provider.api.EVP_EncryptInit_ex,
         };
+        const watch: libssl.ErrorWatch = .begin(provider.api);
+        defer watch.end(provider.api);
         if (initialise(provider.context, cipher, null, key.ptr, null) == 1) return;
         provider.api.ERR_clear_error();
         return error.Unsupported; // Such as ChaCha20-Poly1305 where only FIPS ciphers are allowed.
@@ -69,6 +73,8 @@ pub const Aead = struct {
         assert(provider.direction == .open);
         assert(plaintext.len == ciphertext.len);
         const api = provider.api;
+        const watch: libssl.ErrorWatch = .begin(api);
+        defer watch.end(api);
         const context = provider.context;
         const size: c_int = @intCast(ciphertext.len);
         var written: c_int = 0;
@@ -101,6 +107,8 @@ pub const Aead = struct {
     ) bool {
         assert(provider.direction == .seal);
         const api = provider.api;
+        const watch: libssl.ErrorWatch = .begin(api);
+        defer watch.end(api);
         const context = provider.context;
         const size: c_int = @intCast(bytes.len);
         var written: c_int = 0;
