@@ -58,10 +58,13 @@ pub const record_size_max = record_header_size + record_plaintext_size_max + 204
 /// TLS 1.2, content type of TLS 1.3, tag.
 pub const record_overhead_max = record_header_size + 8 + 1 + 16;
 
-/// Empty records in a row, and KeyUpdates in a row without data in between: more of them only waste
-/// time. OpenSSL's own limits.
+/// Empty records in a row: more of them only waste time. OpenSSL's own limit.
 pub const empty_records_max = 32;
+/// Warning alerts without another kind of content in between. OpenSSL allows 5.
+pub const warning_alerts_max = 32;
+/// KeyUpdates, or requests to renegotiate, without data in between. OpenSSL has no such limit.
 pub const key_updates_max = 32;
+pub const hello_requests_max = 32;
 
 /// RFC 8446, section 4.6.1: lifetime, nonce, ticket, extensions, each of its largest size.
 pub const session_ticket_size_max = 4 + 4 + 1 + 255 + 2 + 65_535 + 2 + 65_534;

@@ -62,6 +62,7 @@ EOF_REASON = "the peer closed the TCP connection without a close frame"
 CLOSE_NOTIFY_REASON = "the peer closed TLS without a close frame"
 
 EMPTY_RECORDS_MAX = 32
+WARNINGS_MAX = 32
 KEY_UPDATES_MAX = 32
 
 needs_openssl = pytest.mark.skipif(openssl_program() is None, reason="no openssl on this machine")
@@ -216,6 +217,11 @@ def in_two_records(stack: LiteTls, payload: bytes) -> bytes:
 HARMLESS: dict[str, Make] = {
     "data": lambda stack, payload: data(stack, payload),
     "data in two records": in_two_records,
+    "empty records, then warnings": lambda stack, payload: (
+        sealed(APPLICATION_DATA, b"", EMPTY_RECORDS_MAX)(stack)
+        + alert(90, WARNING, 4)(stack)
+        + data(stack, payload)
+    ),
     "empty record": lambda stack, payload: (
         stack.record(APPLICATION_DATA, b"") + data(stack, payload)
     ),
@@ -446,6 +452,11 @@ def sealed(content_type: int, content: bytes, times: int = 1) -> Callable[[LiteT
     return lambda stack: b"".join(stack.record(content_type, content) for _ in range(times))
 
 
+def sealed_and_padded(padding: int) -> Callable[[LiteTls], bytes]:
+    """An empty record; the type of its content is one byte more."""
+    return lambda stack: stack.record(APPLICATION_DATA, b"", padding=padding)
+
+
 def alert(description: int, level: int = 2, times: int = 1) -> Callable[[LiteTls], bytes]:
     return sealed(ALERT, bytes([level, description]), times)
 
@@ -511,9 +522,9 @@ ENDINGS = [
     Ending("alert without a name", alert(200), "", "alert from the peer: one without a name"),
     Ending(
         "warnings",
-        alert(90, WARNING, EMPTY_RECORDS_MAX + 1),
+        alert(90, WARNING, WARNINGS_MAX + 1),
         "unexpected_message",
-        "too many empty records",
+        "too many warn alerts",
     ),
     # RFC 8446, section 6: "decode_error" for what cannot be parsed. OpenSSL sees it otherwise.
     Ending(
@@ -567,6 +578,13 @@ ENDINGS_1_3 = [
         lambda stack: stack.inner(bytes(20)),
         "unexpected_message",
         "record without content type",
+    ),
+    Ending(
+        "padding too long",
+        sealed_and_padded(CONTENT_SIZE_MAX + 1),
+        "record_overflow",
+        OVERFLOW,
+        openssl=(GOES_ON,),  # It measures what is left without the padding.
     ),
     Ending(
         "nothing under the tag",

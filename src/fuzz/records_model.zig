@@ -20,7 +20,9 @@ pub const Model = struct {
     /// The handshake message that is incomplete.
     message: std.ArrayList(u8) = .empty,
     empty_records: u32 = 0,
+    warnings: u32 = 0,
     key_updates: u32 = 0,
+    requests: u32 = 0,
     /// How often the peer asked for a KeyUpdate of the client, which has to send at least one.
     answers_due: u32 = 0,
 
@@ -53,10 +55,14 @@ pub const Model = struct {
         switch (content_type) {
             21 => model.acceptAlert(content),
             22 => return model.acceptHandshake(content),
-            23 => if (content.len == 0) model.countEmpty() else {
+            23 => if (content.len == 0) {
+                model.count(&model.empty_records, constants.empty_records_max);
+            } else {
                 try model.data.appendSlice(model.arena, content);
                 model.empty_records = 0;
+                model.warnings = 0;
                 model.key_updates = 0;
+                model.requests = 0;
             },
             else => model.fail(.unexpected_message),
         }
@@ -94,7 +100,12 @@ pub const Model = struct {
             .tls1_3 => alert == .user_canceled,
             .tls1_2 => content[0] == 1,
         };
-        if (passes) model.countEmpty() else model.end = .{ .failed = null };
+        if (!passes) {
+            model.end = .{ .failed = null };
+            return;
+        }
+        model.empty_records = 0;
+        model.count(&model.warnings, constants.warning_alerts_max);
     }
 
     fn acceptHandshake(model: *Model, content: []const u8) !bool {
@@ -121,11 +132,10 @@ pub const Model = struct {
             if (asks or model.version == .tls1_2) model.answers_due = 1;
             model.message.clearRetainingCapacity();
         }
-        if (model.version == .tls1_2) model.countEmpty();
-        if (new_keys) {
-            model.key_updates += 1;
-            if (model.key_updates > constants.key_updates_max) model.fail(.unexpected_message);
-        }
+        model.empty_records = 0;
+        model.warnings = 0;
+        if (model.version == .tls1_2) model.count(&model.requests, constants.hello_requests_max);
+        if (new_keys) model.count(&model.key_updates, constants.key_updates_max);
         return new_keys and model.isGoingOn();
     }
 
@@ -152,9 +162,9 @@ pub const Model = struct {
         return model.isGoingOn() and message.len == 4;
     }
 
-    fn countEmpty(model: *Model) void {
-        model.empty_records += 1;
-        if (model.empty_records > constants.empty_records_max) model.fail(.unexpected_message);
+    fn count(model: *Model, number: *u32, number_max: u32) void {
+        number.* += 1;
+        if (number.* > number_max) model.fail(.unexpected_message);
     }
 
     fn fail(model: *Model, alert: Alert) void {

@@ -65,10 +65,7 @@ pub const Control = struct {
     /// How many records we seal with one key.
     records_per_key_max: u64,
     handshake: record.HandshakeReader,
-    /// Records without content in a row.
-    empty_records: u32,
-    /// The peer's KeyUpdates since its last data.
-    key_updates: u32,
+    counts: Counts,
     /// What has to be sent before anything else.
     pending: Pending,
     /// Defined while one is pending.
@@ -76,6 +73,17 @@ pub const Control = struct {
     /// Nothing may follow an alert (RFC 8446, section 6), so nothing is pending any more.
     alert_sent: bool,
     last_failure: types.Failure,
+
+    /// What the peer has sent instead of data. One word, because data resets it.
+    pub const Counts = packed struct(u64) {
+        /// In a row.
+        empty_records: u16 = 0,
+        /// With nothing but empty records in between.
+        warning_alerts: u16 = 0,
+        /// Since its last data, as the next.
+        key_updates: u16 = 0,
+        hello_requests: u16 = 0,
+    };
 
     /// One byte, because it is looked at before and after every record.
     pub const Pending = packed struct(u8) {
@@ -93,8 +101,7 @@ pub const Control = struct {
                 .tls1_2 => std.math.maxInt(u64), // It has no KeyUpdate.
             },
             .handshake = .{},
-            .empty_records = 0,
-            .key_updates = 0,
+            .counts = .{},
             .pending = .{},
             .alert = undefined,
             .alert_sent = false,
@@ -103,14 +110,19 @@ pub const Control = struct {
     }
 
     pub fn invariants(control: *const Control) void {
-        assert(control.empty_records <= constants.empty_records_max);
-        assert(control.key_updates <= constants.key_updates_max);
+        assert(control.counts.empty_records <= constants.empty_records_max);
+        assert(control.counts.warning_alerts <= constants.warning_alerts_max);
+        assert(control.counts.key_updates <= constants.key_updates_max);
+        assert(control.counts.hello_requests <= constants.hello_requests_max);
         if (control.alert_sent) assert(!control.hasPending());
         switch (control.version) {
-            .tls1_3 => assert(!control.pending.no_renegotiation),
+            .tls1_3 => {
+                assert(!control.pending.no_renegotiation);
+                assert(control.counts.hello_requests == 0);
+            },
             .tls1_2 => {
                 assert(!control.pending.key_update);
-                assert(control.key_updates == 0);
+                assert(control.counts.key_updates == 0);
             },
         }
     }
@@ -125,8 +137,7 @@ pub const Control = struct {
     ) bool {
         const is_data = content_type == .application_data and content.len > 0;
         if (!is_data or control.handshake.inMessage()) return false;
-        control.empty_records = 0;
-        control.key_updates = 0;
+        control.counts = .{};
         return true;
     }
 
@@ -143,7 +154,10 @@ pub const Control = struct {
             return control.refuse(.interleaved_handshake);
         }
         const meaning: Meaning = switch (content_type) {
-            .application_data => try control.countEmpty(),
+            .application_data => empty: {
+                try control.count(.empty_records);
+                break :empty .nothing;
+            },
             .alert => try control.acceptAlert(content),
             .handshake => switch (control.version) {
                 .tls1_3 => try control.acceptHandshake(content),
@@ -151,6 +165,8 @@ pub const Control = struct {
             },
             .change_cipher_spec, _ => return control.refuse(.unexpected_content_type),
         };
+        if (content.len > 0) control.counts.empty_records = 0;
+        if (content_type == .handshake) control.counts.warning_alerts = 0;
         control.handshake.invariants();
         control.invariants();
         return meaning;
@@ -166,7 +182,10 @@ pub const Control = struct {
             .tls1_3 => alert == .user_canceled,
             .tls1_2 => level == .warning,
         };
-        if (harmless) return control.countEmpty();
+        if (harmless) {
+            try control.count(.warning_alerts);
+            return .nothing;
+        }
         control.last_failure = .{ .reason = alert.describe() };
         return error.TlsFailed;
     }
@@ -179,10 +198,7 @@ pub const Control = struct {
             .tickets => return .tickets,
             .key_update, .key_update_requested => {},
         }
-        if (control.key_updates == constants.key_updates_max) {
-            return control.refuse(.too_many_key_updates);
-        }
-        control.key_updates += 1;
+        try control.count(.key_updates);
         if (found == .key_update_requested) control.announce(.{ .key_update = true });
         return .new_keys;
     }
@@ -191,18 +207,28 @@ pub const Control = struct {
     fn acceptHelloRequest(control: *Control, content: []const u8) error{TlsFailed}!Meaning {
         const found = control.handshake.readHelloRequests(content) orelse
             return control.refuse(.unexpected_handshake);
-        const meaning = try control.countEmpty();
+        try control.count(.hello_requests);
         if (found > 0) control.announce(.{ .no_renegotiation = true });
-        return meaning;
+        return .nothing;
     }
 
-    /// A record without content is allowed, but not any number in a row.
-    fn countEmpty(control: *Control) error{TlsFailed}!Meaning {
-        if (control.empty_records == constants.empty_records_max) {
-            return control.refuse(.too_many_records_without_data);
+    /// Each of them is allowed, but not any number: see `Counts`.
+    fn count(control: *Control, comptime what: enum {
+        empty_records,
+        warning_alerts,
+        key_updates,
+        hello_requests,
+    }) error{TlsFailed}!void {
+        const number = &@field(control.counts, @tagName(what));
+        if (number.* == @field(constants, @tagName(what) ++ "_max")) {
+            return control.refuse(switch (what) {
+                .empty_records => .too_many_empty_records,
+                .warning_alerts => .too_many_warnings,
+                .key_updates => .too_many_key_updates,
+                .hello_requests => .too_many_hello_requests,
+            });
         }
-        control.empty_records += 1;
-        return .nothing;
+        number.* += 1;
     }
 
     /// Fails, with the alert that tells the peer why pending.

@@ -209,6 +209,10 @@ pub const Session = struct {
             return session.control.refuse(.bad_record_mac);
         }
         receiving.sequence += 1;
+        // Padding counts (RFC 8446, section 5.4).
+        if (inner_size > constants.record_plaintext_size_max + 1) {
+            return session.control.refuse(.record_overflow);
+        }
         const inner = std.mem.trimEnd(u8, plaintext[0..inner_size], &.{0});
         if (inner.len == 0) return session.control.refuse(.missing_content_type);
         const content = inner[0 .. inner.len - 1];
@@ -239,6 +243,9 @@ pub const Session = struct {
             return session.control.refuse(.bad_record_mac);
         }
         receiving.sequence += 1;
+        if (content_size > constants.record_plaintext_size_max) {
+            return session.control.refuse(.record_overflow);
+        }
         const content_type: ContentType = @fromBackingInt(header[0]);
         const content = plaintext[0..content_size];
         return session.accept(content_type, content, header_size + fragment.len);
@@ -250,9 +257,7 @@ pub const Session = struct {
         content: []const u8,
         record_size: usize,
     ) Error!Step {
-        if (content.len > constants.record_plaintext_size_max) {
-            return session.control.refuse(.record_overflow);
-        }
+        assert(content.len <= constants.record_plaintext_size_max);
         if (!session.control.acceptData(content_type, content)) {
             @branchHint(.unlikely);
             return session.acceptControl(content_type, content, record_size);

@@ -339,6 +339,14 @@ test "direct: padding of any size is taken off" {
         }
         try pair.sayPadded(0, "", 40);
         try pair.expectRefused(.missing_content_type);
+        // Padding counts (RFC 8446, section 5.4): a byte more than any record may have.
+        for ([_]u8{ 23, 0 }) |content_type| {
+            var other: Pair = undefined;
+            try other.init(number, 5);
+            defer other.deinit();
+            try other.sayPadded(content_type, "tick", plaintext_size_max - 3);
+            try other.expectRefused(.record_overflow);
+        }
     }
 }
 
@@ -353,7 +361,29 @@ test "direct: empty records are accepted, but not any number in a row" {
             try pair.expectOpened("tick");
         }
         for (0..constants.empty_records_max + 1) |_| try pair.say(.application_data, "");
-        try pair.expectRefused(.too_many_records_without_data);
+        try pair.expectRefused(.too_many_empty_records);
+    }
+}
+
+test "direct: empty records, warnings and requests do not add up" {
+    for (suite_numbers) |number| {
+        var pair: Pair = undefined;
+        try pair.init(number, 6);
+        defer pair.deinit();
+        const harmless: record.Alert = if (pair.isCurrent()) .user_canceled else .unrecognized_name;
+        for (0..2) |_| {
+            for (0..constants.warning_alerts_max) |_| {
+                for (0..constants.empty_records_max) |_| try pair.say(.application_data, "");
+                try pair.say(.alert, &.{ warning, @backingInt(harmless) });
+            }
+            if (!pair.isCurrent()) {
+                for (0..constants.hello_requests_max) |_| try pair.say(.handshake, &.{ 0, 0, 0, 0 });
+            }
+            try pair.say(.application_data, "tick");
+            try pair.expectOpened("tick");
+            var pending: [128]u8 = undefined;
+            _ = try pair.engine.writePending(&pending);
+        }
     }
 }
 
@@ -418,10 +448,10 @@ test "direct: warnings that are not fatal in their version are ignored" {
         try pair.say(.alert, &.{ warning, @backingInt(harmless) });
         try pair.say(.application_data, "tick");
         try pair.expectOpened("tick");
-        for (0..constants.empty_records_max + 1) |_| {
+        for (0..constants.warning_alerts_max + 1) |_| {
             try pair.say(.alert, &.{ warning, @backingInt(harmless) });
         }
-        try pair.expectRefused(.too_many_records_without_data);
+        try pair.expectRefused(.too_many_warnings);
     }
     var pair: Pair = undefined;
     try pair.init(0x1301, 9);
