@@ -68,6 +68,7 @@ class ClientBase:
         server_name: str | None = None,
         connect_timeout: float = 0.0,
         close_timeout: float = 0.0,
+        peer_timeout: float | None = 30.0,
         max_message_size: int = 0,
         max_body_size: int = 0,
         ring_size: int = 0,

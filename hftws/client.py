@@ -98,6 +98,11 @@ class Client(_core.ClientBase):
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake.
+    :param peer_timeout: seconds, 1 to 86400, after which a peer that TCP hears nothing of is taken
+        for dead: :exc:`ConnectionClosed`. Whole seconds for a connection on which nothing is sent.
+        A peer that answers, but has no room for what is sent, is waited for without a limit; in a
+        loop of your own, call :meth:`poll` a few times in that time even if nothing is ready. None:
+        no limit of its own and no keep-alive probes, the system's limits are left.
     :param max_message_size: a larger message fails with close code 1009; so does one that is
         larger when it is inflated.
     :param ring_size: bytes of the receive ring, rounded up to a power of two. It has to have room
@@ -144,6 +149,7 @@ class Client(_core.ClientBase):
         tls: Literal["auto", "direct", "ktls", "openssl"] = "auto",
         connect_timeout: float = 10.0,
         close_timeout: float = 5.0,
+        peer_timeout: float | None = 30.0,
         max_message_size: int = 4 * MIB,
         ring_size: int = 8 * MIB,
         send_ring_size: int = 8 * MIB,
@@ -182,6 +188,7 @@ class Client(_core.ClientBase):
             server_name=server_name,
             connect_timeout=connect_timeout,
             close_timeout=close_timeout,
+            peer_timeout=peer_timeout,
             max_message_size=max_message_size,
             ring_size=ring_size,
             send_ring_size=send_ring_size,

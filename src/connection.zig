@@ -441,8 +441,14 @@ pub fn ConnectionType(comptime Os: type) type {
         /// `reads_per_turn_max` times.
         pub inline fn beginWait(connection: *Connection) void {
             connection.transport.read_budget = constants.reads_per_turn_max;
+            connection.lookAround();
+        }
+
+        /// Does what has to be done from time to time, whatever the peer does: at most every
+        /// 100 ms, so that another call only reads the counter.
+        inline fn lookAround(connection: *Connection) void {
             if (connection.state() == .closed) return;
-            connection.clock.refine();
+            if (connection.clock.refine()) connection.transport.reviewPeer();
             connection.transport.line.rate = connection.clock.rate();
         }
 
@@ -503,6 +509,7 @@ pub fn ConnectionType(comptime Os: type) type {
         /// Lets `next` read the socket again, for an owner with an event loop of its own.
         pub fn beginTurn(connection: *Connection) void {
             connection.transport.beginTurn();
+            connection.lookAround();
         }
 
         /// Whether `next` stopped because of `reads_per_turn_max`, with perhaps more to read.

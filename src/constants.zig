@@ -106,7 +106,14 @@ pub const close_reason_size_max = control_payload_size_max - 2;
 
 /// How long a peer may leave keep-alive probes, or data, unanswered: longer than a change of routes
 /// takes, shorter than the ping interval of any exchange that sends pings.
-pub const peer_timeout_s = 30;
+pub const peer_timeout_ms_default = 30_000;
+
+/// The limits of it. The kernel's keep-alive counts in seconds.
+pub const peer_timeout_s_min = 1;
+pub const peer_timeout_s_max = 24 * 60 * 60;
+
+/// How often in that time the socket is asked whether the peer's window is closed.
+pub const peer_reviews = 10;
 
 /// Longest sleep of the binding between two checks for signals.
 pub const wait_max_ns = 250_000_000;

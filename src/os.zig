@@ -28,6 +28,7 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const PeerProgress = posix.PeerProgress;
 pub const TlsDirection = posix.TlsDirection;
 pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
@@ -78,7 +79,11 @@ pub const Interface = struct {
     close: fn (descriptor: Descriptor) void,
     setNoDelay: fn (descriptor: Descriptor) OptionError!void,
     /// From now on, the connection fails with `TimedOut` when the peer answers nothing for so long.
-    setPeerTimeout: fn (descriptor: Descriptor, timeout_s: u32) OptionError!void,
+    setPeerTimeout: fn (descriptor: Descriptor, timeout_ms: u32) OptionError!void,
+    /// Null: this kernel needs no `setUnansweredLimit`, or does not tell.
+    peerProgress: fn (descriptor: Descriptor) ?PeerProgress,
+    /// Changes only how long data may stay unanswered, counted from when the kernel began to wait.
+    setUnansweredLimit: fn (descriptor: Descriptor, limit_ms: u32) void,
     setQuickAck: fn (descriptor: Descriptor) OptionError!void,
     setBusyPoll: fn (descriptor: Descriptor, microseconds: u32) OptionError!void,
     setReceiveBufferSize: fn (descriptor: Descriptor, size: u32) OptionError!void,
@@ -138,6 +143,7 @@ pub fn assertPlatform(comptime Platform: type) void {
             .KernelStamp = KernelStamp,
             .TimestampMode = TimestampMode,
             .SocketOptions = SocketOptions,
+            .PeerProgress = PeerProgress,
             .TlsDirection = TlsDirection,
             .ReceivedRecord = ReceivedRecord,
             .Mapping = Mapping,

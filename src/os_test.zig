@@ -223,7 +223,7 @@ test "os: options are what was set" {
     try testing.expect(!before.no_delay);
     try testing.expectEqual(null, before.peer_timeout_s);
     try Os.setNoDelay(pair.client);
-    try Os.setPeerTimeout(pair.client, 42);
+    try Os.setPeerTimeout(pair.client, 42_000);
     try Os.setReceiveBufferSize(pair.client, 32 * 1024);
     try Os.setSendBufferSize(pair.client, 48 * 1024);
     const after = Os.socketOptions(pair.client);

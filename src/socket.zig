@@ -2,9 +2,10 @@
 //!
 //! Design: thin. Options are set before the connect, so that the handshake already has them (the
 //! receive buffer bounds the window that is announced in the SYN). An option that the system does
-//! not give is an error rather than a hidden slow path. TCP_NODELAY is always on, and so are
-//! keep-alive probes, by which the kernel notices that a silent peer is gone. The notifier waits;
-//! the caller keeps the time.
+//! not give is an error rather than a hidden slow path. TCP_NODELAY is always on. By keep-alive
+//! probes and a limit on unanswered data the kernel notices that a peer is gone, and `reviewPeer`
+//! keeps it from taking a peer that does not read for one. The notifier waits; the caller keeps the
+//! time.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -27,6 +28,8 @@ pub const Options = struct {
     interface: ?[]const u8 = null,
     receive_buffer_size: ?u32 = null,
     send_buffer_size: ?u32 = null,
+    /// How long the peer may leave data, or probes, without an answer. Null: as long as it likes.
+    peer_timeout_ms: ?u32 = constants.peer_timeout_ms_default,
     /// Linux: how long a read may poll the network card's queue, in the kernel (SO_BUSY_POLL).
     busy_poll_us: ?u32 = null,
     /// Linux: acknowledge at once. Set again after every read, which costs a system call.
@@ -42,6 +45,12 @@ pub fn SocketType(comptime Os: type) type {
         descriptor: Os.Descriptor,
         quick_ack: bool,
         stamped: bool,
+        peer_timeout_ms: ?u32,
+        /// When `reviewPeer` has something to do again (monotonic clock).
+        review_ns: u64 = 0,
+        /// Since when the peer's window is known to be closed, and how many bytes it had
+        /// acknowledged by then. Null while it is open.
+        closed_since: ?struct { ns: u64, acknowledged: u64 } = null,
 
         const Socket = @This();
 
@@ -51,7 +60,7 @@ pub fn SocketType(comptime Os: type) type {
             const descriptor = try Os.openSocket(address);
             errdefer Os.close(descriptor);
             try Os.setNoDelay(descriptor);
-            try Os.setPeerTimeout(descriptor, constants.peer_timeout_s);
+            if (options.peer_timeout_ms) |time_ms| try Os.setPeerTimeout(descriptor, time_ms);
             if (options.receive_buffer_size) |size| try Os.setReceiveBufferSize(descriptor, size);
             if (options.send_buffer_size) |size| try Os.setSendBufferSize(descriptor, size);
             if (options.busy_poll_us) |time_us| try Os.setBusyPoll(descriptor, time_us);
@@ -63,6 +72,7 @@ pub fn SocketType(comptime Os: type) type {
                 .descriptor = descriptor,
                 .quick_ack = options.quick_ack,
                 .stamped = stamped,
+                .peer_timeout_ms = options.peer_timeout_ms,
             };
         }
 
@@ -165,6 +175,40 @@ pub fn SocketType(comptime Os: type) type {
         pub fn shutdownSend(socket: *const Socket) void {
             Os.shutdownSend(socket.descriptor);
         }
+
+        /// Call it at least `peer_reviews` times in the timeout; most calls only compare the time.
+        ///
+        /// A peer whose window is closed is alive as long as it answers the probes (RFC 1122,
+        /// 4.2.2.17), but Linux ends the connection when it has probed for the timeout, whatever
+        /// the answers. So while there are answers, the limit is moved ahead of the time that the
+        /// kernel has probed. When they stop it stays, and the kernel ends the connection.
+        pub fn reviewPeer(socket: *Socket, now_ns: u64) void {
+            const timeout_ms = socket.peer_timeout_ms orelse return;
+            if (now_ns < socket.review_ns) return;
+            const interval_ms = timeout_ms / constants.peer_reviews;
+            socket.review_ns = now_ns + @as(u64, interval_ms) * std.time.ns_per_ms;
+            const progress = Os.peerProgress(socket.descriptor) orelse return;
+            if (!progress.window_closed) {
+                if (socket.closed_since == null) return;
+                socket.closed_since = null;
+                return Os.setUnansweredLimit(socket.descriptor, timeout_ms);
+            }
+            if (progress.owes_answer) return;
+            const acknowledged = progress.acknowledged;
+            // The kernel began to probe after the last bytes for which there was room.
+            const known = if (socket.closed_since) |since|
+                since.acknowledged == acknowledged
+            else
+                false;
+            if (!known) socket.closed_since = .{ .ns = now_ns, .acknowledged = acknowledged };
+            const closed_ns = now_ns - socket.closed_since.?.ns;
+            // It may have begun up to one interval before that was known.
+            const limit_ms = closed_ns / std.time.ns_per_ms + interval_ms + timeout_ms;
+            Os.setUnansweredLimit(socket.descriptor, @intCast(@min(limit_ms, limit_ms_max)));
+        }
+
+        /// Three weeks: what the kernel's option can hold.
+        const limit_ms_max = std.math.maxInt(i32);
 
         /// The socket is undefined afterwards. Its watch has to be cancelled first.
         pub fn close(socket: *Socket) void {

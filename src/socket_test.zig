@@ -3,6 +3,7 @@
 const std = @import("std");
 const constants = @import("constants.zig");
 const os = @import("os.zig");
+const ScriptedOs = @import("testing/scripted_os.zig");
 const TestListener = @import("testing/listener.zig").TestListener;
 const socket_module = @import("socket.zig");
 const Address = os.Address;
@@ -84,7 +85,7 @@ test "socket: TCP_NODELAY and keep-alive are on by default, sizes and addresses 
     defer pair.deinit();
     const options = pair.socket.kernelOptions();
     try testing.expect(options.no_delay);
-    try testing.expectEqual(constants.peer_timeout_s, options.peer_timeout_s);
+    try testing.expectEqual(constants.peer_timeout_ms_default / 1000, options.peer_timeout_s);
     try testing.expect(options.receive_buffer_size >= 64 * 1024);
     try testing.expect(options.send_buffer_size >= 96 * 1024);
     try testing.expect(options.receive_buffer_size < options.send_buffer_size);
@@ -149,4 +150,55 @@ test "socket: an interface of this machine carries the connection" {
     try pair.give("x");
     var buffer: [16]u8 = undefined;
     try testing.expectEqual(@as(usize, 1), try pair.socket.receive(&buffer, null));
+}
+
+test "socket: the limit of a peer that answers probes moves on, and stays when it stops" {
+    const ms = std.time.ns_per_ms;
+    const kernel = &ScriptedOs.kernel;
+    ScriptedOs.reset(testing.allocator, 0);
+    defer ScriptedOs.deinit();
+    const address = Address.parse("127.0.0.1", 0).?;
+    const timeout_ms = 10_000;
+    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = timeout_ms });
+    defer socket.close();
+
+    kernel.peer_progress = .{ .window_closed = false, .owes_answer = false, .acknowledged = 7 };
+    socket.reviewPeer(1);
+    try testing.expectEqual(null, kernel.unanswered_limit_ms); // As it was set.
+
+    // Closed: perhaps for one interval already, which is added.
+    kernel.peer_progress.?.window_closed = true;
+    socket.reviewPeer(1 + 999 * ms); // Too early to look again.
+    try testing.expectEqual(null, kernel.unanswered_limit_ms);
+    socket.reviewPeer(1 + 1_000 * ms);
+    try testing.expectEqual(timeout_ms + 1_000, kernel.unanswered_limit_ms);
+    socket.reviewPeer(1 + 60_000 * ms);
+    try testing.expectEqual(timeout_ms + 60_000, kernel.unanswered_limit_ms);
+
+    // It no longer answers: the limit stays until it does.
+    kernel.peer_progress.?.owes_answer = true;
+    socket.reviewPeer(1 + 65_000 * ms);
+    try testing.expectEqual(timeout_ms + 60_000, kernel.unanswered_limit_ms);
+    kernel.peer_progress.?.owes_answer = false;
+
+    // It took something: the kernel has begun again since.
+    kernel.peer_progress.?.acknowledged = 8;
+    socket.reviewPeer(1 + 67_000 * ms);
+    try testing.expectEqual(timeout_ms + 1_000, kernel.unanswered_limit_ms);
+
+    kernel.peer_progress.?.window_closed = false;
+    socket.reviewPeer(1 + 68_000 * ms);
+    try testing.expectEqual(timeout_ms, kernel.unanswered_limit_ms);
+}
+
+test "socket: without a limit the peer is not looked at" {
+    const kernel = &ScriptedOs.kernel;
+    ScriptedOs.reset(testing.allocator, 0);
+    defer ScriptedOs.deinit();
+    const address = Address.parse("127.0.0.1", 0).?;
+    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = null });
+    defer socket.close();
+    kernel.peer_progress = .{ .window_closed = true, .owes_answer = false, .acknowledged = 0 };
+    socket.reviewPeer(1_000_000_000_000);
+    try testing.expectEqual(null, kernel.unanswered_limit_ms);
 }

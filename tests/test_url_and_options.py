@@ -427,6 +427,7 @@ def test_the_names_and_defaults_of_the_options_are_those_promised() -> None:
         "tls": "auto",
         "connect_timeout": 10.0,
         "close_timeout": 5.0,
+        "peer_timeout": 30.0,
         "max_message_size": 4 * MIB,
         "ring_size": 8 * MIB,
         "send_ring_size": 8 * MIB,

@@ -482,6 +482,11 @@ pub fn TransportType(comptime Os: type) type {
             if (ready.writable) transport.outbox.?.flush(&transport.link);
         }
 
+        /// Call it from time to time: see `Socket.reviewPeer`.
+        pub noinline fn reviewPeer(transport: *Transport) void {
+            if (transport.link.socket) |*socket| socket.reviewPeer(Os.monotonicNs());
+        }
+
         /// Whether the socket should be read when it is readable.
         pub fn wantsRead(transport: *const Transport) bool {
             return transport.end == null and !transport.link.kernel_tls.handover_waits;

@@ -72,7 +72,10 @@ pub fn ClockType(comptime Os: type) type {
         /// first time, for 22 if the machine has slept since `init`; does what `refine` does later.
         /// Off the hot path.
         pub fn calibrate(clock: *Clock) void {
-            if (clock.multiplier != 0) return clock.refine();
+            if (clock.multiplier != 0) {
+                _ = clock.refine();
+                return;
+            }
             for (0..2) |_| { // Twice: a sleep since the first anchor makes the first try fail.
                 spinUntil(clock.first.ns + base_line_ns_min);
                 clock.refit();
@@ -82,15 +85,16 @@ pub fn ClockType(comptime Os: type) type {
             clock.multiplier = 1 << multiplier_shift;
         }
 
-        /// Moves the later anchor to now. Only reads the counter if that was done within the last
-        /// 100 ms; spins for a millisecond to confirm a new ratio after a jump. Call it where time
-        /// does not matter: before waiting.
-        pub fn refine(clock: *Clock) void {
+        /// Moves the later anchor to now. Only reads the counter, and returns false, if that was
+        /// done within the last 100 ms; spins for a millisecond to confirm a new ratio after a
+        /// jump. Call it where time does not matter: before waiting.
+        pub fn refine(clock: *Clock) bool {
             const now = Os.cycles();
             if (clock.multiplier != 0 and now >= clock.last.cycles) {
-                if (clock.nanoseconds(now - clock.last.cycles) < refit_interval_ns) return;
+                if (clock.nanoseconds(now - clock.last.cycles) < refit_interval_ns) return false;
             }
             clock.refit();
+            return true;
         }
 
         fn refit(clock: *Clock) void {

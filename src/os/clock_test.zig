@@ -149,7 +149,7 @@ test "clock: a counter that changes its rate is measured, whatever the register 
     for (0..4) |_| {
         ScriptedOs.passTicks(100_000_000, 0);
         ScriptedOs.passTicks(100_000_000, 0);
-        clock.refine();
+        _ = clock.refine();
     }
     try testing.expectEqual(RateSource.measured_register_wrong, clock.source);
     try testing.expectApproxEqRel(0.1, clock.cyclesPerNs(), 1e-9);
@@ -182,10 +182,10 @@ test "clock: refine moves the later anchor, and only after 100 ms" {
     var clock = scriptedClock();
     const anchor = clock.last;
     ScriptedOs.pass(99 * std.time.ns_per_ms, 3);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectEqual(anchor, clock.last);
     ScriptedOs.pass(2 * std.time.ns_per_ms, 3);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectEqual(ScriptedOs.counter, clock.last.cycles);
     try testing.expectEqual(@as(i64, @intCast(ScriptedOs.monotonic_ns)), clock.last.ns);
 }
@@ -193,18 +193,18 @@ test "clock: refine moves the later anchor, and only after 100 ms" {
 test "clock: a ratio that jumps is measured anew, a counter that goes back too" {
     var clock = scriptedClock();
     ScriptedOs.pass(200 * std.time.ns_per_ms, 2);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
     try testing.expectEqual(ScriptedOs.counter, clock.first.cycles);
     ScriptedOs.pass(200 * std.time.ns_per_ms, 2);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectApproxEqRel(2.0, clock.cyclesPerNs(), 1e-9);
 
     ScriptedOs.counter = 7;
-    clock.refine();
+    _ = clock.refine();
     try testing.expectEqual(@as(u64, 7), clock.first.cycles);
     ScriptedOs.pass(200 * std.time.ns_per_ms, 4);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectApproxEqRel(4.0, clock.cyclesPerNs(), 1e-9);
 }
 
@@ -212,19 +212,19 @@ test "clock: a sleep is seen that is short beside the base line, and of which no
     var clock = scriptedClock();
     for (0..600) |_| {
         ScriptedOs.pass(60 * std.time.ns_per_s, 3);
-        clock.refine();
+        _ = clock.refine();
     }
     const ratio_before = clock.multiplier;
     for ([_]u64{ 0, std.time.ns_per_s }) |awake_ns| {
         ScriptedOs.sleep(180 * std.time.ns_per_s);
         ScriptedOs.pass(awake_ns, 3);
-        clock.refine();
+        _ = clock.refine();
         try testing.expectEqual(ScriptedOs.counter, clock.first.cycles);
         try testing.expectEqual(ratio_before, clock.multiplier);
         try testing.expectEqual(ScriptedOs.counter, clock.last.cycles);
         try testing.expectEqual(@as(i64, @intCast(ScriptedOs.monotonic_ns)), clock.last.ns);
         ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
-        clock.refine();
+        _ = clock.refine();
         try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-9);
     }
 }
@@ -239,14 +239,14 @@ test "clock: a sleep before the first fit, or between two, is in none of them" {
     try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
 
     ScriptedOs.sleep(std.time.ns_per_s);
-    clock.refine();
+    _ = clock.refine();
     try testing.expect(!clock.settled);
     ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
     ScriptedOs.sleep(8 * 3600 * std.time.ns_per_s);
-    clock.refine();
+    _ = clock.refine();
     try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
     ScriptedOs.pass(200 * std.time.ns_per_ms, 3);
-    clock.refine();
+    _ = clock.refine();
     try testing.expect(clock.settled);
     try testing.expectApproxEqRel(3.0, clock.cyclesPerNs(), 1e-3);
 }

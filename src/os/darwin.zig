@@ -18,6 +18,7 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const PeerProgress = posix.PeerProgress;
 pub const TlsDirection = posix.TlsDirection;
 pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
@@ -157,11 +158,21 @@ pub fn sendRecord(_: Descriptor, _: u8, _: []const u8) posix.SendError!void {
 
 /// Keep-alive probes ask a silent peer, and TCP_RXT_CONNDROPTIME bounds how long it may leave data
 /// unanswered (tcp(4)).
-pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
+pub fn setPeerTimeout(descriptor: Descriptor, timeout_ms: u32) posix.OptionError!void {
     const tcp = c.IPPROTO.TCP;
-    try posix.setKeepAlive(descriptor, c.TCP.KEEPALIVE, timeout_s);
+    const timeout_s: c_int = @intCast(timeout_ms / std.time.ms_per_s);
+    try posix.setKeepAlive(descriptor, c.TCP.KEEPALIVE, timeout_ms);
     try posix.setOption(descriptor, tcp, c.TCP.KEEPCNT, probes_max);
-    try posix.setOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME, @intCast(timeout_s));
+    try posix.setOption(descriptor, tcp, c.TCP.RXT_CONNDROPTIME, timeout_s);
+}
+
+/// TCP_RXT_CONNDROPTIME does not count the probes of a closed window.
+pub fn peerProgress(_: Descriptor) ?PeerProgress {
+    return null;
+}
+
+pub fn setUnansweredLimit(_: Descriptor, _: u32) void {
+    unreachable; // `peerProgress` tells nothing.
 }
 
 /// The options' current values in the kernel.

@@ -17,6 +17,7 @@ pub const AddressList = posix.AddressList;
 pub const KernelStamp = posix.KernelStamp;
 pub const TimestampMode = posix.TimestampMode;
 pub const SocketOptions = posix.SocketOptions;
+pub const PeerProgress = posix.PeerProgress;
 pub const TlsDirection = posix.TlsDirection;
 pub const ReceivedRecord = posix.ReceivedRecord;
 pub const Mapping = posix.Mapping;
@@ -265,12 +266,87 @@ const TlsControl = extern struct {
 };
 
 /// Keep-alive probes ask a silent peer; TCP_USER_TIMEOUT bounds how long it may owe an answer to
-/// them, or to data (tcp(7)).
-pub fn setPeerTimeout(descriptor: Descriptor, timeout_s: u32) posix.OptionError!void {
-    const timeout_ms: c_int = @intCast(timeout_s * 1000);
-    try posix.setKeepAlive(descriptor, linux.TCP.KEEPIDLE, timeout_s);
-    try posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, timeout_ms);
+/// them, or to data (tcp(7)). It also counts answered probes of a closed window: see
+/// `setUnansweredLimit`.
+pub fn setPeerTimeout(descriptor: Descriptor, timeout_ms: u32) posix.OptionError!void {
+    try posix.setKeepAlive(descriptor, linux.TCP.KEEPIDLE, timeout_ms);
+    const limit_ms: c_int = @intCast(timeout_ms);
+    try posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, limit_ms);
+    // Probes of a closed window otherwise come up to two minutes apart, and one that is lost would
+    // be taken for the death of the peer.
+    const pause_ms = std.math.clamp(@divTrunc(limit_ms, 6), rto_max_ms_min, rto_max_ms_max);
+    posix.setOption(descriptor, c.IPPROTO.TCP, tcp_rto_max_ms, pause_ms) catch |failure|
+        switch (failure) {
+            error.Unsupported, // Before Linux 6.15.
+            error.InvalidValue,
+            error.PermissionDenied,
+            error.OutOfMemory,
+            error.Unexpected,
+            => {},
+        };
 }
+
+/// TCP_INFO (tcp(7)). Null where the kernel has no count of what was not sent (before Linux 4.6),
+/// or an emulator no TCP_INFO.
+pub fn peerProgress(descriptor: Descriptor) ?PeerProgress {
+    var info: TcpInfo = undefined;
+    var size: c.socklen_t = @sizeOf(TcpInfo);
+    const status = c.getsockopt(descriptor, c.IPPROTO.TCP, linux.TCP.INFO, &info, &size);
+    if (status != 0 or size < @offsetOf(TcpInfo, "notsent_bytes") + @sizeOf(u32)) return null;
+    // Nothing is under way although there is something to send. A window that was taken back also
+    // leaves data under way that it has no room for.
+    const waits = info.unacked == 0 and info.notsent_bytes > 0;
+    const taken_back = size == @sizeOf(TcpInfo) and info.snd_wnd == 0 and info.unacked > 0;
+    return .{
+        .window_closed = waits or taken_back,
+        .owes_answer = info.probes > 0,
+        .acknowledged = info.bytes_acked,
+    };
+}
+
+/// TCP_USER_TIMEOUT alone.
+pub fn setUnansweredLimit(descriptor: Descriptor, limit_ms: u32) void {
+    const value: c_int = std.math.cast(c_int, limit_ms) orelse std.math.maxInt(c_int);
+    posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, value) catch |failure|
+        switch (failure) { // It worked in `setPeerTimeout`: the connection is gone.
+            error.Unsupported,
+            error.InvalidValue,
+            error.PermissionDenied,
+            error.OutOfMemory,
+            error.Unexpected,
+            => {},
+        };
+}
+
+/// struct tcp_info of <linux/tcp.h>, as far as it is used here; the names are the kernel's. An
+/// older kernel fills in less of it.
+const TcpInfo = extern struct {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    unused_before_unacked: [20]u8,
+    unacked: u32,
+    unused_before_acked: [92]u8,
+    bytes_acked: u64,
+    unused_before_notsent: [16]u8,
+    notsent_bytes: u32,
+    unused_before_window: [80]u8,
+    snd_wnd: u32,
+
+    comptime {
+        assert(@offsetOf(TcpInfo, "unacked") == 24);
+        assert(@offsetOf(TcpInfo, "bytes_acked") == 120);
+        assert(@offsetOf(TcpInfo, "notsent_bytes") == 144);
+        assert(@offsetOf(TcpInfo, "snd_wnd") == 228);
+        assert(@sizeOf(TcpInfo) == 232);
+    }
+};
+
+/// TCP_RTO_MAX_MS of <linux/tcp.h>, and its limits.
+const tcp_rto_max_ms = 44;
+const rto_max_ms_min = 1_000;
+const rto_max_ms_max = 120_000;
 
 /// TCP_QUICKACK (tcp(7)). Not permanent: the kernel goes back to delayed acknowledgements.
 pub fn setQuickAck(descriptor: Descriptor) posix.OptionError!void {

@@ -203,6 +203,16 @@ pub const SocketOptions = struct {
     send_buffer_size: u32,
 };
 
+/// How far the peer has come with what was sent to it.
+pub const PeerProgress = struct {
+    /// Data waits, and cannot be sent, because the peer has no room for it.
+    window_closed: bool,
+    /// It has not answered the last of the probes that ask whether there is room now.
+    owes_answer: bool,
+    /// How many bytes it has acknowledged.
+    acknowledged: u64,
+};
+
 /// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). On either side lies a
 /// guard page: an access beyond the edge is a SIGSEGV and does not reach other memory.
 pub const Mapping = struct {
@@ -643,7 +653,8 @@ pub fn setNoDelay(descriptor: Descriptor) OptionError!void {
 
 /// SO_KEEPALIVE: after a third of the timeout without anything from the peer, the kernel sends it a
 /// probe, and four of them until the timeout. `idle_option`: this system's name for that third.
-pub fn setKeepAlive(descriptor: Descriptor, idle_option: u32, timeout_s: u32) OptionError!void {
+pub fn setKeepAlive(descriptor: Descriptor, idle_option: u32, timeout_ms: u32) OptionError!void {
+    const timeout_s = timeout_ms / std.time.ms_per_s;
     const interval_s: c_int = @intCast(@max(timeout_s / 6, 1));
     try setOption(descriptor, c.SOL.SOCKET, c.SO.KEEPALIVE, 1);
     try setOption(descriptor, c.IPPROTO.TCP, idle_option, @intCast(@max(timeout_s / 3, 1)));

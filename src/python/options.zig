@@ -49,6 +49,7 @@ const Arguments = struct {
     server_name: [*c]const u8 = null,
     connect_timeout: f64 = 0,
     close_timeout: f64 = 0,
+    peer_timeout: ?*py.Object = null,
     max_message_size: c.Py_ssize_t = 0,
     max_body_size: c.Py_ssize_t = 0,
     ring_size: c.Py_ssize_t = 0,
@@ -296,6 +297,7 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
             arguments.receive_buffer_size,
         ),
         .send_buffer_size = try optionalSize("send_buffer_size", arguments.send_buffer_size),
+        .peer_timeout_ms = try peerTimeout(arguments.peer_timeout),
         .busy_poll_us = try optionalSize("socket_busy_poll_us", arguments.socket_busy_poll_us),
         .quick_ack = arguments.quick_ack != 0,
         .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
@@ -345,6 +347,24 @@ fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
     }
     const seconds_max = 1e9; // About thirty years: no overflow, and longer than any wait.
     return @intFromFloat(@min(seconds, seconds_max) * std.time.ns_per_s);
+}
+
+/// In milliseconds; null (None) means that the peer may be silent for ever.
+fn peerTimeout(object: ?*py.Object) py.Error!?u32 {
+    const number = object orelse return constants.peer_timeout_ms_default;
+    if (py.isNone(number)) return null;
+    const seconds = c.PyFloat_AsDouble(number);
+    if (seconds == -1.0 and c.PyErr_Occurred() != null) {
+        if (c.PyErr_ExceptionMatches(c.PyExc_TypeError) == 0) return error.PythonError;
+        const type_name = std.mem.span(py.typeOf(number).tp_name);
+        const message = "peer_timeout has to be a number of seconds or None, not {s}";
+        return py.raiseFormat(c.PyExc_TypeError, message, .{type_name});
+    }
+    const min = constants.peer_timeout_s_min;
+    const max = constants.peer_timeout_s_max;
+    if (seconds >= min and seconds <= max) return @intFromFloat(seconds * std.time.ms_per_s);
+    const message = "peer_timeout has to lie between {d} and {d} seconds, or be None, not {d}";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ min, max, seconds });
 }
 
 /// The time-out of `poll` in nanoseconds: null (None) is forever, 0 the default.

@@ -28,6 +28,7 @@ pub const SocketOptions = linux.SocketOptions;
 pub const TlsDirection = linux.TlsDirection;
 pub const ReceivedRecord = linux.ReceivedRecord;
 pub const Mapping = linux.Mapping;
+pub const PeerProgress = linux.PeerProgress;
 pub const MapOptions = linux.MapOptions;
 
 pub const resolve = linux.resolve;
@@ -42,6 +43,8 @@ pub const shutdownSend = linux.shutdownSend;
 pub const close = linux.close;
 pub const setNoDelay = linux.setNoDelay;
 pub const setPeerTimeout = linux.setPeerTimeout;
+pub const peerProgress = darwin.peerProgress;
+pub const setUnansweredLimit = darwin.setUnansweredLimit;
 pub const setQuickAck = linux.setQuickAck;
 pub const setBusyPoll = linux.setBusyPoll;
 pub const setReceiveBufferSize = linux.setReceiveBufferSize;

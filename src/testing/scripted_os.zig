@@ -19,6 +19,7 @@ pub const AddressList = os.AddressList;
 pub const KernelStamp = os.KernelStamp;
 pub const TimestampMode = os.TimestampMode;
 pub const SocketOptions = os.SocketOptions;
+pub const PeerProgress = os.PeerProgress;
 pub const TlsDirection = os.TlsDirection;
 pub const ReceivedRecord = os.ReceivedRecord;
 pub const Mapping = os.Mapping;
@@ -68,6 +69,9 @@ pub const Kernel = struct {
     resolve_failure: ?os.ResolveError = null,
     open_failure: ?os.OpenError = null,
     option_failure: ?os.OptionError = null,
+    /// What `peerProgress` tells, and the last `setUnansweredLimit`.
+    peer_progress: ?os.PeerProgress = null,
+    unanswered_limit_ms: ?u32 = null,
     notifier_failure: ?os.NotifierError = null,
     watch_failure: ?os.WatchError = null,
     wait_failure: ?os.WaitError = null,
@@ -545,6 +549,15 @@ pub fn setNoDelay(descriptor: Descriptor) os.OptionError!void {
 }
 
 pub fn setPeerTimeout(_: Descriptor, _: u32) os.OptionError!void {}
+
+pub fn peerProgress(_: Descriptor) ?PeerProgress {
+    return kernel.peer_progress;
+}
+
+pub fn setUnansweredLimit(_: Descriptor, limit_ms: u32) void {
+    kernel.unanswered_limit_ms = limit_ms;
+}
+
 pub fn setQuickAck(_: Descriptor) os.OptionError!void {}
 pub fn setBusyPoll(_: Descriptor, _: u32) os.OptionError!void {}
 pub fn setReceiveBufferSize(_: Descriptor, _: u32) os.OptionError!void {}

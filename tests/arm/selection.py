@@ -17,6 +17,7 @@ COMPILES = "compiles a library for this machine's own libc, which the emulated o
 MEASURES = "measures time or memory, of which an emulator has its own"
 RUNNERS = "is about what runs the tests"
 SOURCES = "is about the sources"
+NO_TCP_INFO = "needs TCP_INFO, of which the emulator hands on one number"
 LONG = "takes minutes when it is emulated"
 
 #: By the file, or by the file and the function.
@@ -39,6 +40,8 @@ NOT_ON_ARM = {
     "test_connect.py::test_no_address_answers": COMPILES,
     "test_connect.py::test_a_name_that_does_not_resolve": COMPILES,
     "test_connect.py::test_waiting_takes_no_cpu": MEASURES,
+    "test_liveness.py::test_a_peer_that_answers_probes_is_not_taken_for_dead": NO_TCP_INFO,
+    "test_liveness.py::test_a_peer_that_reads_again_gets_all_and_has_the_old_limit": NO_TCP_INFO,
     "test_compression.py::test_websockets_and_we_understand_each_other": LONG,
     "test_callbacks.py::test_other_threads_run_while_a_peer_never_pauses": MEASURES,
 }
