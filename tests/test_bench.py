@@ -398,3 +398,14 @@ def test_a_sleeper_is_seen_asleep_once_for_each_sleep() -> None:
             process.stdin.write("wake up\n")
             sleeper.wait()
             assert process.stdout.readline() == "wake up\n"
+
+
+def test_messages_of_the_latency_benchmark_come_irregularly_and_alike_for_all() -> None:
+    """A constant pace falls together with what a client does every so often, or never does."""
+    from bench.benchmarks import latency
+
+    spacings = latency.spacings(2000)
+    assert spacings == latency.spacings(2000)
+    assert len(set(spacings)) > 1990
+    assert min(spacings) >= latency.SPACING_MIN_NS
+    assert abs(sum(spacings) / 2000 / latency.SPACING_MEAN_NS - 1) < 0.1

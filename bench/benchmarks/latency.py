@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,21 @@ if TYPE_CHECKING:
 NAME = "latency"
 TITLE = "Latency: one message at a time"
 DESCRIPTION = (
-    "300-byte messages, one each millisecond. Time from before a message is sent to its callback, "
+    "300-byte messages, one each millisecond on average, at least 0.2 ms apart and else irregular "
+    "(exponential, the same for all). Time from before a message is sent to its callback, "
     "of clients that sleep in the kernel or spin (busy poll), and their CPU time per message. "
     "Stages: from the kernel's stamp to the return of the read, from there to the open record, "
     "from there to the callback, as hftws tells them."
 )
 
 MESSAGE_SIZE = 300
-SPACING_NS = 1_000_000
+
+#: Irregular, as real messages are. At a constant pace, what a client does every so often, such as
+#: looking for signals, would fall together with each message or with none. The least is long enough
+#: that the client has gone back to sleep.
+SPACING_MIN_NS = 200_000
+SPACING_MEAN_NS = 1_000_000
+SPACING_SEED = 8
 
 #: The stages, as hftws names them.
 STAGES = {"kernel": "kernel → received", "decrypt": "→ decrypted", "deliver": "→ delivered"}
@@ -52,13 +60,21 @@ def expected(parameters: Mapping[str, int]) -> wire.Checksum:
     return wire.Checksum.of(payloads(parameters))
 
 
+def spacings(count: int) -> list[int]:
+    """How many nanoseconds each message comes after the last: the same for every client."""
+    rng = random.Random(SPACING_SEED)
+    rate = 1 / (SPACING_MEAN_NS - SPACING_MIN_NS)
+    return [SPACING_MIN_NS + round(rng.expovariate(rate)) for _ in range(count)]
+
+
 def serve(connection: Connection, parameters: Mapping[str, int]) -> None:
     def send(sealed: list[bytes]) -> list[int]:
         sendall, now = connection.socket.sendall, time.monotonic_ns
         sent = []
+        waits = spacings(len(sealed))
         due = now()
-        for record in sealed:
-            due += SPACING_NS
+        for record, spacing in zip(sealed, waits, strict=True):
+            due += spacing
             while now() < due:  # A sleep would be late by more than what is measured.
                 pass
             sent.append(now())

@@ -1,6 +1,7 @@
 //! Tests of `connection.zig` on a scripted kernel: waiting with the option `busy_poll`.
 
 const std = @import("std");
+const constants = @import("../constants.zig");
 const Pin = @import("../ringbuffer.zig").Pin;
 const ScriptedOs = @import("../testing/scripted_os.zig");
 const bed_module = @import("../testing/connection_bed.zig");
@@ -58,6 +59,29 @@ test "connection: a busy wait works without the notifier" {
     kernel.then(.end);
     try bed.drive();
     try bed.expectFailure(lost(eof_reason));
+}
+
+test "connection: a busy wait's turn does not end when the next message of a steady feed comes" {
+    var options = websocket_options;
+    options.busy_poll = true;
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    kernel.spins_allowed = true;
+    try bed.open();
+    // Each message begins a new turn. The next one, this much later, ends a turn that has long
+    // begun and would go on for long: what is between two turns takes microseconds.
+    for ([_]u64{ 1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1_000, 2_000, 3_000 }) |spacing_ms| {
+        const spacing_ns = spacing_ms * std.time.ns_per_ms;
+        const into_turn_ns = spacing_ns % constants.spin_turn_ns;
+        try expect(into_turn_ns >= 500 * std.time.ns_per_us);
+        try expect(constants.spin_turn_ns - into_turn_ns >= 500 * std.time.ns_per_us);
+        if (spacing_ns > constants.spin_turn_ns) continue;
+        kernel.then(.{ .pause_ns = spacing_ns });
+        try bed.feed(&.{textFrame("tick")});
+        try expectEqual(.ready, try bed.waitFor(null));
+        try bed.drive();
+        try bed.expectSeen(&.{.text("tick")});
+    }
 }
 
 test "connection: two waits in a row lose nothing, busy or not" {
