@@ -43,6 +43,7 @@ pub const OpenError = posix.OpenError;
 pub const ConnectError = posix.ConnectError;
 pub const BindError = posix.BindError;
 pub const ReceiveError = posix.ReceiveError;
+pub const ReceiveFailure = posix.ReceiveFailure;
 pub const ReceiveRecordError = posix.ReceiveRecordError;
 pub const SendError = posix.SendError;
 pub const TlsError = posix.TlsError;
@@ -55,6 +56,8 @@ pub const WaitError = posix.WaitError;
 pub const PollError = posix.PollError;
 
 pub const unexpectedErrno = posix.unexpectedErrno;
+pub const connectError = posix.connectError;
+pub const receiveFailure = posix.receiveFailure;
 pub const ClockType = @import("os/clock.zig").ClockType;
 
 /// The functions that a platform declares: for each a field, of the function's type. A platform may

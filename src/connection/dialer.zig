@@ -73,7 +73,7 @@ pub fn DialerType(comptime Os: type) type {
                 if (!dialer.answered) {
                     if (Os.monotonicNs() < dialer.address_deadline_ns) return .pending;
                     last = .{ .timed_out = .connecting };
-                } else if (dialer.socket.?.finishConnect()) {
+                } else if (dialer.finishConnect(watch)) {
                     const socket = dialer.socket.?;
                     dialer.socket = null;
                     return .{ .connected = socket };
@@ -84,6 +84,14 @@ pub fn DialerType(comptime Os: type) type {
                 dialer.index += 1;
             }
             return .{ .failed = last };
+        }
+
+        /// How the connect ended, which the notifier may have been told already.
+        fn finishConnect(dialer: *const Dialer, watch: *const Watch) os.ConnectError!void {
+            switch (watch.told) {
+                .SUCCESS => return dialer.socket.?.finishConnect(),
+                else => |cause| return os.connectError(cause),
+            }
         }
 
         /// Begins to connect. Null when that is in progress or done already.

@@ -427,9 +427,13 @@ pub fn TransportType(comptime Os: type) type {
             return error.StreamEnded;
         }
 
-        /// What a read of 0 bytes means: EOF, unless a send has already got the socket's error,
-        /// which the kernel reports only once.
+        /// What a read of 0 bytes means: EOF, unless the notifier or a send has already got the
+        /// socket's error, which the kernel reports only once.
         fn endFound(transport: *const Transport) types.StreamEnd {
+            switch (transport.link.watch.told) {
+                .SUCCESS => {},
+                else => |cause| return .{ .receive = os.receiveFailure(cause) },
+            }
             return switch (transport.outbox.?.failure orelse return .eof) {
                 error.ConnectionReset,
                 error.TimedOut,

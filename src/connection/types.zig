@@ -176,14 +176,7 @@ pub const StreamEnd = union(enum) {
 };
 
 /// The errors of a read, besides having nothing to read.
-pub const ReceiveFailure = error{
-    ConnectionReset,
-    TimedOut,
-    NetworkUnreachable,
-    HostUnreachable,
-    OutOfMemory,
-    Unexpected,
-};
+pub const ReceiveFailure = os.ReceiveFailure;
 
 /// The errors of a send that leave the connection intact: no read would report them.
 pub const SendFailure = error{ AccessDenied, OutOfMemory, Unexpected };

@@ -158,7 +158,12 @@ pub fn NotifierType(comptime Os: type) type {
             }
             // EV_EOF of the write filter is a dead connection or a failed connect, which makes the
             // descriptor readable, too. That of the read filter is an ordinary end of the stream.
-            if (event.flags & KernelEvent.flag_end_of_file != 0) target.ready.readable = true;
+            if (event.flags & KernelEvent.flag_end_of_file == 0) return;
+            target.ready.readable = true;
+            // The socket's error, if it has one. macOS tells it again by a read; libkqueue cannot.
+            if (event.fflags != 0) {
+                target.told = @fromBackingInt(@as(u16, @truncate(event.fflags)));
+            }
         }
 
         /// Readable when a watched descriptor is ready. The notifier keeps it.

@@ -1,5 +1,6 @@
 //! What a notifier remembers of one descriptor; the owner provides the memory.
 
+const std = @import("std");
 const os = @import("../os.zig");
 
 /// The same fields for every notifier. `.{}` has no descriptor yet.
@@ -14,6 +15,9 @@ pub fn WatchType(comptime Notifier: type) type {
         interest: os.Interest = .{},
         /// What the last wait found the descriptor ready for, until `take`.
         ready: os.Ready = .{},
+        /// The error that the kernel told with the end of the stream, which a read may not tell
+        /// again; `SUCCESS` if it told none. kqueue only.
+        told: std.c.E = .SUCCESS,
 
         pub const none: os.Descriptor = -1;
 

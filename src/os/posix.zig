@@ -302,8 +302,10 @@ pub const BindError = error{
     Unexpected,
 };
 
-pub const ReceiveError = error{
-    WouldBlock,
+pub const ReceiveError = error{WouldBlock} || ReceiveFailure;
+
+/// What may end a stream.
+pub const ReceiveFailure = error{
     ConnectionReset,
     /// The peer stopped acknowledging (keep-alive, retransmission limit).
     TimedOut,
@@ -577,6 +579,13 @@ pub noinline fn receiveFailed() ReceiveError!void {
     return switch (c.errno(-1)) {
         .INTR => {},
         .AGAIN => error.WouldBlock,
+        else => |cause| receiveFailure(cause),
+    };
+}
+
+/// For recv(2) and recvmsg(2), and for what a notifier tells with the end of the stream.
+pub fn receiveFailure(failure: c.E) ReceiveFailure {
+    return switch (failure) {
         // EPIPE: reset after the peer had closed its direction. ECONNREFUSED: a late answer.
         .CONNRESET, .CONNABORTED, .NETRESET, .PIPE, .CONNREFUSED => error.ConnectionReset,
         .TIMEDOUT => error.TimedOut,

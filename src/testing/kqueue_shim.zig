@@ -10,11 +10,12 @@
 //! that are ready, and their knotes determine the events.
 //! Invariant: epoll watches a source for exactly what its enabled knotes ask for.
 //!
-//! Differences from macOS: `fflags` of an EV_EOF is the socket's error there, but 0 here, because
-//! Linux returns that error only once (SO_ERROR) and the client needs it. With EV_CLEAR, a change
-//! for one filter of a socket may also bring an event of its other one. EV_DISPATCH, the NOTE_FF*
-//! of EVFILT_USER and NOTE_ABSOLUTE are missing. A knote stays in the table when its descriptor is
-//! closed, until the number of the descriptor or the kqueue is used again.
+//! Differences from macOS: `fflags` of an EV_EOF is the socket's error, as there, but Linux returns
+//! that only once (SO_ERROR), so that no read tells it again; so it is with libkqueue. With
+//! EV_CLEAR, a change for one filter of a socket may also bring an event of its other one.
+//! EV_DISPATCH, the NOTE_FF* of EVFILT_USER and NOTE_ABSOLUTE are missing. A knote stays in the
+//! table when its descriptor is closed, until the number of the descriptor or the kqueue is used
+//! again.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -45,6 +46,8 @@ const Knote = struct {
     event: Event = undefined,
     enabled: bool = true,
     source: c_int = -1,
+    /// The error of the socket, once it was asked for.
+    failure: u32 = 0,
 
     fn ownsSource(knote: *const Knote) bool {
         return knote.event.filter == filter_user or knote.event.filter == filter_timer;
@@ -307,11 +310,15 @@ fn collect(queue: c_int, room: []Event) error{BadDescriptor}!usize {
 }
 
 /// The event of a knote whose source is ready, or null if another knote of it is meant.
-fn report(knote: *const Knote, events: u32) ?Event {
+fn report(knote: *Knote, events: u32) ?Event {
     var event = knote.event;
     event.flags &= ~@as(u16, Event.flag_end_of_file | flag_error);
     event.fflags = 0;
     const failed = events & (EPOLL.ERR | EPOLL.HUP) != 0;
+    if (failed and !knote.ownsSource()) {
+        keepFailure(knote);
+        event.fflags = knote.failure;
+    }
     switch (event.filter) {
         Event.filter_read => {
             if (events & (EPOLL.IN | EPOLL.RDHUP) == 0 and !failed) return null;
@@ -334,6 +341,20 @@ fn report(knote: *const Knote, events: u32) ?Event {
         },
     }
     return event;
+}
+
+/// Takes the socket's error, for all knotes of it.
+fn keepFailure(knote: *Knote) void {
+    var code: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    const status = c.getsockopt(knote.source, c.SOL.SOCKET, c.SO.ERROR, &code, &size);
+    var failure: u32 = if (status == 0) @intCast(code) else 0;
+    for (knotes[0..knotes_end]) |*each| {
+        if (each.kqueue != knote.kqueue or each.source != knote.source) continue;
+        if (failure == 0) failure = each.failure;
+        each.failure = failure;
+    }
+    knote.failure = failure;
 }
 
 fn askSize(descriptor: c_int, request: u32) isize {
