@@ -97,7 +97,9 @@ class Client(_core.ClientBase):
         openssl; :meth:`info` tells ``engine`` and ``engine_reason``.
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
-    :param close_timeout: seconds to wait for the peer in the closing handshake.
+    :param close_timeout: seconds to wait for the peer in the closing handshake, and for it to hang
+        up after an error of the protocol or of TLS that it has been told of: the exception comes
+        then.
     :param peer_timeout: seconds, 1 to 86400, after which a peer that TCP hears nothing of is taken
         for dead: :exc:`ConnectionClosed`. Whole seconds for a connection on which nothing is sent.
         A peer that answers, but has no room for what is sent, is waited for without a limit; in a

@@ -51,6 +51,7 @@ test {
     _ = @import("connection/endings_test.zig");
     _ = @import("connection/fault_test.zig");
     _ = @import("connection/ktls_test.zig");
+    _ = @import("connection/last_word_test.zig");
     _ = @import("connection/latency.zig");
     _ = @import("connection/opening_test.zig");
     _ = @import("connection/closing.zig");

@@ -382,6 +382,15 @@ pub const Session = struct {
         };
     }
 
+    /// After a failure: whether an alert of ours tells the peer why. It may still be pending.
+    pub fn hasAlerted(session: *const Session) bool {
+        return switch (session.records) {
+            // A named engine that cannot be used is no fault of the peer's.
+            .openssl => session.engine_reason.len == 0 and session.alertSize() > 0,
+            inline .direct, .ktls => |*engine| engine.control.hasAlerted(),
+        };
+    }
+
     /// Whether a further message could be opened without new ciphertext.
     pub inline fn recordWaiting(session: *const Session, received: []const u8) bool {
         return session.roomToOpen(received) != null;

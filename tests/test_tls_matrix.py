@@ -161,7 +161,8 @@ def check_words(found: str, expected: str) -> None:
 def test_servers_that_are_refused(workshop: Workshop, engine: str, row: Row) -> None:
     expected = row.expected
     assert isinstance(expected, Fails)
-    client = client_of(workshop, row, engine)
+    # Behind the response the server waits for the test, and does not see that it should hang up.
+    client = client_of(workshop, row, engine, close_timeout=0.1)
     conversation = conversation_of(workshop, row, client)
     try:
         with pytest.raises(hftws.Error) as caught:

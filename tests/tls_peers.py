@@ -211,7 +211,7 @@ class PythonTls(MemoryStack):
 
     def open(self) -> bytes:
         plaintext = b""
-        while "close_notify" not in self.alerts:
+        while not self.alerts:
             try:
                 data = self.session.read(65536)
                 if not data:
@@ -898,8 +898,9 @@ class Conversation:
         error: hftws.Error | None = None
         try:
             self.deliver(*parts)
-            if hang_up:
-                self.sock.shutdown(socket.SHUT_WR)
+            if not hang_up:
+                self.await_fin()
+            self.sock.shutdown(socket.SHUT_WR)
             while self.client.poll(PEER_TIMEOUT):
                 pass
             self.client.poll(0)  # The call after the end reports it.
@@ -909,6 +910,15 @@ class Conversation:
         self.drain()
         kind, reason = type(error).__name__, getattr(error, "reason", "")
         return Outcome(list(self.messages), kind, reason, list(self.stack.alerts))
+
+    def await_fin(self) -> None:
+        """Reads on both ends until the client has ended its direction."""
+        with contextlib.suppress(ConnectionError):
+            while self.collect():
+                ready, _, _ = select.select([self.sock, self.client], [], [], PEER_TIMEOUT)
+                assert ready, "the client does not end the connection"
+                if self.client in ready:
+                    self.client.poll(0)
 
     def drain(self) -> None:
         """Gives the server all that the client sent before it hung up."""

@@ -7,6 +7,10 @@
 //! The peer may send CLOSE first. After its CLOSE everything is read and dropped until it hangs up:
 //! closing a socket with unread bytes makes the kernel reset the connection, which might lose our
 //! own CLOSE. All of that takes at most `close_timeout`.
+//!
+//! If TLS fails, our last word is an alert, and the same holds for it, in every state:
+//!
+//!     alert sent ─▶ FIN ─▶ the peer hangs up ─▶ closed
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -34,13 +38,13 @@ pub fn ClosingType(comptime Os: type) type {
         failure: ?Failure = null,
         /// How the connection ended; null until it has ended or the peer's CLOSE has come.
         closed: ?Closed = null,
-        /// The code of our CLOSE; null until it is sent.
+        /// The code of our CLOSE; null until it is sent, and if TLS fails first.
         close_sent: ?u16 = null,
         close_received: bool = false,
         reason_buffer: [constants.control_payload_size_max]u8 = undefined,
         close_notify_sent: bool = false,
         send_side_shut: bool = false,
-        /// How long to wait for the peer to hang up (monotonic clock). Set with `close_sent`.
+        /// How long to wait for the peer to hang up (monotonic clock). Set in `closing`.
         deadline_ns: u64 = 0,
 
         pub inline fn invariants(closing: *const Closing, state: State) void {
@@ -49,10 +53,15 @@ pub fn ClosingType(comptime Os: type) type {
                 assert(closing.close_sent == null);
                 assert(closing.closed == null);
             }
-            if (state == .closing) assert(closing.close_sent != null);
+            if (state == .closing) assert(closing.hasLastWord());
             if (state == .closed) assert(closing.closed != null);
             if (closing.close_received) assert(closing.closed.?.clean or state == .closed);
-            if (closing.send_side_shut) assert(closing.close_sent != null);
+            if (closing.send_side_shut) assert(closing.hasLastWord());
+        }
+
+        /// Whether what ends the connection has been said, or queued.
+        fn hasLastWord(closing: *const Closing) bool {
+            return closing.close_sent != null or closing.failure.? == .tls;
         }
 
         /// Sends CLOSE and moves to `closing`. Without a code, the frame is empty.
@@ -78,6 +87,25 @@ pub fn ClosingType(comptime Os: type) type {
             closing.deadline_ns = Os.monotonicNs() +| timeout_ns;
             outbox.pong_pending = null;
             _ = outbox.sendControl(&transport.link, .close, payload[0..size]);
+        }
+
+        /// TLS has failed, and its alert is queued: moves to `closing`. All that arrives is dropped
+        /// unopened.
+        pub fn beginAfterAlert(
+            closing: *Closing,
+            machine: *Machine,
+            transport: *Transport,
+            failure: Failure,
+            deadline_ns: u64,
+        ) void {
+            closing.failure = failure;
+            if (machine.state != .closing) {
+                machine.move(.closing);
+                closing.deadline_ns = deadline_ns;
+            }
+            closing.close_notify_sent = true; // Nothing follows a fatal alert.
+            transport.outbox.?.pong_pending = null;
+            transport.discard_unopened = true;
         }
 
         /// Notes the peer's CLOSE. All that arrives after it is dropped.
@@ -114,6 +142,11 @@ pub fn ClosingType(comptime Os: type) type {
             const ring = transport.receive_ring.?;
             while (transport.end == null) {
                 ring.consume(parser.take());
+                if (transport.discard_unopened) {
+                    closing.shutSendSide(transport);
+                    if (!try transport.dropRead()) return false;
+                    continue;
+                }
                 if (!closing.awaitsOnlyEnd() and closing.parse(transport, parser)) continue;
                 if (closing.awaitsOnlyEnd()) {
                     ring.consume(ring.readable().len);
@@ -148,11 +181,13 @@ pub fn ClosingType(comptime Os: type) type {
         }
 
         /// After both CLOSE frames: sends close_notify once our CLOSE has gone out, then FIN once
-        /// close_notify has.
+        /// close_notify has. After an alert: sends FIN once it has gone out.
         fn shutSendSide(closing: *Closing, transport: *Transport) void {
             const outbox = &transport.outbox.?;
             const link = &transport.link;
-            if (closing.send_side_shut or outbox.hasUnsent(link)) return;
+            if (closing.send_side_shut) return;
+            outbox.sendPending(link);
+            if (outbox.hasUnsent(link)) return;
             if (link.isSecure() and !closing.close_notify_sent) {
                 closing.close_notify_sent = true;
                 outbox.sendCloseNotify(link);

@@ -105,7 +105,7 @@ pub fn LifecycleType(comptime Os: type) type {
             return switch (err) {
                 error.RingFull => makeRoom(transport, parser),
                 error.StreamEnded => lifecycle.endOfStream(transport, options),
-                error.TlsFailed => lifecycle.endOfRecords(transport),
+                error.TlsFailed => lifecycle.endOfRecords(transport, options),
             };
         }
 
@@ -334,21 +334,31 @@ pub fn LifecycleType(comptime Os: type) type {
         }
 
         /// Handles a failure of TLS. It is not reported after the peer's CLOSE or an earlier
-        /// failure: then the connection only waits for its end.
-        fn endOfRecords(lifecycle: *Lifecycle, transport: *Transport) NextError!bool {
+        /// failure: then the connection only waits for its end. If an alert tells the peer why, it
+        /// is reported once the peer has hung up or the time is over.
+        fn endOfRecords(
+            lifecycle: *Lifecycle,
+            transport: *Transport,
+            options: *const Options,
+        ) NextError!bool {
             if (lifecycle.closing.awaitsOnlyEnd()) {
-                transport.end = .eof;
+                transport.discard_unopened = true;
                 return false;
             }
-            const link = &transport.link;
-            const tls = &link.tls.?;
-            // An alert tells the peer why.
-            transport.outbox.?.sendSealed(link, tls.alertSize());
-            transport.outbox.?.sendPending(link);
+            const tls = &transport.link.tls.?;
             const in_handshake = lifecycle.machine.state == .securing;
             const cause = tls.failure();
             const failure: Failure = .{ .tls = .{ .cause = cause, .in_handshake = in_handshake } };
-            return lifecycle.fail(transport, failure);
+            const is_told = transport.outbox.?.sendAlert(&transport.link);
+            if (!is_told or transport.end != null) return lifecycle.fail(transport, failure);
+            const close_by_ns = Os.monotonicNs() +| options.close_timeout_ns;
+            const deadline_ns = if (lifecycle.machine.state.isOpening())
+                @min(close_by_ns, lifecycle.opening.deadline_ns)
+            else
+                close_by_ns;
+            const machine = &lifecycle.machine;
+            lifecycle.closing.beginAfterAlert(machine, transport, failure, deadline_ns);
+            return false;
         }
 
         fn fail(

@@ -298,6 +298,7 @@ pub fn OutboxType(comptime Os: type) type {
         /// Whether anything is still unsent, whatever it waits for.
         pub fn hasUnsent(outbox: *const Outbox, link: *const Link) bool {
             if (outbox.failure != null) return false;
+            if (link.tls) |*tls| if (tls.hasPending()) return true;
             return outbox.isWaiting(link) or outbox.ring.readable().len > 0;
         }
 
@@ -376,6 +377,16 @@ pub fn OutboxType(comptime Os: type) type {
         pub fn sendPending(outbox: *Outbox, link: *Link) void {
             outbox.queuePending(link);
             outbox.flush(link);
+        }
+
+        /// TLS has failed: sends the alert that tells the peer why. False when there is none, or
+        /// the peer cannot get it.
+        pub fn sendAlert(outbox: *Outbox, link: *Link) bool {
+            const tls = &link.tls.?;
+            if (tls.sealsApart()) outbox.ring.consume(outbox.ring.readable().len); // Unsealed.
+            outbox.sendSealed(link, tls.alertSize());
+            outbox.sendPending(link);
+            return tls.hasAlerted() and outbox.failure == null;
         }
 
         /// Sends close_notify.

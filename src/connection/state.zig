@@ -4,8 +4,9 @@
 //!                  └────────────────────▶ │ ▲           └───────────────────▶ ▲
 //!                   (no TLS)              └─┼─▶ reading_body ─────────────────┘
 //!
-//! Every state before `closed` may also fail, which is a move to `closed`; and a connection that
-//! has ended may be started again.
+//! Every state before `closed` may also fail, which is a move to `closed`; where TLS has failed and
+//! the peer is still to learn why, it is one to `closing`. A connection that has ended may be
+//! started again.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -23,7 +24,7 @@ pub const State = enum {
     reading_body,
     /// Frames go both ways.
     open,
-    /// CLOSE has been sent; the peer has not hung up yet.
+    /// CLOSE has been sent, or the alert of a TLS failure; the peer has not hung up yet.
     closing,
     /// Ended or failed.
     closed,
@@ -57,9 +58,9 @@ const States = std.EnumSet(State);
 const moves: std.EnumArray(State, States) = .init(.{
     .idle = .initMany(&.{.connecting}),
     .connecting = .initMany(&.{ .securing, .requesting, .closed }),
-    .securing = .initMany(&.{ .requesting, .closed }),
-    .requesting = .initMany(&.{ .reading_body, .open, .closed }),
-    .reading_body = .initMany(&.{.closed}),
+    .securing = .initMany(&.{ .requesting, .closing, .closed }),
+    .requesting = .initMany(&.{ .reading_body, .open, .closing, .closed }),
+    .reading_body = .initMany(&.{ .closing, .closed }),
     .open = .initMany(&.{ .closing, .closed }),
     .closing = .initMany(&.{.closed}),
     .closed = .initMany(&.{.connecting}),
@@ -117,11 +118,15 @@ test "state: no move leads to idle or stays, and only idle and closed can be sta
     }
 }
 
-test "state: only a response opens a connection, and only an open one begins to close" {
+test "state: only a response opens a connection, and only after TCP can there be a last word" {
     for (std.enums.values(State)) |from| {
         try testing.expectEqual(from == .requesting, isAllowed(from, .open));
         try testing.expectEqual(from == .requesting, isAllowed(from, .reading_body));
-        try testing.expectEqual(from == .open, isAllowed(from, .closing));
+        const has_peer = switch (from) {
+            .securing, .requesting, .reading_body, .open => true,
+            .idle, .connecting, .closing, .closed => false,
+        };
+        try testing.expectEqual(has_peer, isAllowed(from, .closing));
         // Every state between the start and the end can fail.
         const can_end = from != .idle and from != .closed;
         try testing.expectEqual(can_end, isAllowed(from, .closed));

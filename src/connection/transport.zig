@@ -65,6 +65,8 @@ pub fn TransportType(comptime Os: type) type {
         end: ?types.StreamEnd = null,
         /// All that arrives is dropped until the stream ends.
         discard_received: bool = false,
+        /// TLS has failed: what arrives is dropped as it comes from the socket.
+        discard_unopened: bool = false,
         /// How many free bytes the receive ring needs after `RingFull`.
         room_needed: usize = 0,
         /// Where a busy wait may read to, and the result of its read, which `receive` handles.
@@ -222,6 +224,41 @@ pub fn TransportType(comptime Os: type) type {
                 .kernel => transport.lacksRoom(transport.kernelRoomMin()),
             };
             return transport.acceptRead(opener, transport.readSocket(opener, target));
+        }
+
+        /// Reads the socket once, and drops what it gives. False when there is nothing to read now.
+        pub fn dropRead(transport: *Transport) error{StreamEnded}!bool {
+            const ring = transport.ciphertext_ring.?; // Empty while the kernel opens the records.
+            ring.consume(ring.readable().len);
+            const read = transport.early_read orelse read: {
+                if (transport.socket_drained or transport.read_budget == 0) return false;
+                const room = ring.writable();
+                const target = room[0..@min(room.len, constants.read_size_max)];
+                break :read switch (transport.link.opener()) {
+                    inline else => |opener| transport.readSocket(opener, target),
+                };
+            };
+            transport.early_read = null;
+            const size = read.result catch |err| switch (err) {
+                error.WouldBlock => {
+                    transport.socket_drained = true;
+                    return false;
+                },
+                // A kernel that has failed to open a record gives nothing more of the stream.
+                error.BadRecord,
+                error.RecordTooLong,
+                error.WrongVersion,
+                error.KeysExpired,
+                => return transport.noteEnd(.eof),
+                else => |cause| return transport.noteEnd(.{ .receive = cause }),
+            };
+            const in_kernel = transport.link.inKernel();
+            const is_end = if (in_kernel) read.content_type == null else size == 0;
+            if (is_end) return transport.noteEnd(transport.endFound());
+            transport.counters.reads += 1;
+            transport.read_budget -= 1;
+            transport.socket_drained = !in_kernel and size < read.target.len;
+            return true;
         }
 
         /// The ring that the socket is read into.
@@ -422,6 +459,10 @@ pub fn TransportType(comptime Os: type) type {
 
         /// Notes why the peer will send nothing more, and returns the error for it.
         pub fn endStream(transport: *Transport, cause: types.StreamEnd) FillError {
+            return transport.noteEnd(cause);
+        }
+
+        fn noteEnd(transport: *Transport, cause: types.StreamEnd) error{StreamEnded} {
             @branchHint(.cold);
             transport.end = cause;
             return error.StreamEnded;

@@ -207,7 +207,7 @@ pub fn raiseSend(err: connection.SendError, unsent: Unsent, facts: Facts) py.Err
         error.NotOpen => {
             if (facts.closed != null) return raiseClosed(facts);
             if (facts.state == .closing) {
-                return raiseConnectionClosed(facts.close_sent.?, "closing");
+                return raiseConnectionClosed(facts.close_sent orelse 1006, "closing");
             }
             return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
         },

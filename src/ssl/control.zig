@@ -264,6 +264,11 @@ pub const Control = struct {
         return @as(u8, @bitCast(control.pending)) != 0;
     }
 
+    /// Whether an alert is pending or has been sent.
+    pub fn hasAlerted(control: *const Control) bool {
+        return control.alert_sent or control.pending.alert;
+    }
+
     /// The first record that is pending; `markSent` follows when it is on its way.
     pub fn pendingRecord(control: *const Control) ?PendingRecord {
         if (control.pending.key_update) return .key_update;

@@ -56,8 +56,9 @@ pub const TlsBed = struct {
     /// How much of it the test has checked.
     checked_size: usize = 0,
     shaken: bool = false,
-    /// Whether the server's TLS has failed.
+    /// Whether the server's TLS has failed. It hangs up then, unless it is `stubborn`.
     server_failed: bool = false,
+    stubborn: bool = false,
 
     /// The bed must not move afterwards.
     pub fn init(tls: *TlsBed, options: types.Options, server_options: Server.Options) !void {
@@ -133,7 +134,10 @@ pub const TlsBed = struct {
         tls.given_size += bytes.len;
         tls.server.give(bytes);
         tls.hear() catch |err| switch (err) {
-            error.TlsServerFailed => tls.server_failed = true,
+            error.TlsServerFailed => {
+                tls.server_failed = true;
+                if (!tls.stubborn) kernel.then(.end);
+            },
             error.OutOfMemory => return err,
         };
         return true;
