@@ -65,6 +65,7 @@ class ClientBase:
         key_file: str | None = None,
         verify: bool = True,
         tls: str | None = None,
+        ciphers: str | None = None,
         server_name: str | None = None,
         connect_timeout: float = 0.0,
         close_timeout: float = 0.0,

@@ -95,6 +95,15 @@ class Client(_core.ClientBase):
         server that changes its keys from Linux 6.14 on only: before, that ends the connection.
         ``"openssl"``: SSL_read and SSL_write. ``"auto"``: direct where it is possible, otherwise
         openssl; :meth:`info` tells ``engine`` and ``engine_reason``.
+    :param ciphers: the cipher suites to offer instead of the default, as OpenSSL writes them: names
+        with colons between, the preferred first, of TLS 1.2 (``ECDHE-RSA-AES128-GCM-SHA256``) and
+        of TLS 1.3 (``TLS_AES_128_GCM_SHA256``). A version of which none is named keeps its
+        default. That is AES-GCM and ChaCha20-Poly1305, with forward secrecy, AES-128-GCM first.
+        Others are for a server that has none of these, and cost something: without forward secrecy
+        (``AES128-GCM-SHA256``) whoever gets the server's key can read what was recorded, and a
+        suite without one of these AEADs (``ECDHE-RSA-AES128-SHA256``) leaves the records to
+        ``tls="openssl"``, which is slower; those with SHA-1, or with tags of 8 bytes (``CCM8``),
+        protect less. Suites without a certificate or without encryption are never offered.
     :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
         that takes longer is not cut short: it is the system's.
     :param close_timeout: seconds to wait for the peer in the closing handshake, and for it to hang
@@ -149,6 +158,7 @@ class Client(_core.ClientBase):
         verify: bool = True,
         server_name: str | None = None,
         tls: Literal["auto", "direct", "ktls", "openssl"] = "auto",
+        ciphers: str | None = None,
         connect_timeout: float = 10.0,
         close_timeout: float = 5.0,
         peer_timeout: float | None = 30.0,
@@ -171,6 +181,7 @@ class Client(_core.ClientBase):
         check_url(url)
         check_engine(tls)
         check_key(cert_file, key_file)
+        check_ciphers(ciphers)
         check_callbacks(type(self), on_msg=on_msg, on_open=on_open, on_close=on_close)
         super().__init__(
             url=url,
@@ -187,6 +198,7 @@ class Client(_core.ClientBase):
             key_file=file_text(key_file),
             verify=verify,
             tls=tls,
+            ciphers=ciphers,
             server_name=server_name,
             connect_timeout=connect_timeout,
             close_timeout=close_timeout,
@@ -262,6 +274,16 @@ def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
     """A key without a certificate would be ignored, and the server would refuse the client."""
     if key_file is not None and cert_file is None:
         raise ValueError("key_file needs cert_file")
+
+
+def check_ciphers(ciphers: object) -> None:
+    """An empty list is refused: it would not say that the default is meant."""
+    if ciphers is None:
+        return
+    if not isinstance(ciphers, str):
+        raise TypeError(f"ciphers has to be a str or None, not {type(ciphers).__name__}")
+    if not ciphers.strip(": ,;") or "\0" in ciphers:
+        raise ValueError(f"ciphers has to name at least one cipher suite, not {ciphers!r}")
 
 
 def check_engine(tls: object) -> None:

@@ -9,6 +9,7 @@ from hftws.client import (
     MIB,
     Headers,
     StrPath,
+    check_ciphers,
     check_key,
     check_url,
     file_text,
@@ -44,6 +45,7 @@ def get(
     cert_file: StrPath | None = None,
     key_file: StrPath | None = None,
     verify: bool = True,
+    ciphers: str | None = None,
     server_name: str | None = None,
     timeout: float = 10.0,
     max_body_size: int = 64 * MIB,
@@ -57,10 +59,11 @@ def get(
     :raises ConnectError: when no connection can be made; ConnectTimeout when it took too long.
     :raises TLSError: when the server is not who it should be.
     :raises HandshakeError: when the answer is not valid HTTP, or was cut off.
-    :raises ValueError: when the body is larger than ``max_body_size``.
+    :raises ValueError: when the body is larger than ``max_body_size``, or an option is not valid.
     """
     check_url(url)
     check_key(cert_file, key_file)
+    check_ciphers(ciphers)
     client = _core.ClientBase(
         url=url,
         purpose="get",
@@ -69,6 +72,7 @@ def get(
         cert_file=file_text(cert_file),
         key_file=file_text(key_file),
         verify=verify,
+        ciphers=ciphers,
         server_name=server_name,
         connect_timeout=timeout,
         close_timeout=0.0,

@@ -130,6 +130,9 @@ pub const lock_release_ns = 50_000;
 /// How much of a refused upgrade's body is kept, so that the caller can see the reason.
 pub const error_body_size_max = 64 * kib;
 
+/// The option `ciphers`.
+pub const ciphers_size_max = 4 * kib;
+
 /// The upgrade request, with the caller's headers.
 pub const request_size_max = 64 * kib;
 

@@ -19,6 +19,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const constants = @import("constants.zig");
+const ciphers = @import("ssl/ciphers.zig");
 const control = @import("ssl/control.zig");
 const direct = @import("ssl/direct.zig");
 const key_schedule = @import("ssl/key_schedule.zig");
@@ -31,6 +32,7 @@ pub const aead = @import("ssl/aead.zig");
 pub const libssl = @import("ssl/libssl.zig");
 pub const Context = openssl.Context;
 pub const ContentType = record.ContentType;
+pub const firstUnknownCipher = ciphers.firstUnknown;
 pub const CryptoInfo = ktls.CryptoInfo;
 pub const Engine = types.Engine;
 pub const Error = types.Error;
@@ -411,6 +413,7 @@ pub const Session = struct {
 
 test {
     _ = aead;
+    _ = ciphers;
     _ = control;
     _ = direct;
     _ = key_schedule;

@@ -425,6 +425,7 @@ def test_the_names_and_defaults_of_the_options_are_those_promised() -> None:
         "verify": True,
         "server_name": None,
         "tls": "auto",
+        "ciphers": None,
         "connect_timeout": 10.0,
         "close_timeout": 5.0,
         "peer_timeout": 30.0,

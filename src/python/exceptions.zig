@@ -149,6 +149,11 @@ pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) 
         error.CaFileUnusable => "ca_file",
         error.CertFileUnusable => "cert_file",
         error.KeyFileUnusable => "key_file",
+        error.CiphersUnusable => return py.raiseFormat(
+            c.PyExc_ValueError,
+            "ciphers cannot be used: {s}",
+            .{failure.reason},
+        ),
     };
     return raiseTls("cannot use ", file, failure);
 }

@@ -46,6 +46,7 @@ const Arguments = struct {
     key_file: [*c]const u8 = null,
     verify: c_int = 1,
     tls: [*c]const u8 = null,
+    ciphers: [*c]const u8 = null,
     server_name: [*c]const u8 = null,
     connect_timeout: f64 = 0,
     close_timeout: f64 = 0,
@@ -476,13 +477,32 @@ pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.
 
 fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.Context {
     const api = try loadLibrary(arena, arguments.tls_libraries);
+    const ciphers = copyText(arena, arguments.ciphers) catch return py.noMemory();
+    if (ciphers) |list| try checkCiphers(api, list);
     var failure: core.ssl.Failure = .{ .reason = "" };
     return core.ssl.Context.init(api, .{
         .ca_file = copyText(arena, arguments.ca_file) catch return py.noMemory(),
         .cert_file = copyText(arena, arguments.cert_file) catch return py.noMemory(),
         .key_file = copyText(arena, arguments.key_file) catch return py.noMemory(),
         .verify = arguments.verify != 0,
+        .ciphers = ciphers,
     }, &failure) catch |err| return exceptions.raiseContext(err, failure);
+}
+
+fn checkCiphers(api: *const libssl.Api, list: []const u8) py.Error!void {
+    if (list.len > constants.ciphers_size_max) return py.raiseFormat(
+        c.PyExc_ValueError,
+        "ciphers has {d} bytes; {d} are allowed",
+        .{ list.len, constants.ciphers_size_max },
+    );
+    const found = core.ssl.firstUnknownCipher(api, list) catch return py.noMemory();
+    const name = found orelse return;
+    const library = std.mem.span(api.OpenSSL_version(libssl.version_text));
+    return py.raiseFormat(
+        c.PyExc_ValueError,
+        "ciphers: '{f}' is no cipher suite that {s} knows",
+        .{ std.ascii.hexEscape(name, .lower), library },
+    );
 }
 
 fn callable(object: ?*py.Object) ?*py.Object {

@@ -9,6 +9,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const ciphers = @import("ciphers.zig");
 const constants = @import("../constants.zig");
 const libssl = @import("libssl.zig");
 const key_schedule = @import("key_schedule.zig");
@@ -21,15 +22,6 @@ const Error = types.Error;
 const ErrorWatch = libssl.ErrorWatch;
 const Failure = types.Failure;
 const Step = types.Step;
-
-/// AES-128-GCM first: the cheapest record on every CPU with AES instructions.
-const ciphersuites_tls1_3 =
-    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
-const ciphers_tls1_2 =
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:" ++
-    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" ++
-    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:" ++
-    "ECDHE+AES:!aNULL:!eNULL";
 
 /// OpenSSL's reason when the peer speaks another version of TLS, or no TLS.
 const wrong_version_reason = "wrong version number";
@@ -70,6 +62,8 @@ pub const Context = struct {
         key_file: ?[:0]const u8 = null,
         /// Whether the server has to prove who it is.
         verify: bool = true,
+        /// The cipher suites to offer, see `ciphers.set`; null: the default.
+        ciphers: ?[]const u8 = null,
     };
 
     pub const InitError = error{
@@ -77,6 +71,8 @@ pub const Context = struct {
         CaFileUnusable,
         CertFileUnusable,
         KeyFileUnusable,
+        /// `ciphers` leaves nothing to offer, or cannot be parsed.
+        CiphersUnusable,
         OutOfMemory,
     };
 
@@ -93,8 +89,10 @@ pub const Context = struct {
         const version = libssl.tls1_2_version;
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_mode, mode, null);
         _ = api.SSL_CTX_ctrl(handle, libssl.control_set_min_proto_version, version, null);
-        _ = api.SSL_CTX_set_ciphersuites(handle, ciphersuites_tls1_3);
-        _ = api.SSL_CTX_set_cipher_list(handle, ciphers_tls1_2);
+        ciphers.set(api, handle, options.ciphers) catch |err| {
+            failure.* = failureOf(api, takeError(api, .oldest));
+            return err;
+        };
         const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
         api.SSL_CTX_set_verify(handle, verify, null);
         const product = api.product();

@@ -16,6 +16,7 @@ from tls_matrix.model import (
     Connects,
     Fails,
     Row,
+    Server,
     Shown,
     Workshop,
     ecdsa,
@@ -33,19 +34,26 @@ NO_AEAD = "no AEAD that is known seals the records of this cipher suite"
 NO_SUITE = no_handshake("alert from the peer: handshake_failure")
 
 
-def ephemeral(cipher: str, *options: str) -> Row:
-    """A suite of TLS 1.2 with ECDHE."""
-    certify = rsa if "RSA" in cipher else ecdsa
-    server = openssl("-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0", *options, certify=certify)
-    is_known = "GCM" in cipher or "CHACHA20" in cipher
-    expected = Connects("TLSv1.2", cipher, engine_reason="" if is_known else NO_AEAD)
-    return Row(f"TLS 1.2, {cipher}", server, expected)
+def server_of(cipher: str) -> Server:
+    """A server of TLS 1.2 that has this suite only."""
+    certify = ecdsa if "ECDSA" in cipher else rsa
+    return openssl("-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0", certify=certify)
 
 
-def static(cipher: str, why: str) -> Row:
+def offered(cipher: str) -> Row:
+    return Row(f"TLS 1.2, {cipher}", server_of(cipher), Connects("TLSv1.2", cipher))
+
+
+def refused(cipher: str, why: str) -> Row:
     """A suite that the client does not offer."""
-    server = openssl("-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0", certify=rsa)
-    return Row(f"TLS 1.2, {cipher}: {why}", server, NO_SUITE)
+    return Row(f"TLS 1.2, {cipher}: {why}", server_of(cipher), NO_SUITE)
+
+
+def wanted(cipher: str) -> Row:
+    """The same, offered with the option ``ciphers``."""
+    expected = Connects("TLSv1.2", cipher, engine_reason=NO_AEAD)
+    client = {"ciphers": cipher}
+    return Row(f"TLS 1.2, {cipher}, with ciphers=", server_of(cipher), expected, client=client)
 
 
 VERSIONS_AND_SUITES = [
@@ -68,24 +76,31 @@ VERSIONS_AND_SUITES = [
         NO_SUITE,
     ),
     *(
-        ephemeral(f"ECDHE-{key}-{aead}")
+        offered(f"ECDHE-{key}-{aead}")
         for key in ("ECDSA", "RSA")
-        for aead in (
-            "AES128-GCM-SHA256",
-            "AES256-GCM-SHA384",
-            "CHACHA20-POLY1305",
-            "AES128-SHA256",
-            "AES256-SHA384",
-            "AES128-SHA",
-            "AES256-SHA",
-        )
+        for aead in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
     ),
-    ephemeral("ECDHE-ECDSA-AES128-CCM"),
-    ephemeral("ECDHE-ECDSA-AES256-CCM"),
-    static("ECDHE-RSA-CAMELLIA128-SHA256", "not offered"),
-    static("DHE-RSA-AES128-GCM-SHA256", "finite fields are not offered"),
-    static("AES128-GCM-SHA256", "without forward secrecy, not offered"),
-    static("AES256-SHA", "without forward secrecy, not offered"),
+    *(
+        row
+        for key in ("ECDSA", "RSA")
+        for cipher in (
+            f"ECDHE-{key}-AES128-SHA256",
+            f"ECDHE-{key}-AES256-SHA384",
+            f"ECDHE-{key}-AES128-SHA",
+            f"ECDHE-{key}-AES256-SHA",
+        )
+        for row in (refused(cipher, "CBC is not offered"), wanted(cipher))
+    ),
+    *(
+        row
+        for cipher in ("ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES256-CCM")
+        for row in (refused(cipher, "CCM is not offered"), wanted(cipher))
+    ),
+    refused("ECDHE-ECDSA-AES128-CCM8", "short tags are not offered"),
+    refused("ECDHE-RSA-CAMELLIA128-SHA256", "not offered"),
+    refused("DHE-RSA-AES128-GCM-SHA256", "finite fields are not offered"),
+    refused("AES128-GCM-SHA256", "without forward secrecy, not offered"),
+    refused("AES256-SHA", "without forward secrecy, not offered"),
     Row(
         "anonymous: not offered",
         openssl("-tls1_2", "-cipher", "AECDH-AES128-SHA:@SECLEVEL=0", "-nocert"),
