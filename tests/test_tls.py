@@ -836,3 +836,27 @@ def test_session_tickets_do_no_harm(serve: Serve, ca: trustme.CA, tickets: int) 
             client.connect()
             client.run()
             assert client.close_code == 1000
+
+
+@pytest.mark.parametrize("engine", ["direct", "openssl"])
+@pytest.mark.parametrize("when", ["upgrade", "open"])
+def test_after_the_handshake_nobody_asks_whether_the_server_speaks_tls(
+    serve: Serve, engine: str, when: str
+) -> None:
+    """It did; plain text in the middle of a connection is something else."""
+
+    def script(peer: Peer) -> None:
+        if when == "open":
+            peer.accept_upgrade()
+        else:
+            peer.read_request()
+        raw_send(peer, b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            peer.recv_all()
+
+    with serve(script, tls=True) as server:
+        client = server.client(tls=engine)
+        with pytest.raises(hftws.TLSError, match="a TLS record is bad") as caught:
+            client.connect()
+            client.run()
+    assert "speak TLS" not in str(caught.value)

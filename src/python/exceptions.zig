@@ -155,7 +155,7 @@ pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) 
             .{failure.reason},
         ),
     };
-    return raiseTls("cannot use ", file, failure);
+    return raiseTls("cannot use ", file, failure, "");
 }
 
 pub fn raiseInit(err: core.loop.InitError) py.Error {
@@ -276,6 +276,7 @@ fn raiseFailure(failure: Failure, facts: Facts) py.Error {
                 "a TLS record is bad: ",
             "",
             tls.cause,
+            if (tls.in_handshake) hintFor(tls.cause) else "",
         ),
         .ended => |ended| return raiseEnded(ended.stage, ended.cause.describe(), host),
         .request => |err| {
@@ -329,12 +330,19 @@ fn raiseHandshake(problem: []const u8) py.Error {
     return raiseText(classes.?.HandshakeError, "{s}", .{problem});
 }
 
-fn raiseTls(prefix: []const u8, subject: []const u8, failure: core.ssl.Failure) py.Error {
+/// What may have gone wrong if the handshake failed like this.
+fn hintFor(failure: core.ssl.Failure) []const u8 {
+    const is_no_record = std.mem.eql(u8, failure.reason, "wrong version number");
+    return if (is_no_record) " (does the server speak TLS on this port?)" else "";
+}
+
+fn raiseTls(
+    prefix: []const u8,
+    subject: []const u8,
+    failure: core.ssl.Failure,
+    hint: []const u8,
+) py.Error {
     var buffer: [512]u8 = undefined;
-    const hint = if (std.mem.eql(u8, failure.reason, "wrong version number"))
-        " (does the server speak TLS on this port?)"
-    else
-        "";
     const separator = if (subject.len > 0) ": " else "";
     const verify_separator = if (failure.verify_reason.len > 0) ": " else "";
     const message = py.formatMessage(&buffer, "{s}{s}{s}{s}{s}{s}{s}", .{
