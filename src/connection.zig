@@ -286,6 +286,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 error.NoRoom => {
                     const bytes = connection.transport.receive_ring.?.readable();
                     connection.parser.repeat(bytes, compressed);
+                    connection.transport.pinned_ring = connection.transport.inflated_ring;
                     return error.ReceiveRingPinned;
                 },
                 error.OutOfMemory => return error.OutOfMemory,
@@ -504,6 +505,12 @@ pub fn ConnectionType(comptime Os: type) type {
         /// Whether queued bytes wait until the socket is writable.
         pub fn wantsWrite(connection: *const Connection) bool {
             return connection.transport.wantsWrite();
+        }
+
+        /// After `ReceiveRingPinned`: blocks until other threads have undone pins, so that the
+        /// owner can go on, and returns true; or for this long, and returns false.
+        pub fn waitForRoom(connection: *Connection, limit_ns: u64) bool {
+            return connection.transport.waitForRoom(limit_ns);
         }
 
         /// Lets `next` read the socket again, for an owner with an event loop of its own.

@@ -60,15 +60,17 @@ pub const RingBuffer = struct {
     consumed: u64,
     produced: u64,
 
-    /// Guards the fields that follow, up to `retired`, and the links of the pins.
+    /// Guards the fields that follow, up to `attention`, and the links of the pins.
     lock: std.c.pthread_mutex_t,
     /// The pins that hold bytes, sorted by offset.
     oldest: ?*Pin,
     newest: ?*Pin,
     /// All pins, with those of no bytes, which only keep the memory mapped.
     pins_count: usize,
-    /// The owner no longer uses the ring; the last `unpin` frees it.
-    retired: bool,
+    /// What an `unpin` has to see to. One field, so that it costs one look when there is nothing.
+    attention: Attention,
+    /// Signalled when something is unpinned while the owner waits for that.
+    unpinned: std.c.pthread_cond_t,
 
     /// Where the last `writable` span began: tells which copy the writer uses.
     written_from: if (builtin.valgrind_support) u64 else void,
@@ -76,6 +78,13 @@ pub const RingBuffer = struct {
     pub const Options = struct {
         /// Ask for huge pages: fewer TLB misses. Falls back to normal pages, see `info`.
         huge_pages: bool = false,
+    };
+
+    const Attention = packed struct {
+        /// The owner no longer uses the ring; the last `unpin` frees it.
+        retired: bool = false,
+        /// The owner is in `waitForRelease`.
+        awaited: bool = false,
     };
 
     pub const CreateError = os.MapError;
@@ -119,7 +128,8 @@ pub const RingBuffer = struct {
             .oldest = null,
             .newest = null,
             .pins_count = 0,
-            .retired = false,
+            .attention = .{},
+            .unpinned = .{},
             .written_from = if (builtin.valgrind_support) 0 else {},
         };
         ring.invariants();
@@ -131,8 +141,8 @@ pub const RingBuffer = struct {
     /// by the last `unpin`. Pinned bytes stay unchanged until then.
     pub fn retire(ring: *RingBuffer) void {
         ring.acquire();
-        assert(!ring.retired);
-        ring.retired = true;
+        assert(ring.attention == Attention{});
+        ring.attention.retired = true;
         const unpinned = ring.pins_count == 0;
         ring.release();
         if (unpinned) ring.destroy();
@@ -201,7 +211,7 @@ pub const RingBuffer = struct {
         node.* = .{ .start = 0, .size = bytes.len, .previous = null, .next = null };
         ring.acquire();
         defer ring.release();
-        assert(!ring.retired);
+        assert(!ring.attention.retired);
         ring.setPinsCount(ring.pins_count + 1);
         if (bytes.len == 0) return;
 
@@ -230,9 +240,38 @@ pub const RingBuffer = struct {
         node.* = undefined;
         ring.setPinsCount(ring.pins_count - 1);
         ring.pinInvariants();
-        const unused = ring.retired and ring.pins_count == 0;
+        const unused = ring.attention != Attention{} and ring.attend();
         ring.release();
         if (unused) ring.destroy(); // Else another thread may free it: do not touch it after this.
+    }
+
+    /// For the owner, after `writable` gave too little: blocks until the pin that was in the way is
+    /// undone by another thread, which the next `writable` shows. False when it is still there
+    /// after this time, or about this time: the clock may be set meanwhile.
+    pub fn waitForRelease(ring: *RingBuffer, limit_ns: u64) bool {
+        const end_ns = @as(u64, @intCast(Os.realtimeNs())) +| limit_ns;
+        const end: std.c.timespec = .{
+            .sec = @intCast(@min(end_ns / std.time.ns_per_s, std.math.maxInt(i32))),
+            .nsec = @intCast(end_ns % std.time.ns_per_s),
+        };
+        ring.acquire();
+        defer ring.release();
+        ring.attention.awaited = true;
+        defer ring.attention.awaited = false;
+        while (ring.oldest) |oldest| {
+            if (oldest.start > ring.released) break;
+            switch (std.c.pthread_cond_timedwait(&ring.unpinned, &ring.lock, &end)) {
+                .SUCCESS => {},
+                .TIMEDOUT => return false,
+                else => unreachable, // The lock is held, and the time is valid.
+            }
+        }
+        return true;
+    }
+
+    /// Whether there is a pin of bytes.
+    pub fn holdsBytes(ring: *RingBuffer) bool {
+        return ring.heldFrom() != null;
     }
 
     /// Whether there is a pin, of bytes or of none. Once it is false it stays false, until the
@@ -300,6 +339,15 @@ pub const RingBuffer = struct {
         @atomicStore(usize, &ring.pins_count, count, .release);
     }
 
+    /// Wakes an owner that waits. Whether the ring is to be freed. Called under the lock.
+    noinline fn attend(ring: *RingBuffer) bool {
+        if (ring.attention.awaited) {
+            const status = std.c.pthread_cond_signal(&ring.unpinned);
+            assert(status == .SUCCESS);
+        }
+        return ring.attention.retired and ring.pins_count == 0;
+    }
+
     fn acquire(ring: *RingBuffer) void {
         const status = std.c.pthread_mutex_lock(&ring.lock);
         assert(status == .SUCCESS); // A plain mutex cannot fail.
@@ -345,9 +393,10 @@ pub const RingBuffer = struct {
     }
 
     fn destroy(ring: *RingBuffer) void {
-        assert(ring.retired);
+        assert(ring.attention.retired);
         assert(ring.pins_count == 0);
         assert(ring.oldest == null);
+        _ = std.c.pthread_cond_destroy(&ring.unpinned);
         _ = std.c.pthread_mutex_destroy(&ring.lock);
         Os.unmapMirrored(ring.mapping);
         allocator.destroy(ring);

@@ -442,3 +442,26 @@ test "ringbuffer: other threads release pins, and no pinned byte is overwritten"
         try testing.expectEqual(0, keepers.changed_count.load(.monotonic));
     }
 }
+
+test "ringbuffer: the owner waits until the pin that is in its way is undone, by another thread" {
+    const ring = try RingBuffer.create(0, .{});
+    defer ring.retire();
+    const half = ring.capacity / 2;
+    ring.produce(ring.writable().len);
+    var pins: [2]Pin = undefined;
+    for (&pins) |*pin| {
+        ring.pin(pin, ring.readable()[0..half]);
+        ring.consume(half);
+    }
+    try testing.expectEqual(0, ring.writable().len);
+    try testing.expect(!ring.waitForRelease(0));
+
+    // The younger one is not in the way.
+    ring.unpin(&pins[1]);
+    try testing.expect(!ring.waitForRelease(std.time.ns_per_ms));
+    const thread = try std.Thread.spawn(.{}, RingBuffer.unpin, .{ ring, &pins[0] });
+    try testing.expect(ring.waitForRelease(10 * std.time.ns_per_s));
+    thread.join();
+    try testing.expectEqual(ring.capacity, ring.writable().len);
+    try testing.expect(ring.waitForRelease(std.math.maxInt(u64))); // Nothing is in the way.
+}

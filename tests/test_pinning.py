@@ -14,7 +14,9 @@ import gc
 import io
 import os
 import pickle
+import queue
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -679,3 +681,111 @@ def test_message_held_by_a_traceback_is_kept(serve_both: Serve) -> None:
             frame = frame.tb_next
         assert bytes(frame.tb_frame.f_locals["msg"]) == PAYLOADS[0]
     assert inbox.payloads == PAYLOADS[:100]
+
+
+# ---- Waiting until another thread has released messages. ---------------------------------------
+
+
+def test_a_thread_that_is_slower_is_waited_for(serve_both: Serve) -> None:
+    """It has every message and lets go of one at a time: a few exceptions, not one for each."""
+    handed: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+    seen: list[bytes] = []
+
+    def work() -> None:
+        while (view := handed.get()) is not None:
+            seen.append(bytes(view))
+            time.sleep(0)  # Others run meanwhile.
+
+    worker = threading.Thread(target=work, daemon=True)
+    full = 0
+    with (
+        serve_both(send_numbered) as server,
+        server.client(lambda msg: handed.put(msg.data), **WRAPPING) as client,
+    ):
+        while client.is_open:
+            try:
+                client.run()
+            except BufferError as error:
+                assert "wait_for_room" in str(error)
+                full += 1
+                if full == 1:
+                    assert not client.wait_for_room(0)
+                    assert not client.wait_for_room(0.01)
+                    worker.start()
+                assert client.wait_for_room(SOON)
+        handed.put(None)
+        worker.join()
+    assert seen == PAYLOADS
+    assert 1 <= full < COUNT
+
+
+def test_waiting_for_room_returns_when_nothing_is_in_the_way(serve_both: Serve) -> None:
+    kept: list[memoryview] = []
+    with connected(serve_both, lambda msg: kept.append(msg.data)) as (client, peer):
+        assert client.wait_for_room()
+        peer.send_text("kept")
+        assert client.poll(SOON) == 1
+        assert client.wait_for_room()  # One message is no lack of room.
+    assert client.wait_for_room()
+
+
+def test_released_before_it_waits_is_not_missed(serve_both: Serve) -> None:
+    kept: list[memoryview] = []
+    inbox = Inbox()
+
+    def on_msg(msg: hftws.Message) -> None:
+        inbox(msg)
+        kept.append(msg.data)
+
+    with serve_both(send_numbered) as server, server.client(on_msg, **WRAPPING) as client:
+        while client.is_open:
+            try:
+                client.run()
+            except BufferError:
+                kept.clear()
+                assert client.wait_for_room()
+    assert inbox.payloads == PAYLOADS
+
+
+def test_waiting_for_room_lets_signal_handlers_run(serve: Serve) -> None:
+    """Of the main thread: a handler that raises ends the wait, another one can release."""
+    kept: list[memoryview] = []
+    handled: list[int] = []
+
+    def release(number: int, frame: object) -> None:
+        handled.append(number)
+        kept.clear()
+
+    before = signal.signal(signal.SIGUSR1, release)
+    try:
+        with serve(send_numbered) as server:
+            client = server.client(lambda msg: kept.append(msg.data), **WRAPPING)
+            client.connect()
+            with pytest.raises(BufferError):
+                client.run()
+            timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGUSR1])
+            timer.start()
+            assert client.wait_for_room(SOON)
+            timer.join()
+            assert handled == [signal.SIGUSR1]
+            with contextlib.suppress(BufferError):
+                client.run()
+            kept.clear()
+            client.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_callback_cannot_wait_for_room(serve: Serve) -> None:
+    caught: list[BaseException] = []
+
+    def on_msg(_: hftws.Message) -> None:
+        try:
+            client.wait_for_room()
+        except RuntimeError as error:
+            caught.append(error)
+
+    with connected(serve, on_msg) as (client, peer):
+        peer.send_text("x")
+        assert client.poll(SOON) == 1
+    assert "callback" in str(caught[0])

@@ -117,6 +117,7 @@ pub fn LifecycleType(comptime Os: type) type {
             transport.takeBack(parser.take());
             if (ring.writable().len >= transport.room_needed) return true;
             transport.spin_target = &.{};
+            transport.pinned_ring = ring;
             return error.ReceiveRingPinned;
         }
 

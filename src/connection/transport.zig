@@ -67,6 +67,9 @@ pub fn TransportType(comptime Os: type) type {
         discard_received: bool = false,
         /// TLS has failed: what arrives is dropped as it comes from the socket.
         discard_unopened: bool = false,
+        /// The ring in which pins leave no room, after `ReceiveRingPinned`; null once it was waited
+        /// for, and when the owner goes on.
+        pinned_ring: ?*RingBuffer = null,
         /// How many free bytes the receive ring needs after `RingFull`.
         room_needed: usize = 0,
         /// Where a busy wait may read to, and the result of its read, which `receive` handles.
@@ -124,6 +127,7 @@ pub fn TransportType(comptime Os: type) type {
                 outbox.ring.retire();
                 if (outbox.ciphertext) |ring| ring.retire();
             }
+            transport.pinned_ring = null;
             transport.receive_ring = null;
             transport.ciphertext_ring = null;
             transport.inflated_ring = null;
@@ -132,6 +136,7 @@ pub fn TransportType(comptime Os: type) type {
 
         /// Gives up the rings with pinned bytes; each is freed with its last pin.
         pub fn leavePinnedRings(transport: *Transport) void {
+            transport.pinned_ring = null;
             inline for (.{ &transport.receive_ring, &transport.inflated_ring }) |place| {
                 if (place.*) |ring| if (ring.pinned()) {
                     ring.retire();
@@ -166,6 +171,7 @@ pub fn TransportType(comptime Os: type) type {
             }
             transport.link.socket = null;
             transport.lent_size = 0;
+            transport.pinned_ring = null;
             transport.spin_target = &.{}; // `look` must not read a closed socket.
         }
 
@@ -527,6 +533,22 @@ pub fn TransportType(comptime Os: type) type {
             if (ready.writable) transport.outbox.?.flush(&transport.link);
         }
 
+        /// Waits until pins that left no room are undone, at most for so long. True when the owner
+        /// should go on: there is more room, or pins are not what it waits for.
+        pub fn waitForRoom(transport: *Transport, limit_ns: u64) bool {
+            const ring = transport.pinned_ring orelse return true;
+            const until_ns = Os.monotonicNs() +| limit_ns;
+            while (ring.waitForRelease(until_ns -| Os.monotonicNs())) {
+                // A small message alone frees too little, and the next read would fail again.
+                const room = ring.writable().len;
+                const enough = ring != transport.receive_ring or room >= transport.room_needed;
+                if (!enough and ring.holdsBytes()) continue;
+                transport.pinned_ring = null;
+                return true;
+            }
+            return false;
+        }
+
         /// Call it from time to time: see `Socket.reviewPeer`.
         pub noinline fn reviewPeer(transport: *Transport) void {
             if (transport.link.socket) |*socket| socket.reviewPeer(Os.monotonicNs());
@@ -551,6 +573,7 @@ pub fn TransportType(comptime Os: type) type {
         pub fn beginTurn(transport: *Transport) void {
             transport.read_budget = constants.reads_per_turn_max;
             transport.socket_drained = false;
+            transport.pinned_ring = null;
             transport.flushIfWaiting();
         }
     };

@@ -109,6 +109,14 @@ pub const Client = struct {
         return py.integer(client.messages);
     }
 
+    fn waitForRoom(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
+        const bound = try arguments.bind(&.{"timeout"}, 1);
+        const timeout_ns = if (bound[0]) |given| try options_parser.timeout(given) else null;
+        try client.beginDriving();
+        defer client.driver.end();
+        return py.boolean(try client.driver.waitForRoom(timeout_ns));
+    }
+
     fn close(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bind(&.{ "code", "reason" }, 2);
         const code = try options_parser.closeCode(bound[0]);
@@ -527,6 +535,7 @@ pub const Client = struct {
         instance.noArguments("connect", exclusive.noArguments(connect), docs.connect),
         instance.noArguments("run", exclusive.noArguments(run), docs.run),
         instance.method("poll", exclusive.method(poll), docs.poll),
+        instance.method("wait_for_room", exclusive.method(waitForRoom), docs.wait_for_room),
         instance.method("close", exclusive.method(close), docs.close),
         instance.method("send", exclusive.method(send), docs.send),
         instance.method("ping", exclusive.method(ping), docs.ping),

@@ -21,8 +21,8 @@ pub const run =
     \\Returns when the connection ends in the ordinary way: close() was called, or the peer
     \\closed with 1000, 1001 or no code. Raises ConnectionClosed when it ends otherwise,
     \\ProtocolError or MessageTooBig when the peer misbehaves, TLSError when a record is bad,
-    \\and BufferError when kept messages leave no room. What a callback raises comes out of
-    \\here, and run() can be called again to go on.
+    \\and BufferError when kept messages leave no room (see wait_for_room). What a callback
+    \\raises comes out of here, and run() can be called again to go on.
 ;
 
 pub const poll =
@@ -33,6 +33,19 @@ pub const poll =
     \\
     \\When there is nothing, waits up to timeout seconds for the first; None waits without end.
     \\Raises what run() raises, and ConnectionClosed also after an ordinary end.
+;
+
+pub const wait_for_room =
+    \\wait_for_room($self, /, timeout=None)
+    \\--
+    \\
+    \\After run() or poll() raised BufferError: waits until kept messages are released.
+    \\
+    \\For a program that hands messages to another thread, which is slower: sleeps until that
+    \\thread has let go of so many that there is room again, and returns True; False after timeout
+    \\seconds. None waits without end. Returns True at once when messages are not what is in the
+    \\way. Nothing is received meanwhile, and no ping is answered. Raises RuntimeError from a
+    \\callback of the same client.
 ;
 
 pub const close =

@@ -128,7 +128,8 @@ pub const Driver = struct {
     pub fn begin(driver: *Driver) py.Error!void {
         if (driver.driving) return py.raise(
             c.PyExc_RuntimeError,
-            "connect(), run() and poll() cannot be called from a callback of the same client",
+            "connect(), run(), poll() and wait_for_room() cannot be called from a callback of " ++
+                "the same client",
         );
         try driver.requireUnreserved();
         driver.driving = true;
@@ -218,6 +219,21 @@ pub const Driver = struct {
         }
         if (!alone) driver.yieldLock();
         try driver.checkSignals();
+    }
+
+    /// Waits until other threads have released messages, and lets them run meanwhile. False after
+    /// the timeout.
+    pub fn waitForRoom(driver: *Driver, timeout_ns: ?u64) py.Error!bool {
+        const until_ns = if (timeout_ns) |timeout| monotonicNs() +| timeout else null;
+        while (true) {
+            const left_ns = if (until_ns) |until| until -| monotonicNs() else constants.wait_max_ns;
+            const limit_ns = @min(left_ns, constants.wait_max_ns);
+            const wait_args = .{ &driver.connection, limit_ns };
+            const found = py.withoutLock(core.Connection.waitForRoom, wait_args);
+            try driver.checkSignals();
+            if (found) return true;
+            if (left_ns == 0) return false;
+        }
     }
 
     /// Only checks whether there is more, and keeps the lock: taking it again costs time, and

@@ -188,7 +188,8 @@ pub fn raiseStall(err: StallError) py.Error {
     return switch (err) {
         error.ReceiveRingPinned => py.raise(
             c.PyExc_BufferError,
-            "the receive ring is full of messages that are kept: let go of some and go on",
+            "the receive ring is full of messages that are kept: let go of some and go on, " ++
+                "or let wait_for_room() wait until another thread has",
         ),
         error.OutOfMemory => py.noMemory(),
     };
