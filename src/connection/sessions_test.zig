@@ -160,7 +160,7 @@ test "sessions: a fatal alert ends them, sent or received (RFC 5246, 7.2.2; RFC 
                     kernel.feed(try tls.server.take(tls.bed.arena()));
                 },
             }
-            try tls.bed.drive();
+            try tls.bed.driveToEnd();
             const reason = tls.bed.connection.failure().?.tls.cause.reason;
             try expect(std.mem.find(u8, reason, "bad") != null);
             try expectEqual(0, sessionCount(&tls));
