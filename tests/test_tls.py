@@ -838,7 +838,7 @@ def test_session_tickets_do_no_harm(serve: Serve, ca: trustme.CA, tickets: int) 
             assert client.close_code == 1000
 
 
-@pytest.mark.parametrize("engine", ["direct", "openssl"])
+@pytest.mark.parametrize("engine", ["auto", "openssl"])
 @pytest.mark.parametrize("when", ["upgrade", "open"])
 def test_after_the_handshake_nobody_asks_whether_the_server_speaks_tls(
     serve: Serve, engine: str, when: str

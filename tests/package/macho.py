@@ -24,9 +24,10 @@ _DECLARED = """
     dlclose dlerror dlopen dlsym fcntl free freeaddrinfo getaddrinfo getenv getpeername
     getsockname getsockopt if_nametoindex inet_ntop inet_pton kevent kqueue mach_task_self_
     mach_timebase_info malloc malloc_size memcpy memmove memset memset_pattern16 mmap munmap
-    posix_memalign pthread_mach_thread_np pthread_mutex_destroy pthread_mutex_lock
-    pthread_mutex_unlock pthread_self realloc recv send setsockopt shutdown socket strerror
-    strlen sysctlbyname thread_policy_set
+    posix_memalign pthread_cond_destroy pthread_cond_signal pthread_cond_timedwait
+    pthread_mach_thread_np pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock
+    pthread_self realloc recv send setsockopt shutdown socket strerror strlen sysctlbyname
+    thread_policy_set
 """
 
 #: What the extension imports of libSystem. All of it is in macOS 12.0 and later: test_macos.py
