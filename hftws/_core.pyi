@@ -58,11 +58,11 @@ class ClientBase:
         on_close: Callable[[Any, int, str], object] | None = None,
         headers: Sequence[str] = (),
         subprotocols: Sequence[str] = (),
-        deflate: tuple[bool, bool, int, int, int, int] | None = None,
-        zlib_libraries: Sequence[str] = (),
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
+        deflate: tuple[bool, bool, int | None, int | None, int, int] | None = None,
+        zlib_libraries: Sequence[bytes] = (),
+        ca_file: bytes | None = None,
+        cert_file: bytes | None = None,
+        key_file: bytes | None = None,
         verify: bool = True,
         tls: str | None = None,
         ciphers: str | None = None,
@@ -86,7 +86,7 @@ class ClientBase:
         receive_buffer_size: int = 0,
         send_buffer_size: int = 0,
         socket_busy_poll_us: int = 0,
-        tls_libraries: Sequence[str] = (),
+        tls_libraries: Sequence[bytes] = (),
     ) -> None: ...
     @property
     def on_msg(self) -> Callable[[Message], object] | None: ...
@@ -127,5 +127,6 @@ def set_realtime_priority(priority: int, /) -> None: ...
 
 # macOS: NotImplementedError.
 def lock_memory() -> None: ...
-def default_roots(tls_libraries: Sequence[str], /) -> tuple[str, str, str, str]: ...
-def use_libssl(file: str, /) -> None: ...
+def default_roots(tls_libraries: Sequence[bytes], /) -> tuple[str, str, str, str]: ...
+def safe_url(url: str, /) -> str: ...
+def use_libssl(file: bytes, /) -> None: ...

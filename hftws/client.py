@@ -16,7 +16,7 @@ __all__ = ["Client", "Deflate"]
 MIB = 1024 * 1024
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-StrPath = str | os.PathLike[str]
+FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 ClientT = TypeVar("ClientT", bound="Client")
 Timestamps = Literal["none", "software", "hardware"]
 
@@ -82,7 +82,8 @@ class Client(_core.ClientBase):
         message takes longer than everything else that happens to it. Needs zlib, which every
         Linux and macOS has; ``HFTWS_ZLIB`` names another library with its functions, such as
         zlib-ng's. Compressed messages have a ring of their own, of ``ring_size``.
-    :param ca_file: PEM file of trusted roots instead of the system's.
+    :param ca_file: PEM file of trusted roots instead of the system's; like the next two a path as
+        :func:`open` takes it: ``str``, ``bytes`` or ``os.PathLike``.
     :param cert_file: PEM file of our own certificate chain, for servers that ask for one.
     :param key_file: PEM file of its key, if it is not in ``cert_file``; not encrypted.
     :param verify: whether the server has to prove that it is the host of the URL.
@@ -137,9 +138,13 @@ class Client(_core.ClientBase):
     :param socket_busy_poll_us: microseconds for SO_BUSY_POLL; 0 for the system's choice.
 
     :raises InvalidURL: when the URL is malformed.
-    :raises TypeError: when a callback cannot be called, or is a method that was not passed.
+    :raises TypeError: when an option has a type that it cannot have, or a callback is a method that
+        was not passed.
     :raises ValueError: when an option, a header or a subprotocol is not valid.
     :raises TLSError: when a certificate or key file cannot be used.
+
+    Each names the option, its value (but no value of a header) and what is allowed. Exceptions of a
+    connection have its URL at their end and as :attr:`Error.url`, without keys and passwords.
     """
 
     def __init__(
@@ -152,9 +157,9 @@ class Client(_core.ClientBase):
         headers: Headers | None = None,
         subprotocols: Sequence[str] = (),
         compression: Literal["deflate"] | Deflate | None = None,
-        ca_file: StrPath | None = None,
-        cert_file: StrPath | None = None,
-        key_file: StrPath | None = None,
+        ca_file: FilePath | None = None,
+        cert_file: FilePath | None = None,
+        key_file: FilePath | None = None,
         verify: bool = True,
         server_name: str | None = None,
         tls: Literal["auto", "direct", "ktls", "openssl"] = "auto",
@@ -194,8 +199,8 @@ class Client(_core.ClientBase):
             deflate=deflate_options(compression),
             zlib_libraries=zlib_libraries(),
             ca_file=find_roots(ca_file, verify=verify, url=url),
-            cert_file=file_text(cert_file),
-            key_file=file_text(key_file),
+            cert_file=file_path("cert_file", cert_file),
+            key_file=file_path("key_file", key_file),
             verify=verify,
             tls=tls,
             ciphers=ciphers,
@@ -252,7 +257,8 @@ class Client(_core.ClientBase):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<hftws.Client {self._url} {'open' if self.is_open else 'not open'}>"
+        url = _core.safe_url(self._url)
+        return f"<hftws.Client {url} {'open' if self.is_open else 'not open'}>"
 
 
 def is_connected(client: Client) -> bool:
@@ -267,13 +273,14 @@ def is_connected(client: Client) -> bool:
 def check_url(url: object) -> None:
     """A URL that is not a str is a TypeError; a malformed one is an InvalidURL."""
     if not isinstance(url, str):
-        raise TypeError(f"the URL has to be a str, not {url!r}")
+        # Not the value: it may have a key in it.
+        raise TypeError(f"the URL has to be a str, not {type(url).__name__}")
 
 
-def check_key(cert_file: StrPath | None, key_file: StrPath | None) -> None:
+def check_key(cert_file: FilePath | None, key_file: FilePath | None) -> None:
     """A key without a certificate would be ignored, and the server would refuse the client."""
     if key_file is not None and cert_file is None:
-        raise ValueError("key_file needs cert_file")
+        raise ValueError("key_file needs cert_file: a key without its certificate is of no use")
 
 
 def check_ciphers(ciphers: object) -> None:
@@ -302,20 +309,20 @@ def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
                     f"called only if you pass {name}=self.{name}"
                 )
         elif not callable(callback):
-            raise TypeError(f"{name} is not callable: {callback!r}")
+            raise TypeError(f"{name} is not callable: {callback!r:.100}")
 
 
 def check_names(subprotocols: Sequence[str]) -> tuple[str, ...]:
     """A str is a sequence of str too, but never what the caller meant."""
-    if isinstance(subprotocols, str):
-        raise TypeError("subprotocols is a sequence of str, not one str")
+    if isinstance(subprotocols, (str, bytes)) or not isinstance(subprotocols, Iterable):
+        raise TypeError(f"subprotocols has to be a sequence of str, not {subprotocols!r}")
     return tuple(subprotocols)
 
 
 def deflate_options(
     compression: Literal["deflate"] | Deflate | None,
-) -> tuple[bool, bool, int, int, int, int] | None:
-    """The fields of :class:`Deflate`, as the core takes them: 0 for None."""
+) -> tuple[bool, bool, int | None, int | None, int, int] | None:
+    """The fields of :class:`Deflate`, as the core takes them."""
     if compression is None:
         return None
     if compression == "deflate":
@@ -325,36 +332,52 @@ def deflate_options(
     return (
         compression.server_no_context_takeover,
         compression.client_no_context_takeover,
-        window_bits(compression.server_max_window_bits),
-        window_bits(compression.client_max_window_bits),
+        compression.server_max_window_bits,
+        compression.client_max_window_bits,
         compression.level,
         compression.threshold,
     )
-
-
-def window_bits(bits: int | None) -> int:
-    """0 for None: no window has that size."""
-    if bits is None:
-        return 0
-    if bits == 0:
-        raise ValueError("a window has 8 to 15 bits, not 0")
-    return bits
 
 
 def flatten_headers(headers: Headers | None) -> tuple[str, ...]:
     """Name, value, name, value …, as the core takes them."""
     if headers is None:
         return ()
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
+        kind = type(headers).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        expected = "a mapping or pairs (name, value)"
+        raise TypeError(f"headers has to be {expected}, not {article} {kind}")
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return tuple(text for name, value in pairs for text in (name, value))
+    flat: list[str] = []
+    for index, pair in enumerate(pairs):
+        expected = f"item {index} of headers has to be a pair (name, value)"
+        # The values are not shown: they are often keys.
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Iterable):
+            raise TypeError(f"{expected}, not a {type(pair).__name__}")
+        texts = tuple(pair)
+        if len(texts) != 2:
+            raise ValueError(f"{expected}, not {len(texts)} values")
+        flat += texts
+    return tuple(flat)
 
 
-def file_text(file: StrPath | None) -> str | None:
-    """The path of a file as text."""
-    return None if file is None else os.fspath(file)
+def file_path(option: str, file: FilePath | None) -> bytes | None:
+    """A path as the system takes it: whatever :func:`open` takes, except descriptors."""
+    if file is None:
+        return None
+    try:
+        path = os.fsencode(file)
+    except TypeError:
+        raise TypeError(
+            f"{option} has to be a str, bytes or os.PathLike, not {file!r:.100}"
+        ) from None
+    if b"\0" in path:
+        raise ValueError(f"{option} holds a null character: {file!r:.100}")
+    return path
 
 
-def tls_libraries() -> tuple[str, ...]:
+def tls_libraries() -> tuple[bytes, ...]:
     """Where to look for the TLS library first: in the one that Python itself uses."""
     if os.environ.get("HFTWS_LIBSSL"):  # The core uses that one, and tries no other.
         return ()
@@ -363,24 +386,24 @@ def tls_libraries() -> tuple[str, ...]:
     except ImportError:  # A Python without TLS. The system may still have a library.
         return ()
     file = getattr(_ssl, "__file__", None)  # None where it is part of the interpreter.
-    return () if file is None else (file,)
+    return () if file is None else (os.fsencode(file),)
 
 
-def zlib_libraries() -> tuple[str, ...]:
+def zlib_libraries() -> tuple[bytes, ...]:
     """Where to look for zlib first: in the one that Python itself uses."""
     try:
         import zlib
     except ImportError:  # A Python without it. The system may still have one.
         return ()
     file = getattr(zlib, "__file__", None)  # None where it is part of the interpreter.
-    return () if file is None else (file,)
+    return () if file is None else (os.fsencode(file),)
 
 
-def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None:
+def find_roots(ca_file: FilePath | None, *, verify: bool, url: str) -> bytes | None:
     """The file of trusted roots to load; None if the TLS library finds its own."""
     secure = url.lower().startswith(("wss:", "https:"))
     if ca_file is not None or not verify or not secure:
-        return file_text(ca_file)
+        return file_path("ca_file", ca_file)
     file_env, file, directory_env, directory = _core.default_roots(tls_libraries())
     if has_file(os.environ.get(file_env, file)):
         return None
@@ -391,7 +414,7 @@ def find_roots(ca_file: StrPath | None, *, verify: bool, url: str) -> str | None
         import certifi
     except ImportError:  # The handshake will say that the issuer is unknown.
         return None
-    return certifi.where()
+    return os.fsencode(certifi.where())
 
 
 def has_file(file: str) -> bool:

@@ -21,6 +21,14 @@ __all__ = [
 class Error(Exception):
     """The base of every exception that hftws defines."""
 
+    #: The URL of the connection, without what looks like a password or a key in it, and cut where
+    #: it is long; ``""`` where there was no connection yet. It is a part of ``str()``.
+    url: str = ""
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"{said} [{self.url}]" if self.url else said
+
 
 class InvalidURL(Error, ValueError):
     """The URL is malformed, or not one of a WebSocket (RFC 6455, section 3)."""
@@ -35,7 +43,10 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class TLSError(Error, ConnectionError):
-    """TLS failed: the peer is not who it should be, or does not keep to the protocol."""
+    """TLS failed: the peer is not who it should be, or does not keep to the protocol.
+
+    Also raised by the constructor, for a certificate or key file that cannot be used.
+    """
 
     #: OpenSSL's reason, such as ``"certificate verify failed"``.
     reason: str
@@ -87,7 +98,8 @@ class HandshakeError(Error, ConnectionError):
 class ProtocolError(Error, ConnectionError):
     """The peer broke the protocol (RFC 6455). It was sent a CLOSE frame; the connection is over."""
 
-    #: The close code that was sent: 1002, 1007 or 1009.
+    #: The close code that was sent: 1002, 1007 or 1009; 1006 where another had been sent before.
+    #: ``close_code`` and ``on_close`` have the same.
     code: int
 
     def __init__(self, message: str, code: int = 1002) -> None:
@@ -96,7 +108,7 @@ class ProtocolError(Error, ConnectionError):
 
 
 class MessageTooBig(ProtocolError, ValueError):
-    """The peer sent a message larger than ``max_message_size``."""
+    """The peer sent a message larger than ``max_message_size``; both sizes are in the message."""
 
 
 class ConnectionClosed(Error, ConnectionError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from hftws import _core
+from hftws.client import FilePath, file_path
 
 __all__ = ["use_libssl"]
 
 
-def use_libssl(path: str | os.PathLike[str]) -> None:
+def use_libssl(path: FilePath) -> None:
     """Loads the libssl at ``path``; every connection of this process uses it from now on.
 
     Without this call, hftws uses the library that the environment variable ``HFTWS_LIBSSL`` names,
@@ -24,7 +23,7 @@ def use_libssl(path: str | os.PathLike[str]) -> None:
     :raises RuntimeError: when another library is in use already, or was linked in.
     :raises TLSError: when the file cannot be loaded, is too old, or lacks a function.
     """
-    file = os.fspath(path)
-    if "\0" in file:
-        raise ValueError("embedded null character in the path of a library")
+    file = file_path("the path of use_libssl()", path)
+    if file is None:
+        raise TypeError("the path of use_libssl() has to be a str, bytes or os.PathLike, not None")
     _core.use_libssl(file)

@@ -243,7 +243,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 const bytes = ring.readable();
                 if (bytes.len == 0) return null;
                 const found = connection.parser.next(bytes) catch |err| {
-                    connection.failProtocol(err);
+                    connection.failProtocol(err, connection.parser.oversize);
                     return null;
                 };
                 switch (found orelse return null) {
@@ -291,7 +291,7 @@ pub fn ConnectionType(comptime Os: type) type {
                 },
                 error.OutOfMemory => return error.OutOfMemory,
                 error.MessageTooBig, error.InvalidCompression, error.InvalidUtf8 => |cause| {
-                    connection.failProtocol(cause);
+                    connection.failProtocol(cause, null);
                     return null;
                 },
             };
@@ -304,9 +304,13 @@ pub fn ConnectionType(comptime Os: type) type {
             };
         }
 
-        fn failProtocol(connection: *Connection, cause: ws.ParseError) void {
+        fn failProtocol(
+            connection: *Connection,
+            cause: ws.ParseError,
+            oversize: ?ws.Parser.Oversize,
+        ) void {
             const transport = &connection.transport;
-            connection.lifecycle.failProtocol(transport, &connection.options, cause);
+            connection.lifecycle.failProtocol(transport, &connection.options, cause, oversize);
         }
 
         /// Frees the bytes of the last event in the ring.

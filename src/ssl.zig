@@ -427,6 +427,7 @@ test {
     _ = @import("ssl/aead/evp_test.zig");
     _ = @import("ssl/aead/ipsec_mb.zig");
     _ = @import("ssl/aead/vectors.zig");
+    _ = @import("ssl/certificate_names.zig");
     _ = @import("ssl/direct_test.zig");
     _ = @import("ssl/handover_test.zig");
     _ = @import("ssl/openssl_test.zig");

@@ -206,7 +206,7 @@ def test_on_close_is_told_every_kind_of_end(serve_both: Serve) -> None:
     connected_now = threading.Event()
     with serve_both([said_close, hung_up, reset, violated]) as server:
         client = server.client(on_close=lambda _, code, reason: ends.append((code, reason)))
-        for code in (4000, 1006, 1006, 1006):
+        for code in (4000, 1006, 1006, 1002):
             connected_now.clear()
             client.connect()
             connected_now.set()

@@ -108,7 +108,16 @@ RECEIVING = {
     "EIO": "reading the socket failed",
 }
 
-SENDING = ["EPIPE", "ECONNRESET", "ETIMEDOUT", "ENOBUFS", "ENOMEM", "EPERM", "ENETUNREACH", "EIO"]
+SENDING = {
+    "EPIPE": "the peer has closed the connection",
+    "ECONNRESET": "the peer reset the connection",
+    "ETIMEDOUT": "the peer does not answer",
+    "ENOBUFS": "the kernel is out of memory",
+    "ENOMEM": "the kernel is out of memory",
+    "EPERM": "sending was forbidden",
+    "ENETUNREACH": "the network is unreachable",
+    "EIO": "unexpected error of the kernel",
+}
 
 #: stage, call, errno: what is raised. The connection is as before, and can be asked again.
 ONCE_MORE = {
@@ -187,7 +196,10 @@ def test_errors_of_sending(serve: Serve, job: Job) -> None:
         "ENETUNREACH": "the network became unreachable",
     }
     for name, outcome in zip(SENDING, outcomes, strict=True):
-        assert outcome["failure"] == "ConnectionClosed: 1006 (the socket cannot be written)", name
+        assert (
+            outcome["failure"]
+            == f"ConnectionClosed: 1006 (the socket cannot be written: {SENDING[name]})"
+        ), name
         assert outcome["messages"] == ["one"], name
         reason = told.get(name, "the peer closed the TCP connection without a close frame")
         assert outcome["end"] == f"ConnectionClosed: 1006 ({reason})", name

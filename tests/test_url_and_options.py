@@ -251,7 +251,7 @@ def test_a_subprotocol_that_is_no_text_is_named() -> None:
 
 @pytest.mark.parametrize("headers", [["ab", "c"], [("a",)], [("a", "b", "c")], "X-A: 1"])
 def test_headers_are_pairs(headers: Any) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises((TypeError, ValueError), match="headers"):
         hftws.Client("ws://example.com/", headers=headers)
 
 

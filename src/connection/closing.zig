@@ -42,6 +42,8 @@ pub fn ClosingType(comptime Os: type) type {
         close_sent: ?u16 = null,
         close_received: bool = false,
         reason_buffer: [constants.control_payload_size_max]u8 = undefined,
+        /// How the peer broke the protocol. Static, or in `reason_buffer`.
+        failure_text: []const u8 = "",
         close_notify_sent: bool = false,
         send_side_shut: bool = false,
         /// How long to wait for the peer to hang up (monotonic clock). Set in `closing`.
@@ -137,6 +139,7 @@ pub fn ClosingType(comptime Os: type) type {
         pub fn next(
             closing: *Closing,
             transport: *Transport,
+            options: *const types.Options,
             parser: *ws.Parser,
         ) FillError!bool {
             const ring = transport.receive_ring.?;
@@ -147,7 +150,9 @@ pub fn ClosingType(comptime Os: type) type {
                     if (!try transport.dropRead()) return false;
                     continue;
                 }
-                if (!closing.awaitsOnlyEnd() and closing.parse(transport, parser)) continue;
+                if (!closing.awaitsOnlyEnd() and closing.parse(transport, options, parser)) {
+                    continue;
+                }
                 if (closing.awaitsOnlyEnd()) {
                     ring.consume(ring.readable().len);
                     closing.shutSendSide(transport);
@@ -161,15 +166,20 @@ pub fn ClosingType(comptime Os: type) type {
         fn parse(
             closing: *Closing,
             transport: *Transport,
+            options: *const types.Options,
             parser: *ws.Parser,
         ) bool {
             const counters = &transport.counters;
             const bytes = transport.receive_ring.?.readable();
             if (bytes.len == 0) return false;
             const found = parser.next(bytes) catch |err| {
-                const code = closing.close_sent.?;
-                closing.failure = .{ .protocol = .{ .cause = err, .code = code } };
-                return true; // Our CLOSE is sent already: no second one can tell the peer.
+                closing.failProtocol(options, .{
+                    .cause = err,
+                    // Our CLOSE is sent already: no second one can tell the peer.
+                    .code = code_lost,
+                    .oversize = parser.oversize,
+                });
+                return true;
             };
             switch (found orelse return false) {
                 .message, .compressed => counters.messages_dropped += 1,
@@ -205,6 +215,34 @@ pub fn ClosingType(comptime Os: type) type {
 
         pub fn isLate(closing: *const Closing) bool {
             return Os.monotonicNs() >= closing.deadline_ns;
+        }
+
+        /// Notes that the peer has broken the protocol. All that it sends from now on is dropped.
+        pub fn failProtocol(
+            closing: *Closing,
+            options: *const types.Options,
+            failure: types.ProtocolFailure,
+        ) void {
+            closing.failure = .{ .protocol = failure };
+            closing.failure_text = failure.describe(
+                &closing.reason_buffer,
+                options.message_size_max,
+            );
+        }
+
+        /// How a connection ended that failed. After a protocol error the code is that of our
+        /// CLOSE, so that it is the same wherever it is asked for.
+        pub fn outcomeOf(closing: *const Closing, failure: Failure) Closed {
+            return switch (failure) {
+                .protocol => |protocol| .{
+                    .code = protocol.code,
+                    .reason = closing.failure_text,
+                    .clean = false,
+                    .local = true,
+                },
+                .tls => |tls| .{ .code = code_lost, .reason = tls.cause.reason, .clean = false },
+                else => .{ .code = code_lost, .clean = false },
+            };
         }
 
         /// How the closing handshake ended. `hung_up`: the stream ended, not the time.

@@ -242,7 +242,13 @@ test "connection: a protocol error is answered with CLOSE, and raised once the p
             const passed_ns: u64 = if (ending == .silence) 2 * s else 0;
             try expectEqual(start_ns + passed_ns, kernel.now_ns);
             try bed.expectSeen(&.{});
-            try bed.expectFailure(.{ .protocol = .{ .cause = case.cause, .code = case.code } });
+            const is_big = case.cause == error.MessageTooBig;
+            try bed.expectFailure(.{ .protocol = .{
+                .cause = case.cause,
+                .code = case.code,
+                .oversize = if (is_big) .{ .size = big.len, .is_whole = true } else null,
+            } });
+            try expectEqual(case.code, bed.connection.closed().?.code);
         }
     }
 }
@@ -257,7 +263,7 @@ test "connection: a peer that breaks the protocol while we wait for its close fr
     try bed.drive();
     try bed.expectSent(&.{closeFrame(1000, "")});
     try bed.expectSeen(&.{});
-    try bed.expectFailure(.{ .protocol = .{ .cause = error.ReservedOpcode, .code = 1000 } });
+    try bed.expectFailure(.{ .protocol = .{ .cause = error.ReservedOpcode, .code = 1006 } });
 }
 
 test "connection: bad text is answered before its frame is whole" {

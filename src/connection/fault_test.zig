@@ -350,7 +350,7 @@ const Ordeal = struct {
         tally.messages += @intCast(messages.len);
         try expectEqualDeep(ordeal.expected.items[0..messages.len], messages);
         const told: types.StreamEnd = ordeal.toldEnd();
-        try ordeal.bed.expectFailure(lost(told.describe()));
+        try ordeal.bed.expectFailure(lost(told.describeUnclosed()));
         const whole = ordeal.faults.receive_failure == null;
         if (whole) {
             tally.whole += 1;

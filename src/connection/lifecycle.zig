@@ -270,9 +270,14 @@ pub fn LifecycleType(comptime Os: type) type {
             transport: *Transport,
             options: *const Options,
             cause: ws.ParseError,
+            oversize: ?ws.Parser.Oversize,
         ) void {
             const code = ws.closeCode(cause);
-            lifecycle.closing.failure = .{ .protocol = .{ .cause = cause, .code = code } };
+            lifecycle.closing.failProtocol(options, .{
+                .cause = cause,
+                .code = code,
+                .oversize = oversize,
+            });
             lifecycle.beginClosing(transport, options, code, "");
         }
 
@@ -283,7 +288,7 @@ pub fn LifecycleType(comptime Os: type) type {
             parser: *ws.Parser,
         ) NextError!?Event {
             const closing = &lifecycle.closing;
-            const is_over = closing.next(transport, parser) catch |err| {
+            const is_over = closing.next(transport, options, parser) catch |err| {
                 _ = try lifecycle.recover(transport, options, parser, err);
                 return null;
             };
@@ -320,7 +325,7 @@ pub fn LifecycleType(comptime Os: type) type {
                     return true;
                 },
                 .open => {
-                    const reason = cause.describe();
+                    const reason = cause.describeUnclosed();
                     const closed: Closed = .{ .code = code_lost, .reason = reason, .clean = false };
                     lifecycle.finish(transport, closed);
                     return lifecycle.fail(transport, .{ .closed = closed });
@@ -369,7 +374,7 @@ pub fn LifecycleType(comptime Os: type) type {
         ) error{Failed} {
             lifecycle.closing.failure = failure;
             if (lifecycle.machine.state != .closed) {
-                lifecycle.finish(transport, .{ .code = code_lost, .clean = false });
+                lifecycle.finish(transport, lifecycle.closing.outcomeOf(failure));
             }
             return error.Failed;
         }

@@ -129,10 +129,36 @@ pub const Failure = union(enum) {
     upgrade: UpgradeError,
     /// The server answered the upgrade with a plain response, which the owner got as events.
     refused,
-    /// The peer broke the protocol. `code` is the code of our CLOSE.
-    protocol: struct { cause: ws.ParseError, code: u16 },
+    /// The peer broke the protocol.
+    protocol: ProtocolFailure,
     /// The stream ended without a closing handshake.
     closed: Closed,
+};
+
+/// How the peer broke the protocol.
+pub const ProtocolFailure = struct {
+    cause: ws.ParseError,
+    /// The code of our CLOSE; 1006 if one had been sent before.
+    code: u16,
+    /// With `error.MessageTooBig`, unless the message is too big only when it is inflated.
+    oversize: ?ws.Parser.Oversize = null,
+
+    /// One sentence, in the buffer or static. It calls the limit what the user calls it.
+    pub fn describe(failure: *const ProtocolFailure, buffer: []u8, size_max: usize) []const u8 {
+        switch (failure.cause) {
+            error.MessageTooBig => {},
+            else => |cause| return ws.describe(cause),
+        }
+        const oversize = failure.oversize orelse {
+            const format = "the server sent a message of more than {0d} bytes when inflated; " ++
+                "max_message_size is {0d}";
+            return std.fmt.bufPrint(buffer, format, .{size_max}) catch unreachable;
+        };
+        const least = if (oversize.is_whole) "" else "at least ";
+        const format = "the server sent a message of {s}{d} bytes; max_message_size is {d}";
+        const values = .{ least, oversize.size, size_max };
+        return std.fmt.bufPrint(buffer, format, values) catch unreachable;
+    }
 };
 
 /// What ended the stream of bytes from the peer.
@@ -154,10 +180,19 @@ pub const StreamEnd = union(enum) {
         };
     }
 
-    pub fn describe(end: StreamEnd) []const u8 {
+    /// The end of a connection that was open, where a close frame had to come first.
+    pub fn describeUnclosed(end: StreamEnd) []const u8 {
         return switch (end) {
             .eof => "the peer closed the TCP connection without a close frame",
             .close_notify => "the peer closed TLS without a close frame",
+            .receive, .send => end.describe(),
+        };
+    }
+
+    pub fn describe(end: StreamEnd) []const u8 {
+        return switch (end) {
+            .eof => "the peer closed the TCP connection",
+            .close_notify => "the peer closed TLS",
             .receive => |cause| switch (cause) {
                 error.ConnectionReset => "the peer reset the TCP connection",
                 error.TimedOut => "the TCP connection timed out",

@@ -115,6 +115,18 @@ pub const Url = struct {
         if (url.port != url.scheme.defaultPort()) try writer.print(":{d}", .{url.port});
     }
 
+    /// Writes the URL as it may be shown to people: see `Shown`.
+    pub fn writeShown(url: *const Url, writer: *Writer) Writer.Error!void {
+        try writer.print("{t}://", .{url.scheme});
+        try url.writeHost(writer);
+        const shown: Shown = .{
+            .before_user_info = "",
+            .has_user_info = false,
+            .rest = url.target,
+        };
+        try shown.format(writer);
+    }
+
     /// Writes the origin form for the request line (RFC 9112, section 3.2.1): path and query, with
     /// the "/" that an empty path stands for.
     pub fn writeTarget(url: *const Url, writer: *Writer) Writer.Error!void {
@@ -124,7 +136,8 @@ pub const Url = struct {
 };
 
 /// A URL as it may be shown to people: without the name and the password in its authority (RFC
-/// 3986, section 3.2.1). Takes any text, because mostly malformed ones are shown.
+/// 3986, section 3.2.1), and without what looks like a key in its path or query. Takes any text,
+/// because malformed ones are shown as well.
 pub const Shown = struct {
     before_user_info: []const u8,
     has_user_info: bool,
@@ -146,8 +159,69 @@ pub const Shown = struct {
 
     pub fn format(shown: Shown, writer: *Writer) Writer.Error!void {
         try writer.writeAll(shown.before_user_info);
-        if (shown.has_user_info) try writer.writeAll("***");
-        try writer.writeAll(shown.rest);
+        if (shown.has_user_info) try writer.writeAll(redacted);
+        const query = std.mem.findScalar(u8, shown.rest, '?') orelse shown.rest.len;
+        var path = std.mem.splitScalar(u8, shown.rest[0..query], '/');
+        while (path.next()) |segment| {
+            try writer.writeAll(if (looksSecret(segment)) redacted else segment);
+            if (path.peek() != null) try writer.writeByte('/');
+        }
+        if (query == shown.rest.len) return;
+        try writer.writeByte('?');
+        var pairs = std.mem.splitScalar(u8, shown.rest[query + 1 ..], '&');
+        while (pairs.next()) |pair| {
+            try writePair(writer, pair);
+            if (pairs.peek() != null) try writer.writeByte('&');
+        }
+    }
+
+    const redacted = "***";
+
+    /// Keys of exchanges have 32 characters and more; names of streams have other characters
+    /// between their words.
+    const secret_size_min = 28;
+
+    fn writePair(writer: *Writer, pair: []const u8) Writer.Error!void {
+        const equals = std.mem.findScalar(u8, pair, '=') orelse {
+            return writer.writeAll(if (looksSecret(pair)) redacted else pair);
+        };
+        const value = pair[equals + 1 ..];
+        const is_secret = value.len > 0 and (isSecretName(pair[0..equals]) or looksSecret(value));
+        try writer.writeAll(pair[0 .. equals + 1]);
+        try writer.writeAll(if (is_secret) redacted else value);
+    }
+
+    /// Whether it has a long run of letters and digits, mixed.
+    fn looksSecret(text: []const u8) bool {
+        var letters: usize = 0;
+        var digits: usize = 0;
+        for (text) |byte| {
+            switch (byte) {
+                'a'...'z', 'A'...'Z' => letters += 1,
+                '0'...'9' => digits += 1,
+                else => {
+                    letters = 0;
+                    digits = 0;
+                },
+            }
+            if (letters > 0 and digits > 0 and letters + digits >= secret_size_min) return true;
+        }
+        return false;
+    }
+
+    fn isSecretName(name: []const u8) bool {
+        for ([_][]const u8{ "key", "sign", "sig", "pass", "pwd", "code", "jwt" }) |word| {
+            if (std.ascii.eqlIgnoreCase(name, word)) return true;
+        }
+        const words = [_][]const u8{
+            "token",     "secret",     "signature",  "password",  "passphrase", "auth",
+            "session",   "api-key",    "api_key",    "apikey",    "access-key", "access_key",
+            "accesskey", "listen-key", "listen_key", "listenkey", "credential",
+        };
+        for (words) |word| {
+            if (std.ascii.findIgnoreCase(name, word) != null) return true;
+        }
+        return false;
     }
 };
 

@@ -88,7 +88,7 @@ pub const Client = struct {
     }
 
     fn poll(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{"timeout"}, 1);
+        const bound = try arguments.bindTo("poll()", &.{"timeout"}, 1);
         const timeout_ns = try options_parser.timeout(bound[0]);
         try client.beginDriving();
         defer client.driver.end();
@@ -118,12 +118,9 @@ pub const Client = struct {
     }
 
     fn close(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{ "code", "reason" }, 2);
+        const bound = try arguments.bindTo("close()", &.{ "code", "reason" }, 2);
         const code = try options_parser.closeCode(bound[0]);
-        const reason = if (bound[1]) |object| try py.utf8(object) else "";
-        if (reason.len > core.constants.close_reason_size_max) {
-            return py.raise(c.PyExc_ValueError, "a close reason has at most 123 bytes of UTF-8");
-        }
+        const reason = try options_parser.closeReason(bound[1]);
         try client.driver.requireUnreserved();
         if (client.driver.in_callback) { // The call that runs the callback does the rest.
             client.driver.connection.close(code, reason);
@@ -203,7 +200,8 @@ pub const Client = struct {
         const fits = client.response.hasRoom(bytes);
         if (!fits and connection.options.purpose == .get) {
             connection.abort();
-            return exceptions.raiseBodyTooBig(client.response.body_size_max);
+            const size_max = client.response.body_size_max;
+            return exceptions.raiseBodyTooBig(size_max, &connection.options);
         }
         try client.response.appendBody(bytes);
         if (!fits) connection.skipBody(); // The beginning of a refusal's body is enough.
@@ -269,7 +267,7 @@ pub const Client = struct {
     // ---- Sending. ------------------------------------------------------------------------------
 
     fn send(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{ "data", "text" }, 1);
+        const bound = try arguments.bindTo("send()", &.{ "data", "text" }, 1);
         const data = bound[0] orelse return py.raise(c.PyExc_TypeError, "send() needs data");
         try client.requireReady();
         if (py.isUnicode(data)) {
@@ -277,10 +275,11 @@ pub const Client = struct {
                 try client.sendBytes(.text, try py.utf8(data));
                 return py.none();
             }
-            return py.raise(c.PyExc_TypeError, "a str is always sent as text");
+            const message = "send() sends a str as text: text=False needs bytes-like data";
+            return py.raise(c.PyExc_TypeError, message);
         }
         const opcode: core.ws.Opcode = if (try py.isTrue(bound[1], false)) .text else .binary;
-        var bytes = try py.Bytes.init(data);
+        var bytes = try py.Bytes.ofArgument("data of send()", data);
         defer bytes.deinit();
         try client.sendBytes(opcode, bytes.slice());
         return py.none();
@@ -293,7 +292,7 @@ pub const Client = struct {
     }
 
     fn ping(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{"payload"}, 1);
+        const bound = try arguments.bindTo("ping()", &.{"payload"}, 1);
         try client.requireReady();
         const data = bound[0] orelse {
             try client.pingBytes("");
@@ -303,7 +302,7 @@ pub const Client = struct {
             try client.pingBytes(try py.utf8(data));
             return py.none();
         }
-        var bytes = try py.Bytes.init(data);
+        var bytes = try py.Bytes.ofArgument("payload of ping()", data);
         defer bytes.deinit();
         try client.pingBytes(bytes.slice());
         return py.none();
@@ -311,7 +310,8 @@ pub const Client = struct {
 
     fn pingBytes(client: *Client, payload: []const u8) py.Error!void {
         if (payload.len > core.constants.control_payload_size_max) {
-            return py.raise(c.PyExc_ValueError, "the payload of a ping has at most 125 bytes");
+            const message = "payload of ping() has at most 125 bytes, not {d}";
+            return py.raiseFormat(c.PyExc_ValueError, message, .{payload.len});
         }
         client.driver.connection.ping(payload) catch |err| {
             return client.raiseSend(err, payload.len);
@@ -319,15 +319,17 @@ pub const Client = struct {
     }
 
     fn reserve(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{ "n", "text" }, 1);
+        const bound = try arguments.bindTo("reserve()", &.{ "n", "text" }, 1);
         const size_object = bound[0] orelse return py.raise(c.PyExc_TypeError, "reserve() needs n");
         const needs_text = "reserve() needs text=True or text=False";
         const text_object = bound[1] orelse return py.raise(c.PyExc_TypeError, needs_text);
         if (py.isNone(text_object)) return py.raise(c.PyExc_TypeError, needs_text);
         try client.requireReady();
-        const size = c.PyLong_AsSsize_t(size_object);
-        if (size == -1 and c.PyErr_Occurred() != null) return error.PythonError;
-        if (size < 0) return py.raise(c.PyExc_ValueError, "n is negative");
+        const size = try py.integerArgument("n of reserve()", "an int", size_object);
+        if (size < 0) {
+            const name = "n of reserve()";
+            return py.raiseValue(c.PyExc_ValueError, name, "0 or more", size_object);
+        }
         const opcode: core.ws.Opcode = if (try py.isTrue(text_object, false)) .text else .binary;
         const owner = instance.objectOf(client);
         return Reservation.create(owner, &client.driver, &client.response, opcode, @intCast(size));

@@ -34,7 +34,9 @@ pub const Facts = struct {
     closed: ?connection.Closed,
     /// The code of our CLOSE frame, once it was sent.
     close_sent: ?u16,
-    host: []const u8,
+    /// Why nothing more can be sent.
+    send_failure: ?core.os.SendError,
+    options: *const connection.Options,
     /// The response of the server, if it was not an upgrade.
     refusal: Refusal,
 
@@ -44,7 +46,8 @@ pub const Facts = struct {
             .failure = source.failure(),
             .closed = source.closed(),
             .close_sent = source.lifecycle.closing.close_sent,
-            .host = source.options.host,
+            .send_failure = if (source.transport.outbox) |*outbox| outbox.failure else null,
+            .options = &source.options,
             .refusal = refusal,
         };
     }
@@ -92,36 +95,75 @@ pub fn load() py.Error!void {
     classes = found;
 }
 
+/// The options whose URL an exception gets; null before there are any.
+const About = ?*const connection.Options;
+
 /// Raises `class(message, *arguments)`; takes the references of the arguments.
-fn raiseWith(class: *py.Object, message: []const u8, arguments: anytype) py.Error {
-    var values: [1 + arguments.len]?*py.Object = undefined;
-    values[0] = try py.string(message);
-    defer for (values) |value| py.decrefOptional(value);
-    inline for (arguments, 1..) |argument, index| values[index] = argument;
+fn raiseWith(
+    about: About,
+    class: *py.Object,
+    message: []const u8,
+    arguments: anytype,
+) py.Error {
+    const text = py.string(message) catch |err| {
+        inline for (arguments) |argument| py.decref(argument);
+        return err;
+    };
+    return raiseCalled(about, class, .{text} ++ arguments);
+}
+
+/// Raises `class(*arguments)`; takes the references of the arguments.
+fn raiseCalled(about: About, class: *py.Object, arguments: anytype) py.Error {
+    var values: [arguments.len]*py.Object = undefined;
+    inline for (arguments, 0..) |argument, index| values[index] = argument;
+    defer for (values) |value| py.decref(value);
     const called = c.PyObject_Vectorcall(class, @ptrCast(&values), values.len, null);
     const exception = try py.check(called);
     defer py.decref(exception);
+    if (about) |options| {
+        const url = try shownUrl(&options.url);
+        defer py.decref(url);
+        try py.checkStatus(c.PyObject_SetAttrString(exception, "url", url));
+    }
     c.PyErr_SetObject(class, exception);
     return error.PythonError;
 }
 
-fn raiseText(class: *py.Object, comptime format: []const u8, arguments: anytype) py.Error {
+/// The URL without credentials, or its beginning: combined streams have URLs of many KiB.
+fn shownUrl(url: *const core.http.Url) py.Error!*py.Object {
+    const end = "...";
+    var buffer: [256 + end.len]u8 = undefined;
+    var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - end.len]);
+    url.writeShown(&writer) catch { // It is longer: what fits is there.
+        const size = writer.end;
+        @memcpy(buffer[size..][0..end.len], end);
+        return py.string(buffer[0 .. size + end.len]);
+    };
+    return py.string(writer.buffered());
+}
+
+fn raiseText(
+    about: About,
+    class: *py.Object,
+    comptime format: []const u8,
+    arguments: anytype,
+) py.Error {
     var buffer: [1024]u8 = undefined;
-    return raiseWith(class, py.formatMessage(&buffer, format, arguments), .{});
+    return raiseWith(about, class, py.formatMessage(&buffer, format, arguments), .{});
 }
 
 // ---- Before a connection is open. --------------------------------------------------------------
 
 pub fn raiseInvalidUrl(url: []const u8, problem: []const u8) py.Error {
     const shown: core.http.url.Shown = .init(url); // An exception ends up in logs.
-    return raiseText(classes.?.InvalidURL, "{s}: {f}", .{ problem, shown });
+    return raiseText(null, classes.?.InvalidURL, "{s}: {f}", .{ problem, shown });
 }
 
 /// Raises with the core's text, which explains what was tried and what to do.
 pub fn raiseLibrary(err: core.ssl.libssl.LoadError) py.Error {
     return switch (err) {
         error.LibraryNotFound, error.SymbolMissing => {
-            return raiseWith(classes.?.TLSError, core.ssl.libssl.failure(), .{});
+            return raiseWith(null, classes.?.TLSError, core.ssl.libssl.failure(), .{});
         },
     };
 }
@@ -143,19 +185,55 @@ pub fn raiseZlib(err: core.deflate.zlib.LoadError) py.Error {
     });
 }
 
-pub fn raiseContext(err: core.ssl.Context.InitError, failure: core.ssl.Failure) py.Error {
-    const file = switch (err) {
+/// Raises for a file that cannot be used, with its option and its path.
+pub fn raiseContext(
+    err: core.ssl.Context.InitError,
+    failure: core.ssl.Failure,
+    files: core.ssl.Context.Options,
+) py.Error {
+    var buffer: [1024]u8 = undefined;
+    const mismatch = "key values mismatch"; // OpenSSL's words, and LibreSSL's.
+    const message = switch (err) {
         error.OutOfMemory => return py.noMemory(),
-        error.CaFileUnusable => "ca_file",
-        error.CertFileUnusable => "cert_file",
-        error.KeyFileUnusable => "key_file",
+        error.CaFileUnusable => describeFile(&buffer, "ca_file", files.ca_file.?, failure),
+        error.CertFileUnusable => describeFile(&buffer, "cert_file", files.cert_file.?, failure),
+        error.KeyFileUnusable => if (files.key_file == null and isWithoutKey(failure))
+            py.formatMessage(
+                &buffer,
+                "cert_file '{s}' holds no private key, and key_file was not given",
+                .{files.cert_file.?},
+            )
+        else if (std.mem.eql(u8, failure.reason, mismatch) and files.key_file != null)
+            py.formatMessage(&buffer, "key_file '{s}' does not fit cert_file '{s}': {s}", .{
+                files.key_file.?, files.cert_file.?, failure.reason,
+            })
+        else if (files.key_file) |file|
+            describeFile(&buffer, "key_file", file, failure)
+        else
+            describeFile(&buffer, "cert_file", files.cert_file.?, failure),
         error.CiphersUnusable => return py.raiseFormat(
             c.PyExc_ValueError,
             "ciphers cannot be used: {s}",
             .{failure.reason},
         ),
     };
-    return raiseTls("cannot use ", file, failure, "");
+    return raiseTls(null, message, failure);
+}
+
+/// What OpenSSL 3, and what 1.1.1 and LibreSSL say of a file in which they find no key.
+fn isWithoutKey(failure: core.ssl.Failure) bool {
+    return std.mem.eql(u8, failure.reason, "unsupported") or
+        std.mem.eql(u8, failure.reason, "no start line") or
+        std.mem.eql(u8, failure.reason, "unknown cause");
+}
+
+fn describeFile(
+    buffer: []u8,
+    option: []const u8,
+    file: []const u8,
+    failure: core.ssl.Failure,
+) []const u8 {
+    return py.formatMessage(buffer, "cannot use {s} '{s}': {s}", .{ option, file, failure.reason });
 }
 
 pub fn raiseInit(err: core.loop.InitError) py.Error {
@@ -205,7 +283,7 @@ pub fn raiseWait(err: core.loop.WaitError) py.Error {
 pub fn raiseClosed(facts: Facts) py.Error {
     if (facts.failure) |failure| return raiseFailure(failure, facts);
     const closed = facts.closed.?;
-    return raiseConnectionClosed(closed.code, closed.reason);
+    return raiseConnectionClosed(facts, closed.code, closed.reason);
 }
 
 pub fn raiseSend(err: connection.SendError, unsent: Unsent, facts: Facts) py.Error {
@@ -213,11 +291,16 @@ pub fn raiseSend(err: connection.SendError, unsent: Unsent, facts: Facts) py.Err
         error.NotOpen => {
             if (facts.closed != null) return raiseClosed(facts);
             if (facts.state == .closing) {
-                return raiseConnectionClosed(facts.close_sent orelse 1006, "closing");
+                return raiseConnectionClosed(facts, facts.close_sent orelse 1006, "closing");
             }
             return py.raise(c.PyExc_RuntimeError, "not connected: call connect() first");
         },
-        error.Disconnected => return raiseConnectionClosed(1006, "the socket cannot be written"),
+        error.Disconnected => {
+            var buffer: [128]u8 = undefined;
+            const cause = if (facts.send_failure) |failure| describeSend(failure) else "";
+            const reason = py.formatMessage(&buffer, "the socket cannot be written{s}", .{cause});
+            return raiseConnectionClosed(facts, 1006, reason);
+        },
         error.Reserved => return py.raise(c.PyExc_RuntimeError, "a reservation is open"),
         error.SendRingFull => {
             if (unsent.never_fits) return py.raiseFormat(
@@ -231,13 +314,16 @@ pub fn raiseSend(err: connection.SendError, unsent: Unsent, facts: Facts) py.Err
     }
 }
 
-pub fn raiseBodyTooBig(size_max: usize) py.Error {
-    const message = "the body is larger than max_body_size ({d})";
-    return py.raiseFormat(c.PyExc_ValueError, message, .{size_max});
+pub fn raiseBodyTooBig(size_max: usize, options: *const connection.Options) py.Error {
+    const url = try shownUrl(&options.url);
+    defer py.decref(url);
+    const message = "the body is larger than max_body_size ({d}) [{s}]";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ size_max, try py.utf8(url) });
 }
 
 /// Raises for a plain response of the server instead of the upgrade.
-fn raiseRefused(refusal: Refusal) py.Error {
+fn raiseRefused(facts: Facts) py.Error {
+    const refusal = facts.refusal;
     var buffer: [128]u8 = undefined;
     const message = py.formatMessage(&buffer, "the server refused the upgrade: HTTP {d}", .{
         refusal.status,
@@ -249,111 +335,157 @@ fn raiseRefused(refusal: Refusal) py.Error {
         c.PyList_Size(refusal.headers.?),
     ));
     const body = try py.bytes(refusal.body);
-    return raiseWith(classes.?.HandshakeError, message, .{ status, headers, body });
+    const class = classes.?.HandshakeError;
+    return raiseWith(facts.options, class, message, .{ status, headers, body });
 }
 
 fn raiseFailure(failure: Failure, facts: Facts) py.Error {
-    const host = facts.host;
+    const options = facts.options;
     const known = classes.?;
     switch (failure) {
-        .resolve => |err| return raiseText(known.ConnectError, "{s}: {s}", .{
-            describeResolve(err), host,
+        .resolve => |err| return raiseText(options, known.ConnectError, "{s}: {s}", .{
+            describeResolve(err), options.host,
         }),
-        .open_socket => |err| return raiseText(known.ConnectError, "no socket for {s}: {s}", .{
-            host, describeCause(err),
+        .open_socket => |err| return raiseOpenSocket(err, options),
+        .connect => |connect| return raiseText(options, known.ConnectError, "{s} ({f}): {s}", .{
+            options.host, connect.address, describeCause(connect.cause),
         }),
-        .connect => |connect| return raiseText(known.ConnectError, "{s} ({f}): {s}", .{
-            host, connect.address, describeCause(connect.cause),
-        }),
-        .timed_out => |stage| return raiseText(known.ConnectTimeout, "timed out: {s} {s}", .{
-            describeStage(stage), host,
-        }),
-        .tls => |tls| return raiseTls(
-            if (tls.cause.of_kernel)
-                "kernel TLS: "
-            else if (tls.in_handshake)
-                "the TLS handshake failed: "
-            else
-                "a TLS record is bad: ",
-            "",
-            tls.cause,
-            if (tls.in_handshake) hintFor(tls.cause) else "",
-        ),
-        .ended => |ended| return raiseEnded(ended.stage, ended.cause.describe(), host),
+        .timed_out => |stage| return raiseTimeout(stage, options),
+        .tls => |tls| return raiseTlsFailure(tls.cause, tls.in_handshake, options),
+        .ended => |ended| return raiseEnded(ended.stage, ended.cause.describe(), options),
         .request => |err| {
-            return raiseText(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
+            const text = core.ws.handshake.describe(err);
+            return raiseText(null, c.PyExc_ValueError, "{s}", .{text});
         },
-        .response => |err| return raiseHandshake(core.http.response.describe(err)),
-        .too_many_interim_responses => {
-            return raiseHandshake("the server sent more interim responses (1xx) than the " ++
-                "client takes");
-        },
-        .body => |err| return raiseHandshake(core.http.body.describe(err)),
-        .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err)),
-        .refused => return raiseRefused(facts.refusal),
+        .response => |err| return raiseHandshake(core.http.response.describe(err), options),
+        .too_many_interim_responses => return raiseHandshake(
+            "the server sent more interim responses (1xx) than the client takes",
+            options,
+        ),
+        .body => |err| return raiseHandshake(core.http.body.describe(err), options),
+        .upgrade => |err| return raiseHandshake(core.ws.handshake.describe(err), options),
+        .refused => return raiseRefused(facts),
         .protocol => |protocol| {
             const class = switch (protocol.cause) {
                 error.MessageTooBig => known.MessageTooBig,
                 else => known.ProtocolError,
             };
+            var buffer: [core.constants.control_payload_size_max]u8 = undefined;
+            const text = protocol.describe(&buffer, options.message_size_max);
             const code = try py.integer(protocol.code);
-            return raiseWith(class, core.ws.describe(protocol.cause), .{code});
+            return raiseWith(options, class, text, .{code});
         },
-        .closed => |closed| return raiseConnectionClosed(closed.code, closed.reason),
+        .closed => |closed| return raiseConnectionClosed(facts, closed.code, closed.reason),
     }
 }
 
-fn raiseConnectionClosed(code: u16, reason: []const u8) py.Error {
-    const class = classes.?.ConnectionClosed;
-    const exception = try py.check(c.PyObject_CallFunction(
-        class,
-        "is#",
-        @as(c_int, code),
-        reason.ptr,
-        @as(c.Py_ssize_t, @intCast(reason.len)),
-    ));
-    defer py.decref(exception);
-    c.PyErr_SetObject(class, exception);
-    return error.PythonError;
-}
-
-fn raiseEnded(stage: connection.Stage, what: []const u8, host: []const u8) py.Error {
-    const format = "{s} while {s} {s}";
-    const arguments = .{ what, describeStage(stage), host };
-    return switch (stage) {
-        .connecting => raiseText(classes.?.ConnectError, format, arguments),
-        .securing => raiseText(classes.?.TLSError, format, arguments),
-        .requesting, .reading_body => raiseText(classes.?.HandshakeError, format, arguments),
+fn raiseConnectionClosed(facts: Facts, code: u16, reason: []const u8) py.Error {
+    const number = try py.integer(code);
+    const text = py.string(reason) catch |err| {
+        py.decref(number);
+        return err;
     };
+    return raiseCalled(facts.options, classes.?.ConnectionClosed, .{ number, text });
 }
 
-fn raiseHandshake(problem: []const u8) py.Error {
-    return raiseText(classes.?.HandshakeError, "{s}", .{problem});
+/// Raises for a socket that could not be made, and names the option that the system refused.
+fn raiseOpenSocket(err: core.socket.OpenError, options: *const connection.Options) py.Error {
+    const class = classes.?.ConnectError;
+    const cause = describeCause(err);
+    switch (err) {
+        error.InterfaceNotFound => if (options.socket.interface) |name| {
+            const format = "interface '{s}': {s}";
+            return raiseText(options, class, format, .{ name, cause });
+        },
+        error.AddressNotAvailable, error.AddressInUse => {
+            if (options.socket.local_address) |address| {
+                const format = "local_address {f}: {s}";
+                return raiseText(options, class, format, .{ address, cause });
+            }
+        },
+        else => {},
+    }
+    return raiseText(options, class, "no socket for {s}: {s}", .{ options.host, cause });
 }
 
-/// What may have gone wrong if the handshake failed like this.
-fn hintFor(failure: core.ssl.Failure) []const u8 {
-    const is_no_record = std.mem.eql(u8, failure.reason, "wrong version number");
-    return if (is_no_record) " (does the server speak TLS on this port?)" else "";
-}
-
-fn raiseTls(
-    prefix: []const u8,
-    subject: []const u8,
-    failure: core.ssl.Failure,
-    hint: []const u8,
-) py.Error {
-    var buffer: [512]u8 = undefined;
-    const separator = if (subject.len > 0) ": " else "";
-    const verify_separator = if (failure.verify_reason.len > 0) ": " else "";
-    const message = py.formatMessage(&buffer, "{s}{s}{s}{s}{s}{s}{s}", .{
-        prefix,           subject,               separator, failure.reason,
-        verify_separator, failure.verify_reason, hint,
+fn raiseTimeout(stage: connection.Stage, options: *const connection.Options) py.Error {
+    const option = switch (options.purpose) {
+        .websocket => "connect_timeout",
+        .get => "timeout",
+    };
+    const seconds = @as(f64, @floatFromInt(options.connect_timeout_ns)) / std.time.ns_per_s;
+    const format = "timed out {s} {s}: {s} of {d} s";
+    return raiseText(options, classes.?.ConnectTimeout, format, .{
+        describeStage(stage), options.host, option, seconds,
     });
+}
+
+fn raiseEnded(
+    stage: connection.Stage,
+    what: []const u8,
+    options: *const connection.Options,
+) py.Error {
+    const class = switch (stage) {
+        .connecting => classes.?.ConnectError,
+        .securing => classes.?.TLSError,
+        .requesting, .reading_body => classes.?.HandshakeError,
+    };
+    const arguments = .{ what, describeStage(stage), options.host };
+    return raiseText(options, class, "{s} while {s} {s}", arguments);
+}
+
+fn raiseHandshake(problem: []const u8, options: *const connection.Options) py.Error {
+    return raiseText(options, classes.?.HandshakeError, "{s}", .{problem});
+}
+
+fn raiseTlsFailure(
+    failure: core.ssl.Failure,
+    in_handshake: bool,
+    options: *const connection.Options,
+) py.Error {
+    const prefix = if (failure.of_kernel)
+        "kernel TLS"
+    else if (in_handshake)
+        "the TLS handshake failed"
+    else
+        "a TLS record is bad";
+    const is_plain = std.mem.eql(u8, failure.reason, "wrong version number");
+    const hint = if (in_handshake and is_plain) " (does the server speak TLS on this port?)" else "";
+    var buffer: [1024]u8 = undefined;
+    const separator = if (failure.verify_reason.len > 0) ": " else "";
+    var writer: std.Io.Writer = .fixed(&buffer);
+    writer.print("{s}: {s}{s}{s}{s}", .{
+        prefix, failure.reason, separator, failure.verify_reason, hint,
+    }) catch {}; // The rest is cut off.
+    if (failure.names) |*names| {
+        const others = if (names.size > 0) names.text() else "no host";
+        const format = ": the certificate is for {s}, not for '{s}'";
+        writer.print(format, .{ others, options.server_name }) catch {};
+    }
+    return raiseTls(options, writer.buffered(), failure);
+}
+
+fn raiseTls(about: About, message: []const u8, failure: core.ssl.Failure) py.Error {
     const reason = try py.string(failure.reason);
     const verify_code = try py.integer(@as(i64, failure.verify_code));
     const verify_reason = try py.string(failure.verify_reason);
-    return raiseWith(classes.?.TLSError, message, .{ reason, verify_code, verify_reason });
+    const class = classes.?.TLSError;
+    return raiseWith(about, class, message, .{ reason, verify_code, verify_reason });
+}
+
+/// Why nothing can be sent, as the end of a sentence.
+fn describeSend(err: core.os.SendError) []const u8 {
+    return switch (err) {
+        error.WouldBlock => unreachable, // No failure.
+        error.BrokenPipe => ": the peer has closed the connection",
+        error.ConnectionReset => ": the peer reset the connection",
+        error.TimedOut => ": the peer does not answer",
+        error.NetworkUnreachable => ": the network is unreachable",
+        error.HostUnreachable => ": the peer is unreachable",
+        error.AccessDenied => ": sending was forbidden",
+        error.OutOfMemory => ": the kernel is out of memory",
+        error.Unexpected => ": unexpected error of the kernel",
+    };
 }
 
 fn describeStage(stage: connection.Stage) []const u8 {
@@ -406,13 +538,33 @@ fn raiseErrno(errno: std.c.E) py.Error {
     return error.PythonError;
 }
 
-pub fn raiseTune(err: core.os.TuneError) py.Error {
+/// Raises for what `call`, such as "pin_thread()", cannot do. `value` is its argument.
+pub fn raiseTune(err: core.os.TuneError, comptime call: []const u8, value: ?*py.Object) py.Error {
     return switch (err) {
-        error.PermissionDenied => raiseErrno(.PERM),
-        error.MemoryLockLimit => raiseErrno(.NOMEM),
-        error.InvalidCpu => py.raise(c.PyExc_ValueError, "no such CPU, or not one of this process"),
-        error.InvalidPriority => py.raise(c.PyExc_ValueError, "a priority lies between 1 and 99"),
-        error.Unsupported => py.raise(c.PyExc_NotImplementedError, "not on this system"),
-        error.Unexpected => py.raise(c.PyExc_OSError, "unexpected error of the kernel"),
+        error.PermissionDenied => raiseOsError(.PERM, call ++ " needs a privilege"),
+        error.MemoryLockLimit => raiseOsError(.NOMEM, call ++ ": RLIMIT_MEMLOCK is too low"),
+        error.InvalidCpu => py.raiseValue(
+            c.PyExc_ValueError,
+            "cpu of " ++ call,
+            "a CPU that this process may use",
+            value.?,
+        ),
+        error.InvalidPriority => py.raiseFormat(
+            c.PyExc_ValueError,
+            "priority of " ++ call ++ " has to lie between 1 and 99, not {d}",
+            .{c.PyLong_AsLong(value.?)},
+        ),
+        error.Unsupported => py.raise(c.PyExc_NotImplementedError, call ++ ": not on this system"),
+        error.Unexpected => py.raise(c.PyExc_OSError, call ++ ": unexpected error of the kernel"),
     };
+}
+
+/// Raises OSError with an errno and a text; Python chooses the subclass by the errno.
+fn raiseOsError(errno: std.c.E, text: [:0]const u8) py.Error {
+    const number: c_int = @intCast(@backingInt(errno));
+    const made = c.PyObject_CallFunction(c.PyExc_OSError, "is", number, text.ptr);
+    const exception = try py.check(made);
+    defer py.decref(exception);
+    c.PyErr_SetObject(@ptrCast(py.typeOf(exception)), exception);
+    return error.PythonError;
 }

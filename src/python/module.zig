@@ -107,28 +107,27 @@ fn makeType(module: *py.Object, spec: *c.PyType_Spec) py.Error!*c.PyTypeObject {
 }
 
 fn pinThread(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {
-    const cpu = c.PyLong_AsLong(argument);
-    if (cpu == -1 and c.PyErr_Occurred() != null) return null;
+    const cpu = py.integerArgument("cpu of pin_thread()", "an int", argument) catch return null;
     const number = std.math.cast(u32, cpu) orelse std.math.maxInt(u32);
     core.os.Os.pinThread(number) catch |err| {
-        exceptions.raiseTune(err) catch return null;
+        exceptions.raiseTune(err, "pin_thread()", argument) catch return null;
     };
     return py.none();
 }
 
 fn setRealtimePriority(_: ?*py.Object, argument: *py.Object) callconv(.c) ?*py.Object {
-    const priority = c.PyLong_AsLong(argument);
-    if (priority == -1 and c.PyErr_Occurred() != null) return null;
+    const name = "priority of set_realtime_priority()";
+    const priority = py.integerArgument(name, "an int", argument) catch return null;
     const number = std.math.cast(u8, priority) orelse 0;
     core.os.Os.setRealtimePriority(number) catch |err| {
-        exceptions.raiseTune(err) catch return null;
+        exceptions.raiseTune(err, "set_realtime_priority()", argument) catch return null;
     };
     return py.none();
 }
 
 fn lockMemory(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     core.os.Os.lockMemory() catch |err| {
-        exceptions.raiseTune(err) catch return null;
+        exceptions.raiseTune(err, "lock_memory()", null) catch return null;
     };
     return py.none();
 }
@@ -142,13 +141,31 @@ fn defaultRootsOf(libraries: *py.Object) py.Error!*py.Object {
     var arena: std.heap.ArenaAllocator = .init(std.heap.c_allocator);
     defer arena.deinit();
     const api = try options.loadLibrary(arena.allocator(), libraries);
+    const file = try py.path(std.mem.span(api.X509_get_default_cert_file()));
+    defer py.decref(file);
+    const directory = try py.path(std.mem.span(api.X509_get_default_cert_dir()));
+    defer py.decref(directory);
     return py.check(c.Py_BuildValue(
-        "(ssss)",
+        "(sOsO)",
         api.X509_get_default_cert_file_env(),
-        api.X509_get_default_cert_file(),
+        file,
         api.X509_get_default_cert_dir_env(),
-        api.X509_get_default_cert_dir(),
+        directory,
     ));
+}
+
+/// A URL without credentials.
+fn safeUrl(_: ?*py.Object, url: *py.Object) callconv(.c) ?*py.Object {
+    return safeUrlOf(url) catch null;
+}
+
+fn safeUrlOf(url: *py.Object) py.Error!*py.Object {
+    const text = try py.utf8(url);
+    const shown: core.http.url.Shown = .init(text);
+    var writer: std.Io.Writer.Allocating = .init(std.heap.c_allocator);
+    defer writer.deinit();
+    writer.writer.print("{f}", .{shown}) catch return py.noMemory();
+    return py.string(writer.written());
 }
 
 fn useLibssl(_: ?*py.Object, file: *py.Object) callconv(.c) ?*py.Object {
@@ -156,7 +173,7 @@ fn useLibssl(_: ?*py.Object, file: *py.Object) callconv(.c) ?*py.Object {
 }
 
 fn useLibsslFile(file: *py.Object) py.Error!*py.Object {
-    _ = core.ssl.libssl.use(try py.utf8(file)) catch |err| return exceptions.raiseUse(err);
+    _ = core.ssl.libssl.use(try py.pathBytes(file)) catch |err| return exceptions.raiseUse(err);
     return py.none();
 }
 
@@ -208,6 +225,12 @@ var methods = [_]c.PyMethodDef{
         \\--
         \\
         \\Where the TLS library looks for trusted roots: file_env, file, directory_env, directory.
+    ),
+    function("safe_url", &safeUrl, c.METH_O,
+        \\safe_url(url, /)
+        \\--
+        \\
+        \\The URL as it may be shown: without what looks like a password or a key.
     ),
     function("use_libssl", &useLibssl, c.METH_O,
         \\use_libssl(file, /)

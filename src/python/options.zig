@@ -30,10 +30,12 @@ pub const Parsed = struct {
     on_close: ?*py.Object,
 };
 
-/// What PyArg_ParseTupleAndKeywords fills in, in the order of `names`.
+/// The arguments by name. A field's type says what is taken; an argument that was not given leaves
+/// the field as it is.
 const Arguments = struct {
-    url: [*c]const u8 = null,
-    purpose: [*c]const u8 = null,
+    /// First, because it decides what exceptions call the others.
+    purpose: ?[:0]const u8 = null,
+    url: ?*py.Object = null,
     on_msg: ?*py.Object = null,
     on_open: ?*py.Object = null,
     on_close: ?*py.Object = null,
@@ -41,13 +43,13 @@ const Arguments = struct {
     subprotocols: ?*py.Object = null,
     deflate: ?*py.Object = null,
     zlib_libraries: ?*py.Object = null,
-    ca_file: [*c]const u8 = null,
-    cert_file: [*c]const u8 = null,
-    key_file: [*c]const u8 = null,
-    verify: c_int = 1,
-    tls: [*c]const u8 = null,
-    ciphers: [*c]const u8 = null,
-    server_name: [*c]const u8 = null,
+    ca_file: ?Path = null,
+    cert_file: ?Path = null,
+    key_file: ?Path = null,
+    verify: bool = true,
+    tls: ?[:0]const u8 = null,
+    ciphers: ?[:0]const u8 = null,
+    server_name: ?[:0]const u8 = null,
     connect_timeout: f64 = 0,
     close_timeout: f64 = 0,
     peer_timeout: ?*py.Object = null,
@@ -55,61 +57,81 @@ const Arguments = struct {
     max_body_size: c.Py_ssize_t = 0,
     ring_size: c.Py_ssize_t = 0,
     send_ring_size: c.Py_ssize_t = 0,
-    huge_pages: c_int = 0,
-    validate_utf8: c_int = 1,
-    mask: [*c]const u8 = null,
-    busy_poll: c_int = 0,
-    timestamps: [*c]const u8 = null,
-    latency: c_int = 0,
-    quick_ack: c_int = 0,
-    local_address: [*c]const u8 = null,
-    interface: [*c]const u8 = null,
+    huge_pages: bool = false,
+    validate_utf8: bool = true,
+    mask: ?[:0]const u8 = null,
+    busy_poll: bool = false,
+    timestamps: ?[:0]const u8 = null,
+    latency: bool = false,
+    quick_ack: bool = false,
+    local_address: ?[:0]const u8 = null,
+    interface: ?[:0]const u8 = null,
     receive_buffer_size: c.Py_ssize_t = 0,
     send_buffer_size: c.Py_ssize_t = 0,
     socket_busy_poll_us: c.Py_ssize_t = 0,
     tls_libraries: ?*py.Object = null,
 
-    /// The format string: one unit for each field, by its type. All arguments are keyword-only.
-    fn format() [:0]const u8 {
-        comptime {
-            var text: [:0]const u8 = "|$";
-            for (@typeInfo(Arguments).@"struct".field_types) |Field| {
-                text = text ++ switch (Field) {
-                    [*c]const u8 => "z",
-                    ?*py.Object => "O",
-                    c_int => "p",
-                    f64 => "d",
-                    c.Py_ssize_t => "n",
-                    else => unreachable,
-                };
-            }
-            return text;
-        }
-    }
+    const field_names = @typeInfo(Arguments).@"struct".field_names;
 
     fn parse(arguments: *Arguments, positional: *py.Object, keywords: ?*py.Object) py.Error!void {
-        const field_names = @typeInfo(Arguments).@"struct".field_names;
         var names: [field_names.len + 1]?[*:0]const u8 = undefined;
         inline for (field_names, 0..) |name, index| names[index] = name;
         names[field_names.len] = null;
-        var places: @Tuple(&placeTypes()) = undefined;
-        inline for (field_names, 0..) |name, index| places[index] = &@field(arguments, name);
+        var objects: [field_names.len]?*py.Object = @splat(null);
+        var places: @Tuple(&@as([field_names.len]type, @splat(*?*py.Object))) = undefined;
+        inline for (&objects, 0..) |*object, index| places[index] = object;
+        // All are objects to Python, whose own conversions name no argument in their exceptions.
+        const format: [:0]const u8 = comptime "|$" ++ @as([field_names.len]u8, @splat('O'));
         const status = @call(.auto, c.PyArg_ParseTupleAndKeywords, .{
             positional,
             keywords orelse @as(?*py.Object, null),
-            comptime format().ptr,
+            format.ptr,
             @as([*c][*c]u8, @ptrCast(@constCast(&names))),
         } ++ places);
         if (status == 0) return error.PythonError;
+        inline for (field_names, objects) |name, object| {
+            if (object) |found| {
+                const Field = @FieldType(Arguments, name);
+                @field(arguments, name) = try valueOf(Field, arguments.nameOf(name), found);
+            }
+        }
     }
 
-    fn placeTypes() [@typeInfo(Arguments).@"struct".field_types.len]type {
-        const field_types = @typeInfo(Arguments).@"struct".field_types;
-        var result: [field_types.len]type = undefined;
-        for (field_types, &result) |Field, *place| place.* = *Field;
-        return result;
+    /// What the caller calls this argument.
+    fn nameOf(arguments: *const Arguments, comptime field: [:0]const u8) [:0]const u8 {
+        const is_get = std.mem.eql(u8, arguments.purpose orelse "", "get");
+        if (is_get and comptime std.mem.eql(u8, field, "connect_timeout")) return "timeout";
+        return field;
+    }
+
+    /// Borrows from the object.
+    fn valueOf(comptime Field: type, name: [:0]const u8, object: *py.Object) py.Error!Field {
+        switch (Field) {
+            ?*py.Object => return object,
+            ?[:0]const u8 => {
+                if (py.isNone(object)) return null;
+                const text = try py.textArgument(name, object);
+                if (std.mem.findScalar(u8, text, 0) == null) return text;
+                return py.raiseFormat(c.PyExc_ValueError, "{s} holds a null character", .{name});
+            },
+            ?Path => {
+                if (py.isNone(object)) return null;
+                return .{ .bytes = try py.pathBytes(object) };
+            },
+            bool => {
+                // Who passes None may mean the default, which `verify` is not without.
+                if (!py.isNone(object)) return py.isTrue(object, false);
+                return py.raiseValue(c.PyExc_TypeError, name, "True or False", object);
+            },
+            f64 => return py.numberArgument(name, "a number", object),
+            c.Py_ssize_t => return py.integerArgument(name, "an int", object),
+            else => comptime unreachable,
+        }
     }
 };
+
+/// The path of a file: any bytes but 0, as the system takes them.
+const Path = struct { bytes: [:0]const u8 };
 
 /// Reads the arguments of `__init__`. Every string of the result lies in the arena; on an error
 /// nothing else has to be freed.
@@ -127,7 +149,7 @@ pub fn parse(arena: Allocator, positional: *py.Object, keywords: ?*py.Object) py
     return .{
         .core = options,
         .tls_context = tls_context,
-        .latency = arguments.latency != 0,
+        .latency = arguments.latency,
         .body_size_max = switch (options.purpose) {
             .websocket => constants.error_body_size_max,
             .get => try sizeBetween(
@@ -152,9 +174,8 @@ fn buildOptions(
     arena: Allocator,
     arguments: *const Arguments,
 ) BuildError!core.connection.Options {
-    const url_text = try copyText(arena, arguments.url) orelse {
-        return py.raise(c.PyExc_TypeError, "url is needed");
-    };
+    const url_object = arguments.url orelse return py.raise(c.PyExc_TypeError, "url is needed");
+    const url_text = try arena.dupe(u8, try py.textArgument("the URL", url_object));
     const url = http.Url.parse(url_text) catch |err| {
         return exceptions.raiseInvalidUrl(url_text, http.url.describe(err));
     };
@@ -170,7 +191,8 @@ fn buildOptions(
     // With an empty name OpenSSL checks no name at all, and with a dot in front it accepts a
     // certificate for any subdomain.
     if (!try isHost(arena, wanted_name)) {
-        return py.raise(c.PyExc_ValueError, "server_name is not the name of a host");
+        const format = "server_name has to be the name of a host, not '{s}'";
+        return py.raiseFormat(c.PyExc_ValueError, format, .{cut(wanted_name)});
     }
     // The dot at the end of an absolute name is for the resolver only (RFC 6066, section 3).
     const relative_name = std.mem.cutSuffix(u8, wanted_name, ".") orelse wanted_name;
@@ -182,7 +204,7 @@ fn buildOptions(
         .server_name = server_name,
         .server_name_is_address = core.os.Address.parse(server_name, 0) != null,
         .headers = try headerList(arena, arguments.headers),
-        .subprotocols = try textList(arena, arguments.subprotocols, "a subprotocol"),
+        .subprotocols = try textList(arena, arguments.subprotocols),
         .compression = try compressionOptions(arena, arguments),
         .tls = null,
         .tls_engine = switch (try choice(Tls, "tls", arguments.tls)) {
@@ -192,7 +214,10 @@ fn buildOptions(
             .openssl => .openssl,
         },
         .socket = try socketOptions(arena, arguments),
-        .connect_timeout_ns = try nanoseconds("connect_timeout", arguments.connect_timeout),
+        .connect_timeout_ns = try nanoseconds(
+            arguments.nameOf("connect_timeout"),
+            arguments.connect_timeout,
+        ),
         .close_timeout_ns = try nanoseconds("close_timeout", arguments.close_timeout),
         .message_size_max = try sizeBetween(
             "max_message_size",
@@ -202,10 +227,10 @@ fn buildOptions(
         ),
         .receive_ring_capacity = try receiveCapacity(arguments),
         .send_ring_capacity = try ringCapacity("send_ring_size", arguments.send_ring_size),
-        .huge_pages = arguments.huge_pages != 0,
-        .validate_utf8 = arguments.validate_utf8 != 0,
+        .huge_pages = arguments.huge_pages,
+        .validate_utf8 = arguments.validate_utf8,
         .mask = try choice(core.connection.Options.Mask, "mask", arguments.mask),
-        .busy_poll = arguments.busy_poll != 0,
+        .busy_poll = arguments.busy_poll,
         .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
     };
 }
@@ -223,63 +248,111 @@ fn isHost(arena: Allocator, text: []const u8) error{OutOfMemory}!bool {
 fn checkRequest(arena: Allocator, options: *const core.connection.Options) py.Error!void {
     const target = arena.alloc(u8, constants.request_size_max) catch return py.noMemory();
     defer arena.free(target);
-    const written: core.ws.handshake.RequestError!usize = switch (options.purpose) {
+    _ = writeRequest(target, options) catch |err| return raiseRequest(err, target, options);
+}
+
+fn writeRequest(
+    target: []u8,
+    options: *const core.connection.Options,
+) core.ws.handshake.RequestError!usize {
+    return switch (options.purpose) {
         .websocket => core.ws.handshake.writeRequest(
             target,
             options.upgradeRequest(&core.ws.handshake.keyFrom(&@splat(0))),
         ),
         .get => http.request.write(target, .{ .url = &options.url, .headers = options.headers }),
     };
-    _ = written catch |err| {
-        return py.raiseFormat(c.PyExc_ValueError, "{s}", .{core.ws.handshake.describe(err)});
-    };
 }
 
-/// Parses the fields of `hftws.Deflate`: a tuple in their order, where 0 means None.
+/// Raises for a request that cannot be written, and names what is wrong with it.
+fn raiseRequest(
+    err: core.ws.handshake.RequestError,
+    target: []u8,
+    options: *const core.connection.Options,
+) py.Error {
+    switch (err) {
+        error.InvalidHeaderName, error.InvalidHeaderValue => unreachable, // See `headerList`.
+        error.ReservedHeader => for (options.headers) |header| {
+            var single = options.*;
+            single.headers = &.{header};
+            _ = writeRequest(target, &single) catch |problem| switch (problem) {
+                error.ReservedHeader => return py.raiseFormat(
+                    c.PyExc_ValueError,
+                    "the header '{s}' is one that the client sets itself",
+                    .{cut(header.name)},
+                ),
+                else => continue,
+            };
+        } else unreachable,
+        error.DuplicateHost => {
+            return py.raise(c.PyExc_ValueError, "the header 'Host' is given more than once");
+        },
+        error.NoSpaceLeft => return py.raiseFormat(
+            c.PyExc_ValueError,
+            "the request (URL, headers, subprotocols) is larger than the client sends: {d} bytes",
+            .{target.len},
+        ),
+        error.InvalidSubprotocol => for (options.subprotocols) |name| {
+            if (name.len == 0) {
+                return py.raise(c.PyExc_ValueError, "subprotocols has an empty name");
+            }
+            if (http.isToken(name)) continue;
+            return py.raiseFormat(
+                c.PyExc_ValueError,
+                "'{f}' in subprotocols holds a character that is not allowed in a name",
+                .{std.ascii.hexEscape(cut(name), .lower)},
+            );
+        } else unreachable,
+        error.RepeatedSubprotocol => for (options.subprotocols, 0..) |name, index| {
+            for (options.subprotocols[0..index]) |other| {
+                if (!std.mem.eql(u8, name, other)) continue;
+                const format = "'{s}' is in subprotocols more than once";
+                return py.raiseFormat(c.PyExc_ValueError, format, .{cut(name)});
+            }
+        } else unreachable,
+    }
+}
+
+/// The beginning of a text, if it is long: exceptions are read by people.
+fn cut(text: []const u8) []const u8 {
+    return text[0..@min(text.len, 100)];
+}
+
+/// Reads the fields of `hftws.Deflate`: a tuple in their order.
 fn compressionOptions(
     arena: Allocator,
     arguments: *const Arguments,
 ) BuildError!?core.connection.CompressionOptions {
     const tuple = arguments.deflate orelse return null;
     if (py.isNone(tuple)) return null;
-    var server_no_context_takeover: c_int = 0;
-    var client_no_context_takeover: c_int = 0;
-    var server_bits: c.Py_ssize_t = 0;
-    var client_bits: c.Py_ssize_t = 0;
-    var level: c.Py_ssize_t = 0;
-    var threshold: c.Py_ssize_t = 0;
-    try py.checkStatus(c.PyArg_ParseTuple(
-        tuple,
-        "ppnnnn",
-        &server_no_context_takeover,
-        &client_no_context_takeover,
-        &server_bits,
-        &client_bits,
-        &level,
-        &threshold,
-    ) - 1);
-    const level_max = constants.deflate_level_max;
-    const libraries = try textList(arena, arguments.zlib_libraries, "a library");
-    const size_max = constants.ring_capacity_max;
+    var fields: [6]*py.Object = undefined; // Borrowed.
+    for (&fields, 0..) |*field, index| {
+        field.* = try py.check(c.PyTuple_GetItem(tuple, @intCast(index)));
+    }
+    const level = try py.integerArgument("Deflate.level", "an int", fields[4]);
+    const threshold = try py.integerArgument("Deflate.threshold", "an int", fields[5]);
+    const libraries = try pathList(arena, arguments.zlib_libraries);
     return .{
         .api = core.deflate.zlib.load(libraries) catch |err| {
             return exceptions.raiseZlib(err);
         },
         .offer = .{
-            .server_no_context_takeover = server_no_context_takeover != 0,
-            .client_no_context_takeover = client_no_context_takeover != 0,
-            .server_max_window_bits = try windowBits("server_max_window_bits", server_bits),
-            .client_max_window_bits = try windowBits("client_max_window_bits", client_bits),
+            .server_no_context_takeover = try py.isTrue(fields[0], false),
+            .client_no_context_takeover = try py.isTrue(fields[1], false),
+            .server_max_window_bits = try windowBits("Deflate.server_max_window_bits", fields[2]),
+            .client_max_window_bits = try windowBits("Deflate.client_max_window_bits", fields[3]),
         },
-        .level = @intCast(try sizeBetween("level", level, 0, level_max)),
-        .size_min = try sizeBetween("threshold", threshold, 0, size_max),
+        .level = @intCast(try sizeBetween("Deflate.level", level, 0, constants.deflate_level_max)),
+        .size_min = try sizeBetween("Deflate.threshold", threshold, 0, constants.ring_capacity_max),
     };
 }
 
-fn windowBits(name: []const u8, bits: c.Py_ssize_t) py.Error!?u8 {
-    if (bits == 0) return null;
+/// Null for None: any size.
+fn windowBits(name: [:0]const u8, object: *py.Object) py.Error!?u8 {
+    if (py.isNone(object)) return null;
     const min = core.ws.permessage_deflate.window_bits_min;
     const max = core.ws.permessage_deflate.window_bits_max;
+    const bits = try py.integerArgument(name, "an int", object);
     return @intCast(try sizeBetween(name, bits, min, max));
 }
 
@@ -287,7 +360,8 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
     var local_address: ?core.os.Address = null;
     if (try copyText(arena, arguments.local_address)) |text| {
         local_address = core.os.Address.parse(text, 0) orelse {
-            return py.raise(c.PyExc_ValueError, "local_address is not an IP address");
+            const format = "local_address has to be an IP address, not '{s}'";
+            return py.raiseFormat(c.PyExc_ValueError, format, .{cut(text)});
         };
     }
     return .{
@@ -300,7 +374,7 @@ fn socketOptions(arena: Allocator, arguments: *const Arguments) BuildError!core.
         .send_buffer_size = try optionalSize("send_buffer_size", arguments.send_buffer_size),
         .peer_timeout_ms = try peerTimeout(arguments.peer_timeout),
         .busy_poll_us = try optionalSize("socket_busy_poll_us", arguments.socket_busy_poll_us),
-        .quick_ack = arguments.quick_ack != 0,
+        .quick_ack = arguments.quick_ack,
         .timestamps = try choice(core.os.TimestampMode, "timestamps", arguments.timestamps),
     };
 }
@@ -338,13 +412,15 @@ fn sizeBetween(name: []const u8, size: c.Py_ssize_t, min: usize, max: usize) py.
 /// 0 means the system's default.
 fn optionalSize(name: []const u8, size: c.Py_ssize_t) py.Error!?u32 {
     if (size == 0) return null;
-    return @intCast(try sizeBetween(name, size, 1, std.math.maxInt(i32)));
+    return @intCast(try sizeBetween(name, size, 0, std.math.maxInt(i32)));
 }
 
 /// A time-out in seconds as nanoseconds. Raises for negative ones and NaN.
-fn nanoseconds(name: []const u8, seconds: f64) py.Error!u64 {
+fn nanoseconds(name: [:0]const u8, seconds: f64) py.Error!u64 {
     if (!(seconds >= 0)) {
-        return py.raiseFormat(c.PyExc_ValueError, "{s} has to be 0 or more", .{name});
+        const value = try py.check(c.PyFloat_FromDouble(seconds));
+        defer py.decref(value);
+        return py.raiseValue(c.PyExc_ValueError, name, "0 or more seconds", value);
     }
     const seconds_max = 1e9; // About thirty years: no overflow, and longer than any wait.
     return @intFromFloat(@min(seconds, seconds_max) * std.time.ns_per_s);
@@ -372,53 +448,90 @@ fn peerTimeout(object: ?*py.Object) py.Error!?u32 {
 pub fn timeout(object: ?*py.Object) py.Error!?u64 {
     const seconds_object = object orelse return 0;
     if (py.isNone(seconds_object)) return null;
-    const seconds = c.PyFloat_AsDouble(seconds_object);
-    if (seconds == -1.0 and c.PyErr_Occurred() != null) return error.PythonError;
-    return try nanoseconds("timeout", seconds);
+    const name = "timeout of poll()";
+    return try nanoseconds(name, try py.numberArgument(name, "a number or None", seconds_object));
 }
 
 /// The code of `close`: one that a program may send (RFC 6455, section 7.4.2, and the registry of
 /// IANA).
 pub fn closeCode(object: ?*py.Object) py.Error!u16 {
     const code_object = object orelse return 1000;
-    const code = c.PyLong_AsLong(code_object);
-    if (code == -1 and c.PyErr_Occurred() != null) return error.PythonError;
+    const name = "code of close()";
+    const index = c.PyNumber_Index(code_object) orelse {
+        if (c.PyErr_ExceptionMatches(c.PyExc_TypeError) == 0) return error.PythonError;
+        c.PyErr_Clear();
+        return py.raiseValue(c.PyExc_TypeError, name, "an int", code_object);
+    };
+    defer py.decref(index);
+    var overflow: c_int = 0;
+    const code = c.PyLong_AsLongAndOverflow(index, &overflow);
     if (code >= 0 and code <= 4999) {
         const value: u16 = @intCast(code);
         if (core.ws.CloseCode.isAllowedInFrame(value)) return value;
     }
-    return py.raiseFormat(c.PyExc_ValueError, "{d} is no close code that can be sent", .{code});
+    const allowed = "1000 to 1003, 1007 to 1014 or 3000 to 4999";
+    return py.raiseValue(c.PyExc_ValueError, name, allowed, index);
 }
 
-fn choice(comptime E: type, name: []const u8, text: [*c]const u8) py.Error!E {
+/// The reason of `close`.
+pub fn closeReason(object: ?*py.Object) py.Error![]const u8 {
+    const name = "reason of close()";
+    const reason = try py.textArgument(name, object orelse return "");
+    const size_max = constants.close_reason_size_max;
+    if (reason.len <= size_max) return reason;
+    const message = "{s} has at most {d} bytes of UTF-8, not {d}";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ name, size_max, reason.len });
+}
+
+fn choice(comptime E: type, name: []const u8, text: ?[]const u8) py.Error!E {
     if (text) |word| {
-        if (std.meta.stringToEnum(E, std.mem.span(word))) |value| return value;
+        if (std.meta.stringToEnum(E, word)) |value| return value;
     }
     var buffer: [256]u8 = undefined;
     var writer: std.Io.Writer = .fixed(&buffer);
     for (std.enums.values(E)) |value| writer.print(" '{t}'", .{value}) catch {};
-    return py.raiseFormat(c.PyExc_ValueError, "{s} has to be one of{s}", .{
-        name, writer.buffered(),
-    });
+    const allowed = writer.buffered();
+    const word = text orelse {
+        const message = "{s} has to be one of{s}, not None";
+        return py.raiseFormat(c.PyExc_ValueError, message, .{ name, allowed });
+    };
+    const message = "{s} has to be one of{s}, not '{s}'";
+    return py.raiseFormat(c.PyExc_ValueError, message, .{ name, allowed, cut(word) });
 }
 
-/// Copies a str, because the core borrows its strings and Python may free them.
-fn copyText(arena: Allocator, text: [*c]const u8) error{OutOfMemory}!?[:0]const u8 {
-    const source = text orelse return null;
-    return try arena.dupeSentinel(u8, std.mem.span(@as([*:0]const u8, @ptrCast(source))), 0);
+/// Copies a text, because the core borrows its strings and Python may free them.
+fn copyText(arena: Allocator, text: ?[:0]const u8) error{OutOfMemory}!?[:0]const u8 {
+    return try arena.dupeSentinel(u8, text orelse return null, 0);
 }
 
-/// Copies a sequence of str. `what` names one of them in exceptions.
-fn textList(
-    arena: Allocator,
-    object: ?*py.Object,
-    comptime what: []const u8,
-) BuildError![]const [:0]const u8 {
+fn copyPath(arena: Allocator, path: ?Path) error{OutOfMemory}!?[:0]const u8 {
+    const found = path orelse return null;
+    return try arena.dupeSentinel(u8, found.bytes, 0);
+}
+
+/// Copies a sequence of subprotocols.
+fn textList(arena: Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
     const sequence = object orelse return &.{};
     const count = c.PySequence_Size(sequence);
     if (count < 0) return error.PythonError;
     const list = try arena.alloc([:0]const u8, @intCast(count));
-    for (list, 0..) |*place, index| place.* = try textAt(arena, sequence, index, what, .{});
+    for (list, 0..) |*place, index| {
+        place.* = try textAt(arena, sequence, index, "a subprotocol", .{});
+    }
+    return list;
+}
+
+/// Copies a sequence of paths as bytes.
+fn pathList(arena: Allocator, object: ?*py.Object) BuildError![]const [:0]const u8 {
+    const sequence = object orelse return &.{};
+    const count = c.PySequence_Size(sequence);
+    if (count < 0) return error.PythonError;
+    const list = try arena.alloc([:0]const u8, @intCast(count));
+    for (list, 0..) |*place, index| {
+        const item = try py.check(c.PySequence_GetItem(sequence, @intCast(index)));
+        defer py.decref(item);
+        place.* = try arena.dupeSentinel(u8, try py.pathBytes(item), 0);
+    }
     return list;
 }
 
@@ -453,22 +566,23 @@ fn headerList(arena: Allocator, object: ?*py.Object) BuildError![]const http.Hea
         const value = try textAt(arena, sequence, 2 * index + 1, value_of, shown);
         header.* = .{ .name = name, .value = value };
         http.validateHeader(header.*) catch |err| {
-            const problem = switch (err) {
+            if (name.len == 0) return py.raise(c.PyExc_ValueError, "the name of a header is empty");
+            const part = switch (err) {
                 error.InvalidHeaderName => "name",
-                error.InvalidHeaderValue => "value",
+                error.InvalidHeaderValue => "value", // Not shown: it may be a key.
             };
-            const message = "the {s} of a header holds what must not be sent: {f}";
+            const message = "the {s} of the header '{f}' holds a character that must not be sent";
             return py.raiseFormat(c.PyExc_ValueError, message, .{
-                problem, std.ascii.hexEscape(header.name, .lower),
+                part, std.ascii.hexEscape(cut(name), .lower),
             });
         };
     }
     return headers;
 }
 
-/// The TLS library in use, otherwise the first of these files (a sequence of str) that works.
+/// The TLS library in use, otherwise the first of these files (a sequence of bytes) that works.
 pub fn loadLibrary(arena: Allocator, files: ?*py.Object) py.Error!*const libssl.Api {
-    const list = textList(arena, files, "a library") catch |err| switch (err) {
+    const list = pathList(arena, files) catch |err| switch (err) {
         error.OutOfMemory => return py.noMemory(),
         error.PythonError => return error.PythonError,
     };
@@ -480,13 +594,16 @@ fn tlsContext(arena: Allocator, arguments: *const Arguments) py.Error!core.ssl.C
     const ciphers = copyText(arena, arguments.ciphers) catch return py.noMemory();
     if (ciphers) |list| try checkCiphers(api, list);
     var failure: core.ssl.Failure = .{ .reason = "" };
-    return core.ssl.Context.init(api, .{
-        .ca_file = copyText(arena, arguments.ca_file) catch return py.noMemory(),
-        .cert_file = copyText(arena, arguments.cert_file) catch return py.noMemory(),
-        .key_file = copyText(arena, arguments.key_file) catch return py.noMemory(),
-        .verify = arguments.verify != 0,
+    const files: core.ssl.Context.Options = .{
+        .ca_file = copyPath(arena, arguments.ca_file) catch return py.noMemory(),
+        .cert_file = copyPath(arena, arguments.cert_file) catch return py.noMemory(),
+        .key_file = copyPath(arena, arguments.key_file) catch return py.noMemory(),
+        .verify = arguments.verify,
         .ciphers = ciphers,
-    }, &failure) catch |err| return exceptions.raiseContext(err, failure);
+    };
+    return core.ssl.Context.init(api, files, &failure) catch |err| {
+        return exceptions.raiseContext(err, failure, files);
+    };
 }
 
 fn checkCiphers(api: *const libssl.Api, list: []const u8) py.Error!void {

@@ -52,8 +52,11 @@ pub fn checkStatus(status: c_int) Error!void {
     if (status < 0) return error.PythonError;
 }
 
-pub fn raise(exception: ?*Object, message: [:0]const u8) Error {
-    c.PyErr_SetString(exception, message.ptr);
+/// The message may hold bytes that are not UTF-8, such as a path.
+pub fn raise(exception: ?*Object, message: []const u8) Error {
+    const text = try string(message);
+    defer decref(text);
+    c.PyErr_SetObject(exception, text);
     return error.PythonError;
 }
 
@@ -61,6 +64,18 @@ pub fn raise(exception: ?*Object, message: [:0]const u8) Error {
 pub fn raiseFormat(exception: ?*Object, comptime format: []const u8, arguments: anytype) Error {
     var buffer: [1024]u8 = undefined;
     return raise(exception, formatMessage(&buffer, format, arguments));
+}
+
+/// Raises "`name` has to be `allowed`, not" and the value, or its beginning.
+pub fn raiseValue(
+    exception: ?*Object,
+    name: [:0]const u8,
+    allowed: [:0]const u8,
+    value: *Object,
+) Error {
+    const format = "%s has to be %s, not %.100R";
+    _ = c.PyErr_Format(exception, format, name.ptr, allowed.ptr, value);
+    return error.PythonError;
 }
 
 pub fn noMemory() Error {
@@ -127,6 +142,58 @@ pub fn utf8(object: *Object) Error![:0]const u8 {
     var size: c.Py_ssize_t = 0;
     const text = c.PyUnicode_AsUTF8AndSize(object, &size) orelse return error.PythonError;
     return text[0..@intCast(size) :0];
+}
+
+/// A str of a path, as `os.fsdecode` makes it.
+pub fn path(file: []const u8) Error!*Object {
+    return check(c.PyUnicode_DecodeFSDefaultAndSize(file.ptr, @intCast(file.len)));
+}
+
+/// The bytes of a path that Python has encoded (`os.fsencode`), without a 0.
+pub fn pathBytes(object: *Object) Error![:0]const u8 {
+    const text = c.PyBytes_AsString(object) orelse return error.PythonError;
+    return std.mem.span(@as([*:0]const u8, @ptrCast(text)));
+}
+
+/// The UTF-8 of an argument that has to be a str. `name` is for exceptions.
+pub fn textArgument(name: [:0]const u8, object: *Object) Error![:0]const u8 {
+    if (!isUnicode(object)) return raiseValue(c.PyExc_TypeError, name, "a str", object);
+    return utf8(object) catch |err| {
+        if (c.PyErr_ExceptionMatches(c.PyExc_UnicodeEncodeError) == 0) return err;
+        c.PyErr_Clear();
+        return raiseFormat(c.PyExc_ValueError, "{s} holds a lone surrogate", .{name});
+    };
+}
+
+/// The value of an argument that has to be a number. `allowed` is for exceptions.
+pub fn numberArgument(name: [:0]const u8, allowed: [:0]const u8, object: *Object) Error!f64 {
+    const number = c.PyFloat_AsDouble(object);
+    if (number != -1.0 or c.PyErr_Occurred() == null) return number;
+    return raiseBadNumber(name, allowed, object);
+}
+
+/// The value of an argument that has to be an integer. `allowed` is for exceptions.
+pub fn integerArgument(
+    name: [:0]const u8,
+    allowed: [:0]const u8,
+    object: *Object,
+) Error!c.Py_ssize_t {
+    const number = c.PyNumber_AsSsize_t(object, c.PyExc_OverflowError);
+    if (number != -1 or c.PyErr_Occurred() == null) return number;
+    return raiseBadNumber(name, allowed, object);
+}
+
+/// Raises in place of the exception that is set, because Python's names neither the argument nor
+/// the value. An exception of the object's own methods is left as it is.
+fn raiseBadNumber(name: [:0]const u8, allowed: [:0]const u8, object: *Object) Error {
+    const exception, const said = if (c.PyErr_ExceptionMatches(c.PyExc_TypeError) != 0)
+        .{ c.PyExc_TypeError, allowed }
+    else if (c.PyErr_ExceptionMatches(c.PyExc_OverflowError) != 0)
+        .{ c.PyExc_ValueError, "a smaller number" }
+    else
+        return error.PythonError;
+    c.PyErr_Clear();
+    return raiseValue(exception, name, said, object);
 }
 
 pub fn isUnicode(object: *Object) bool {
@@ -232,9 +299,21 @@ pub const Arguments = struct {
         comptime names: []const [:0]const u8,
         comptime positional_max: usize,
     ) Error![names.len]?*Object {
+        return arguments.bindTo("the method", names, positional_max);
+    }
+
+    /// The same, where exceptions begin with the name of the method.
+    pub fn bindTo(
+        arguments: Arguments,
+        comptime method: []const u8,
+        comptime names: []const [:0]const u8,
+        comptime positional_max: usize,
+    ) Error![names.len]?*Object {
         var bound: [names.len]?*Object = @splat(null);
         if (arguments.positional_count > positional_max) {
-            const message = "takes at most {d} positional arguments ({d} given)";
+            const plural = if (positional_max == 1) "" else "s";
+            const message = method ++ " takes at most {d} positional argument" ++ plural ++
+                " ({d} given)";
             return raiseFormat(c.PyExc_TypeError, message, .{
                 positional_max, arguments.positional_count,
             });
@@ -245,12 +324,13 @@ pub const Arguments = struct {
         const count: usize = @intCast(c.PyTuple_Size(keywords));
         for (arguments.values[arguments.positional_count..][0..count], 0..) |value, index| {
             const name = try utf8(c.PyTuple_GetItem(keywords, @intCast(index)).?);
-            try placeByName(names, &bound, name, value);
+            try placeByName(method, names, &bound, name, value);
         }
         return bound;
     }
 
     fn placeByName(
+        comptime method: []const u8,
         comptime names: []const [:0]const u8,
         bound: *[names.len]?*Object,
         name: []const u8,
@@ -262,10 +342,12 @@ pub const Arguments = struct {
                     place.* = value;
                     return;
                 }
-                return raiseFormat(c.PyExc_TypeError, "argument '{s}' is given twice", .{name});
+                const message = method ++ " got '{s}' twice";
+                return raiseFormat(c.PyExc_TypeError, message, .{name});
             }
         }
-        return raiseFormat(c.PyExc_TypeError, "unexpected keyword argument '{s}'", .{name});
+        const message = method ++ " got an unexpected keyword argument '{s}'";
+        return raiseFormat(c.PyExc_TypeError, message, .{name});
     }
 };
 
@@ -410,6 +492,15 @@ pub const Bytes = struct {
         var result: Bytes = undefined;
         try checkStatus(c.PyObject_GetBuffer(object, &result.view, c.PyBUF_SIMPLE));
         return result;
+    }
+
+    /// The same, where a TypeError names the argument.
+    pub fn ofArgument(name: [:0]const u8, object: *Object) Error!Bytes {
+        return init(object) catch |err| {
+            if (c.PyErr_ExceptionMatches(c.PyExc_TypeError) == 0) return err;
+            c.PyErr_Clear();
+            return raiseValue(c.PyExc_TypeError, name, "a str or bytes-like", object);
+        };
     }
 
     pub fn deinit(self: *Bytes) void {

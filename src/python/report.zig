@@ -56,7 +56,7 @@ fn setTls(dict: *py.Object, connection: *const core.Connection) py.Error!void {
     const reason = tls.engine_reason;
     const values = .{ tls.library, tls.version, tls.cipher, engine, reason, tls.aead };
     inline for (keys, values) |key, value| try py.setItem(dict, key, py.string(value));
-    try py.setItem(dict, "tls_library_file", py.string(core.ssl.libssl.file().?));
+    try py.setItem(dict, "tls_library_file", py.path(core.ssl.libssl.file().?));
     try py.setItem(dict, "tls_resumed", py.boolean(tls.resumed));
     // The kernel has both directions or none; two keys, so that a user need not know that.
     const in_kernel = tls.engine == .ktls;

@@ -27,6 +27,10 @@ pub const Session = opaque {}; // SSL_SESSION
 pub const Bio = opaque {}; // BIO
 pub const BioMethod = opaque {}; // BIO_METHOD
 pub const VerifyParameters = opaque {}; // X509_VERIFY_PARAM
+pub const VerifyContext = opaque {}; // X509_STORE_CTX
+pub const Certificate = opaque {}; // X509
+pub const Extension = opaque {}; // X509_EXTENSION
+pub const Asn1String = opaque {}; // ASN1_STRING
 pub const CipherContext = opaque {}; // EVP_CIPHER_CTX
 pub const EvpCipher = opaque {}; // EVP_CIPHER
 pub const Engine = opaque {}; // ENGINE
@@ -59,6 +63,8 @@ pub const Parameter = extern struct {
 };
 
 pub const PasswordCallback = fn ([*]u8, c_int, c_int, ?*anyopaque) callconv(.c) c_int;
+/// Whether the certificate is good so far, and what is checked; returns whether to go on.
+pub const VerifyCallback = fn (c_int, *VerifyContext) callconv(.c) c_int;
 pub const BioRead = fn (*Bio, [*]u8, c_int) callconv(.c) c_int;
 pub const BioWrite = fn (*Bio, [*]const u8, c_int) callconv(.c) c_int;
 pub const InfoCallback = fn (*const Ssl, c_int, c_int) callconv(.c) void;
@@ -109,7 +115,7 @@ pub const Api = struct {
     SSL_CTX_set_msg_callback: *const fn (*Context, *const MessageCallback) callconv(.c) void,
     /// LibreSSL has it, and never calls back.
     SSL_CTX_set_keylog_callback: *const fn (*Context, *const KeyLogCallback) callconv(.c) void,
-    SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const anyopaque) callconv(.c) void,
+    SSL_CTX_set_verify: *const fn (*Context, c_int, ?*const VerifyCallback) callconv(.c) void,
     SSL_CTX_set_default_verify_paths: *const fn (*Context) callconv(.c) c_int,
     SSL_CTX_load_verify_locations: *const fn (
         *Context,
@@ -167,6 +173,15 @@ pub const Api = struct {
         *VerifyParameters,
         [*:0]const u8,
     ) callconv(.c) c_int,
+    X509_STORE_CTX_get_error: *const fn (*VerifyContext) callconv(.c) c_int,
+    X509_STORE_CTX_get_current_cert: *const fn (*VerifyContext) callconv(.c) ?*Certificate,
+    X509_STORE_CTX_get_ex_data: *const fn (*VerifyContext, c_int) callconv(.c) ?*anyopaque,
+    SSL_get_ex_data_X509_STORE_CTX_idx: *const fn () callconv(.c) c_int,
+    X509_get_ext_by_NID: *const fn (*const Certificate, c_int, c_int) callconv(.c) c_int,
+    X509_get_ext: *const fn (*const Certificate, c_int) callconv(.c) ?*Extension,
+    X509_EXTENSION_get_data: *const fn (*Extension) callconv(.c) ?*Asn1String,
+    ASN1_STRING_get0_data: *const fn (*const Asn1String) callconv(.c) [*]const u8,
+    ASN1_STRING_length: *const fn (*const Asn1String) callconv(.c) c_int,
     X509_verify_cert_error_string: *const fn (c_long) callconv(.c) [*:0]const u8,
     X509_get_default_cert_dir: *const fn () callconv(.c) [*:0]const u8,
     X509_get_default_cert_dir_env: *const fn () callconv(.c) [*:0]const u8,
@@ -260,6 +275,8 @@ pub const tls1_2_version = 0x0303;
 pub const filetype_pem = 1;
 pub const verify_none = 0;
 pub const verify_peer = 1;
+pub const verify_hostname_mismatch = 62; // X509_V_ERR_HOSTNAME_MISMATCH
+pub const verify_address_mismatch = 64; // X509_V_ERR_IP_ADDRESS_MISMATCH
 pub const host_flag_no_partial_wildcards = 0x4;
 pub const host_flag_never_check_subject = 0x20;
 pub const control_aead_get_tag = 0x10; // EVP_CTRL_AEAD_GET_TAG

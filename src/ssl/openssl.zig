@@ -15,6 +15,7 @@ const libssl = @import("libssl.zig");
 const key_schedule = @import("key_schedule.zig");
 const record_layer = @import("record.zig");
 const types = @import("types.zig");
+const CertificateNames = @import("certificate_names.zig").CertificateNames;
 const Tickets = @import("tickets.zig").Tickets;
 const OnceType = @import("../once.zig").OnceType;
 
@@ -93,8 +94,9 @@ pub const Context = struct {
             failure.* = failureOf(api, takeError(api, .oldest));
             return err;
         };
-        const verify: c_int = if (options.verify) libssl.verify_peer else libssl.verify_none;
-        api.SSL_CTX_set_verify(handle, verify, null);
+        if (options.verify) {
+            api.SSL_CTX_set_verify(handle, libssl.verify_peer, &noteNames);
+        } else api.SSL_CTX_set_verify(handle, libssl.verify_none, null);
         const product = api.product();
         if (product.tellsAlerts()) {
             api.SSL_CTX_set_info_callback(handle, &noteAlert);
@@ -185,6 +187,8 @@ pub const Session = struct {
     /// The handshake under way has offered a session of an earlier connection.
     offers_session: bool,
     last_failure: Failure,
+    /// Of the server's certificate, if it is for other hosts.
+    certificate_names: ?CertificateNames,
 
     pub fn init(
         session: *Session,
@@ -210,6 +214,7 @@ pub const Session = struct {
             .tickets = options.tickets,
             .offers_session = false,
             .last_failure = .none,
+            .certificate_names = null,
         };
         const bio = api.BIO_new(context.method) orelse return error.OutOfMemory;
         api.BIO_set_data(bio, session);
@@ -484,6 +489,7 @@ pub const Session = struct {
         const code = api.SSL_get_verify_result(session.handle);
         session.last_failure.verify_code = code;
         session.last_failure.verify_reason = std.mem.span(api.X509_verify_cert_error_string(code));
+        session.last_failure.names = session.certificate_names;
     }
 
     /// What a result of zero or less means. The BIO knows whether it was empty or full, and the
@@ -605,6 +611,21 @@ fn noteMessage(
     if (is_sent != 0 or content_type != @backingInt(record_layer.ContentType.alert)) return;
     if (size != record_layer.Alert.size) return;
     sessionOfHandle(handle).transfer.note(@fromBackingInt(content.?[1]));
+}
+
+/// Called for each certificate of the server, and for what is wrong with it. Decides nothing.
+fn noteNames(is_good: c_int, context: *libssl.VerifyContext) callconv(.c) c_int {
+    if (is_good == 1) return is_good;
+    const api = libssl.get().?;
+    switch (api.X509_STORE_CTX_get_error(context)) {
+        libssl.verify_hostname_mismatch, libssl.verify_address_mismatch => {},
+        else => return is_good,
+    }
+    const certificate = api.X509_STORE_CTX_get_current_cert(context) orelse return is_good;
+    const index = api.SSL_get_ex_data_X509_STORE_CTX_idx();
+    const handle = api.X509_STORE_CTX_get_ex_data(context, index) orelse return is_good;
+    sessionOfHandle(@ptrCast(handle)).certificate_names = .of(api, certificate);
+    return is_good;
 }
 
 /// A line of the NSS key log, the only way to the secrets of TLS 1.3: "SERVER_TRAFFIC_SECRET_0",

@@ -5,6 +5,7 @@
 
 const std = @import("std");
 const key_schedule = @import("key_schedule.zig");
+const CertificateNames = @import("certificate_names.zig").CertificateNames;
 const Tickets = @import("tickets.zig").Tickets;
 
 /// What opens and seals the records.
@@ -26,6 +27,8 @@ pub const Failure = struct {
     of_kernel: bool = false,
     /// What is wrong with the certificate, such as "certificate has expired"; "" when nothing is.
     verify_reason: [:0]const u8 = "",
+    /// Which hosts the certificate is for, where the one that was wanted is not among them.
+    names: ?CertificateNames = null,
 
     pub const none: Failure = .{ .reason = "" };
 

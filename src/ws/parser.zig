@@ -127,6 +127,8 @@ pub const Parser = struct {
     message_size: usize = 0,
     /// Set in `Stage.failed`.
     failure: ?ParseError = null,
+    /// Set with `error.MessageTooBig`.
+    oversize: ?Oversize = null,
 
     pub const Error = ParseError;
     pub const closeCode = errors.closeCode;
@@ -166,6 +168,14 @@ pub const Parser = struct {
         /// Null when the frame has no payload. Else one that is allowed in a frame.
         code: ?u16,
         reason: []const u8,
+    };
+
+    /// How large a message is that is too big.
+    pub const Oversize = struct {
+        /// Of all frames up to the one that is too much.
+        size: u64,
+        /// Whether that frame is the last. If not, the message is larger.
+        is_whole: bool,
     };
 
     const Stage = enum(u8) {
@@ -290,7 +300,13 @@ pub const Parser = struct {
         defer parser.invariants(bytes);
         // Ends at the end of the bytes: every turn except the last skips a frame.
         while (true) {
-            const progress = parser.parseFrame(bytes) catch |err| return parser.fail(err);
+            const progress = parser.parseFrame(bytes) catch |err| {
+                switch (err) {
+                    error.MessageTooBig => parser.noteOversize(bytes[parser.parsed_size..]),
+                    else => {},
+                }
+                return parser.fail(err);
+            };
             switch (progress) {
                 .event => |event| return event,
                 .fragment => {},
@@ -379,6 +395,19 @@ pub const Parser = struct {
         parser.message_fragmented = false;
         parser.message_offset = 0;
         parser.message_size = 0;
+    }
+
+    /// `rest` begins with the frame that is too much, whose header is there in full.
+    fn noteOversize(parser: *Parser, rest: []const u8) void {
+        @branchHint(.cold);
+        const head: frame.Header = .decode(rest[0..2].*);
+        const frame_size: u64 = switch (head.length) {
+            .extended_16 => std.mem.readInt(u16, rest[2..4], .big),
+            .extended_64 => std.mem.readInt(u64, rest[2..10], .big),
+            _ => @backingInt(head.length),
+        };
+        const size = parser.message_size + frame_size;
+        parser.oversize = .{ .size = size, .is_whole = head.fin };
     }
 
     fn fail(parser: *Parser, parse_error: ParseError) ParseError {

@@ -29,7 +29,8 @@ def count(call: str) -> int:
 
 
 def describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    text = str(error).removesuffix(f" [{getattr(error, 'url', '')}]")
+    return f"{type(error).__name__}: {text}"
 
 
 def descriptors() -> int:
