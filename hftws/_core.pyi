@@ -53,9 +53,9 @@ class ClientBase:
         *,
         url: str,
         purpose: str,
-        on_msg: Callable[[Message], object] | None = None,
-        on_open: Callable[[Any], object] | None = None,
-        on_close: Callable[[Any, int, str], object] | None = None,
+        on_msg: Callable[[Message], None] | None = None,
+        on_open: Callable[[Any], None] | None = None,
+        on_close: Callable[[Any, int, str], None] | None = None,
         headers: Sequence[str] = (),
         subprotocols: Sequence[str] = (),
         deflate: tuple[bool, bool, int | None, int | None, int, int] | None = None,
@@ -88,12 +88,11 @@ class ClientBase:
         socket_busy_poll_us: int = 0,
         tls_libraries: Sequence[bytes] = (),
     ) -> None: ...
-    @property
-    def on_msg(self) -> Callable[[Message], object] | None: ...
-    @property
-    def on_open(self) -> Callable[[Any], object] | None: ...
-    @property
-    def on_close(self) -> Callable[[Any, int, str], object] | None: ...
+    # The callbacks that were passed, read-only. Any, because a property, or a variable of another
+    # type, must not be overridden by a method, which a subclass may want to pass.
+    on_msg: Any
+    on_open: Any
+    on_close: Any
     @property
     def is_open(self) -> bool: ...
     @property

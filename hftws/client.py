@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ class Client(_core.ClientBase):
     closes raises ``RuntimeError`` until the last slice is gone. After that the message is dropped,
     and the client works as before.
 
-    Callbacks are arguments. A subclass that has one as a method passes it on
+    Callbacks are arguments, and plain functions: they run to their end within the call, and what
+    they return is dropped. An ``async def`` or a generator function is a ``TypeError``: nothing
+    would run it. A subclass that has one as a method passes it on
     (``super().__init__(url, self.on_msg)``); otherwise constructing it is a ``TypeError``.
 
     :param url: ``ws://`` or ``wss://``.
@@ -138,8 +141,8 @@ class Client(_core.ClientBase):
     :param socket_busy_poll_us: microseconds for SO_BUSY_POLL; 0 for the system's choice.
 
     :raises InvalidURL: when the URL is malformed.
-    :raises TypeError: when an option has a type that it cannot have, or a callback is a method that
-        was not passed.
+    :raises TypeError: when an option has a type that it cannot have, such as a callback that is
+        ``async``, or a callback is a method that was not passed.
     :raises ValueError: when an option, a header or a subprotocol is not valid.
     :raises TLSError: when a certificate or key file cannot be used.
 
@@ -150,10 +153,10 @@ class Client(_core.ClientBase):
     def __init__(
         self,
         url: str,
-        on_msg: Callable[[Message], object] | None = None,
+        on_msg: Callable[[Message], None] | None = None,
         *,
-        on_open: Callable[[Any], object] | None = None,
-        on_close: Callable[[Any, int, str], object] | None = None,
+        on_open: Callable[[Any], None] | None = None,
+        on_close: Callable[[Any, int, str], None] | None = None,
         headers: Headers | None = None,
         subprotocols: Sequence[str] = (),
         compression: Literal["deflate"] | Deflate | None = None,
@@ -310,6 +313,26 @@ def check_callbacks(client_class: type[Client], **callbacks: object) -> None:
                 )
         elif not callable(callback):
             raise TypeError(f"{name} is not callable: {callback!r:.100}")
+        else:
+            check_runs(name, callback)
+
+
+def check_runs(name: str, callback: Callable[..., object]) -> None:
+    """A function that a call does not run is refused: nothing would ever happen."""
+    made = nobody = ""
+    for function in (callback, type(callback).__call__):
+        if inspect.iscoroutinefunction(function):
+            made, nobody = "a coroutine", "nobody awaits"
+        elif inspect.isgeneratorfunction(function):
+            made, nobody = "a generator", "nobody runs"
+        elif inspect.isasyncgenfunction(function):
+            made, nobody = "an asynchronous generator", "nobody runs"
+    if made:
+        raise TypeError(
+            f"a call of {name} only makes {made}, which {nobody}. Pass a plain function; "
+            "it may put a copy, bytes(msg), into a queue, or start a task with "
+            "asyncio.create_task()"
+        )
 
 
 def check_names(subprotocols: Sequence[str]) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -482,3 +484,68 @@ def test_the_path_of_a_library_is_named_and_may_be_bytes() -> None:
     command = [sys.executable, "-c", code]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "/nowhere/lib\\udcff.so" in ran.stdout
+
+
+# ---- Callbacks that would never run. -----------------------------------------------------------
+
+
+async def a_coroutine(*arguments: object) -> None:
+    """Waits for nothing."""
+
+
+def a_generator(*arguments: object) -> Iterator[None]:
+    """Yields nothing of use."""
+    yield
+
+
+async def an_asynchronous_generator(*arguments: object) -> AsyncIterator[None]:
+    """Yields nothing of use."""
+    yield
+
+
+class CallsLater:
+    """An object whose call makes a coroutine."""
+
+    async def __call__(self, *arguments: object) -> None: ...
+
+    async def method(self, *arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["on_msg", "on_open", "on_close"])
+@pytest.mark.parametrize(
+    ("callback", "made"),
+    [
+        (a_coroutine, "a coroutine"),
+        (a_generator, "a generator"),
+        (an_asynchronous_generator, "an asynchronous generator"),
+        (CallsLater(), "a coroutine"),
+        (CallsLater().method, "a coroutine"),
+        (functools.partial(a_coroutine, 1), "a coroutine"),
+    ],
+    ids=["async", "generator", "async generator", "object", "method", "partial"],
+)
+def test_a_callback_that_would_never_run_is_refused(name: str, callback: Any, made: str) -> None:
+    text = said_by(TypeError, lambda: hftws.Client(URL, **{name: callback}))
+    assert text.startswith(f"a call of {name} only makes {made}, which nobody ")
+    assert "plain function" in text
+
+
+def test_callables_of_every_other_kind_are_taken() -> None:
+    inbox: list[hftws.Message] = []
+    callbacks: list[Any] = [
+        inbox.append,
+        print,
+        lambda msg: None,
+        functools.partial(print, 1),
+        list,
+    ]
+    for callback in callbacks:
+        assert hftws.Client(URL, callback).on_msg is callback or callback == inbox.append
+
+
+def test_type_checkers_object_to_callbacks_that_return_something() -> None:
+    """A coroutine is an object too: only `None` tells an `async def` from a function."""
+    hints = typing.get_type_hints(hftws.Client.__init__)
+    for name in ("on_msg", "on_open", "on_close"):
+        (function,) = [kind for kind in typing.get_args(hints[name]) if kind is not type(None)]
+        assert typing.get_args(function)[-1] in (None, type(None))
