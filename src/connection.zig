@@ -97,6 +97,15 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.lifecycle.machine.state;
         }
 
+        /// Whether messages can be sent and received. False, too, once sending has failed, although
+        /// what the peer sent before that is still delivered. Any thread may call it: it reads
+        /// only single words.
+        pub fn isUsable(connection: *const Connection) bool {
+            if (connection.state() != .open) return false;
+            const outbox = if (connection.transport.outbox) |*found| found else return false;
+            return outbox.failure == null;
+        }
+
         /// Why the connection failed; set already during its closing handshake.
         pub fn failure(connection: *const Connection) ?Failure {
             return connection.lifecycle.closing.failure;

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 import trustme
-from frames import connected, poll_until
+from frames import Inbox, connected, poll_until, wait_until_arrived, wait_until_reset
 from servers import TEXT, Peer, Serve, encode_frame
 
 import hftws
@@ -549,3 +549,49 @@ def test_type_checkers_object_to_callbacks_that_return_something() -> None:
     for name in ("on_msg", "on_open", "on_close"):
         (function,) = [kind for kind in typing.get_args(hints[name]) if kind is not type(None)]
         assert typing.get_args(function)[-1] in (None, type(None))
+
+
+# ---- What a client says of itself. -------------------------------------------------------------
+
+
+def test_a_client_that_can_send_no_more_is_not_open(serve: Serve) -> None:
+    """What the peer sent before is still delivered, and then how it ended is raised."""
+    inbox = Inbox()
+    with connected(serve, inbox) as (client, peer):
+        peer.send_text("last words")
+        wait_until_arrived(client, 12)
+        peer.reset()
+        wait_until_reset(client)
+        with pytest.raises(hftws.ConnectionClosed, match="cannot be written: the peer"):
+            for _ in range(2):  # The first may only learn of the reset.
+                client.send(b"x")
+        assert not client.is_open
+        assert "not open" in repr(client)
+        assert client.close_code is None, "it has not ended yet"
+        with pytest.raises(hftws.ConnectionClosed):
+            poll_until(client, lambda: False)
+        assert client.close_code == 1006
+
+
+def test_there_is_no_close_code_while_the_handshake_runs(serve_both: Serve) -> None:
+    """Neither after our CLOSE nor after the peer's: it may still end otherwise."""
+    with connected(serve_both) as (client, peer):
+        assert client.close_code is None
+        peer.send_close(4000, "bye")
+        poll_until(client, lambda: not client.is_open)
+        assert client.close_code is None
+        assert client.close_reason is None
+        peer.close()
+        with pytest.raises(hftws.ConnectionClosed, match="bye"):
+            poll_until(client, lambda: False)
+        assert (client.close_code, client.close_reason) == (4000, "bye")
+
+
+def test_an_end_in_the_tls_handshake_is_not_one_of_a_websocket(serve: Serve) -> None:
+    """There can be no close frame yet."""
+    with serve(lambda peer: peer.sock.close()) as server:
+        url = server.url().replace("ws:", "wss:", 1)
+        error = raised(hftws.TLSError, hftws.Client(url).connect)
+    said = "the peer closed the TCP connection while in the TLS handshake with 127.0.0.1"
+    reset = "the peer reset the TCP connection while in the TLS handshake with 127.0.0.1"
+    assert error.args[0] in (said, reset)

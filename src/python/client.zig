@@ -383,7 +383,7 @@ pub const Client = struct {
 
     fn isOpen(client: *Client) py.Error!*py.Object {
         if (client.driver.door.isInherited() or !client.isReady()) return py.boolean(false);
-        return py.boolean(client.driver.connection.state() == .open);
+        return py.boolean(client.driver.connection.isUsable());
     }
 
     fn wantsWrite(client: *Client) py.Error!*py.Object {
@@ -401,14 +401,19 @@ pub const Client = struct {
 
     fn closeCode(client: *Client) py.Error!*py.Object {
         if (!client.ready) return py.none();
-        const closed = client.driver.connection.closed() orelse return py.none();
-        return py.integer(closed.code);
+        return py.integer((client.ending() orelse return py.none()).code);
     }
 
     fn closeReason(client: *Client) py.Error!*py.Object {
         if (!client.ready) return py.none();
-        const closed = client.driver.connection.closed() orelse return py.none();
-        return py.string(closed.reason);
+        return py.string((client.ending() orelse return py.none()).reason);
+    }
+
+    /// How the connection ended. Null during the closing handshake, also when the peer's CLOSE has
+    /// come: it is not over, and may still end otherwise.
+    fn ending(client: *const Client) ?core.connection.Closed {
+        const connection = &client.driver.connection;
+        return if (connection.state() == .closed) connection.closed() else null;
     }
 
     // ---- The life of the object. ---------------------------------------------------------------
