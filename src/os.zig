@@ -83,10 +83,10 @@ pub const Interface = struct {
     setNoDelay: fn (descriptor: Descriptor) OptionError!void,
     /// From now on, the connection fails with `TimedOut` when the peer answers nothing for so long.
     setPeerTimeout: fn (descriptor: Descriptor, timeout_ms: u32) OptionError!void,
-    /// Null: this kernel needs no `setUnansweredLimit`, or does not tell.
+    /// Null: the timeout of this kernel is right, or it does not tell.
     peerProgress: fn (descriptor: Descriptor) ?PeerProgress,
-    /// Changes only how long data may stay unanswered, counted from when the kernel began to wait.
-    setUnansweredLimit: fn (descriptor: Descriptor, limit_ms: u32) void,
+    /// Leaves it to the caller how long data may stay unanswered; keep-alive stays the kernel's.
+    liftUnansweredLimit: fn (descriptor: Descriptor) void,
     setQuickAck: fn (descriptor: Descriptor) OptionError!void,
     setBusyPoll: fn (descriptor: Descriptor, microseconds: u32) OptionError!void,
     setReceiveBufferSize: fn (descriptor: Descriptor, size: u32) OptionError!void,

@@ -48,9 +48,10 @@ pub fn SocketType(comptime Os: type) type {
         peer_timeout_ms: ?u32,
         /// When `reviewPeer` has something to do again (monotonic clock).
         review_ns: u64 = 0,
-        /// Since when the peer's window is known to be closed, and how many bytes it had
-        /// acknowledged by then. Null while it is open.
-        closed_since: ?struct { ns: u64, acknowledged: u64 } = null,
+        /// Whether `reviewPeer` judges instead of the kernel.
+        limit_lifted: bool = false,
+        /// Since when the peer is known to owe an answer; null when it owes none.
+        owed_since_ns: ?u64 = null,
 
         const Socket = @This();
 
@@ -176,39 +177,35 @@ pub fn SocketType(comptime Os: type) type {
             Os.shutdownSend(socket.descriptor);
         }
 
-        /// Call it at least `peer_reviews` times in the timeout; most calls only compare the time.
+        /// Whether the peer is gone. Call it at least `peer_reviews` times in the timeout; most
+        /// calls only compare the time.
         ///
-        /// A peer whose window is closed is alive as long as it answers the probes (RFC 1122,
-        /// 4.2.2.17), but Linux ends the connection when it has probed for the timeout, whatever
-        /// the answers. So while there are answers, the limit is moved ahead of the time that the
-        /// kernel has probed. When they stop it stays, and the kernel ends the connection.
-        pub fn reviewPeer(socket: *Socket, now_ns: u64) void {
-            const timeout_ms = socket.peer_timeout_ms orelse return;
-            if (now_ns < socket.review_ns) return;
+        /// A peer that has no room is alive as long as it answers probes (RFC 1122, 4.2.2.17), but
+        /// Linux ends the connection when it has probed for the timeout, whatever the answers; and
+        /// it goes on counting where it once began if there was never room for a whole segment.
+        /// So once the peer had no room, its answers are looked at here.
+        pub fn reviewPeer(socket: *Socket, now_ns: u64) bool {
+            const timeout_ms = socket.peer_timeout_ms orelse return false;
+            if (now_ns < socket.review_ns) return false;
             const interval_ms = timeout_ms / constants.peer_reviews;
             socket.review_ns = now_ns + @as(u64, interval_ms) * std.time.ns_per_ms;
-            const progress = Os.peerProgress(socket.descriptor) orelse return;
-            if (!progress.window_closed) {
-                if (socket.closed_since == null) return;
-                socket.closed_since = null;
-                return Os.setUnansweredLimit(socket.descriptor, timeout_ms);
+            const progress = Os.peerProgress(socket.descriptor) orelse return false;
+            if (!socket.limit_lifted) {
+                if (!progress.had_no_room) return false;
+                socket.limit_lifted = true;
+                Os.liftUnansweredLimit(socket.descriptor);
             }
-            if (progress.owes_answer) return;
-            const acknowledged = progress.acknowledged;
-            // The kernel began to probe after the last bytes for which there was room.
-            const known = if (socket.closed_since) |since|
-                since.acknowledged == acknowledged
-            else
-                false;
-            if (!known) socket.closed_since = .{ .ns = now_ns, .acknowledged = acknowledged };
-            const closed_ns = now_ns - socket.closed_since.?.ns;
-            // It may have begun up to one interval before that was known.
-            const limit_ms = closed_ns / std.time.ns_per_ms + interval_ms + timeout_ms;
-            Os.setUnansweredLimit(socket.descriptor, @intCast(@min(limit_ms, limit_ms_max)));
+            if (!progress.owes_answer) {
+                socket.owed_since_ns = null;
+                return false;
+            }
+            const since_ns = socket.owed_since_ns orelse now_ns;
+            const owed_ms = (now_ns - since_ns) / std.time.ns_per_ms;
+            // An answer since then means that this one is owed for a shorter time.
+            const answered = progress.silent_ms < owed_ms;
+            socket.owed_since_ns = if (answered) now_ns else since_ns;
+            return !answered and owed_ms >= timeout_ms;
         }
-
-        /// Three weeks: what the kernel's option can hold.
-        const limit_ms_max = std.math.maxInt(i32);
 
         /// The socket is undefined afterwards. Its watch has to be cancelled first.
         pub fn close(socket: *Socket) void {
@@ -216,9 +213,13 @@ pub fn SocketType(comptime Os: type) type {
             socket.* = undefined;
         }
 
-        /// The options' current values in the kernel.
+        /// The options' current values in the kernel, and the timeout also while it is kept here.
         pub fn kernelOptions(socket: *const Socket) os.SocketOptions {
-            return Os.socketOptions(socket.descriptor);
+            var options = Os.socketOptions(socket.descriptor);
+            if (socket.limit_lifted) {
+                options.peer_timeout_s = socket.peer_timeout_ms.? / std.time.ms_per_s;
+            }
+            return options;
         }
 
         pub fn localAddress(socket: *const Socket) ?Address {

@@ -152,43 +152,42 @@ test "socket: an interface of this machine carries the connection" {
     try testing.expectEqual(@as(usize, 1), try pair.socket.receive(&buffer, null));
 }
 
-test "socket: the limit of a peer that answers probes moves on, and stays when it stops" {
+test "socket: a peer that has no room is alive while it answers, and gone when it does not" {
     const ms = std.time.ns_per_ms;
     const kernel = &ScriptedOs.kernel;
     ScriptedOs.reset(testing.allocator, 0);
     defer ScriptedOs.deinit();
     const address = Address.parse("127.0.0.1", 0).?;
-    const timeout_ms = 10_000;
-    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = timeout_ms });
+    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = 10_000 });
     defer socket.close();
 
-    kernel.peer_progress = .{ .window_closed = false, .owes_answer = false, .acknowledged = 7 };
-    socket.reviewPeer(1);
-    try testing.expectEqual(null, kernel.unanswered_limit_ms); // As it was set.
+    // The kernel's own limit is right.
+    kernel.peer_progress = .{ .had_no_room = false, .owes_answer = true, .silent_ms = 90_000 };
+    try testing.expect(!socket.reviewPeer(1));
+    try testing.expect(!socket.reviewPeer(90_000 * ms));
+    try testing.expectEqual(0, kernel.limits_lifted);
 
-    // Closed: perhaps for one interval already, which is added.
-    kernel.peer_progress.?.window_closed = true;
-    socket.reviewPeer(1 + 999 * ms); // Too early to look again.
-    try testing.expectEqual(null, kernel.unanswered_limit_ms);
-    socket.reviewPeer(1 + 1_000 * ms);
-    try testing.expectEqual(timeout_ms + 1_000, kernel.unanswered_limit_ms);
-    socket.reviewPeer(1 + 60_000 * ms);
-    try testing.expectEqual(timeout_ms + 60_000, kernel.unanswered_limit_ms);
+    // It answers probes, each after a while, for as long as it likes.
+    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = false, .silent_ms = 7_000 };
+    try testing.expect(!socket.reviewPeer(90_999 * ms)); // Too early to look again.
+    try testing.expectEqual(0, kernel.limits_lifted);
+    for (91..200) |second| {
+        kernel.peer_progress.?.owes_answer = second % 2 == 0;
+        try testing.expect(!socket.reviewPeer(second * 1_000 * ms));
+    }
+    try testing.expectEqual(1, kernel.limits_lifted);
 
-    // It no longer answers: the limit stays until it does.
+    // It owes an answer whenever it is looked at, but it has answered in between.
+    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = true, .silent_ms = 900 };
+    for (200..300) |second| try testing.expect(!socket.reviewPeer(second * 1_000 * ms));
+
+    // The last answer was before it owed this one, long before: only then the time begins.
+    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = false, .silent_ms = 50_000 };
+    try testing.expect(!socket.reviewPeer(400_000 * ms));
     kernel.peer_progress.?.owes_answer = true;
-    socket.reviewPeer(1 + 65_000 * ms);
-    try testing.expectEqual(timeout_ms + 60_000, kernel.unanswered_limit_ms);
-    kernel.peer_progress.?.owes_answer = false;
-
-    // It took something: the kernel has begun again since.
-    kernel.peer_progress.?.acknowledged = 8;
-    socket.reviewPeer(1 + 67_000 * ms);
-    try testing.expectEqual(timeout_ms + 1_000, kernel.unanswered_limit_ms);
-
-    kernel.peer_progress.?.window_closed = false;
-    socket.reviewPeer(1 + 68_000 * ms);
-    try testing.expectEqual(timeout_ms, kernel.unanswered_limit_ms);
+    try testing.expect(!socket.reviewPeer(401_000 * ms));
+    try testing.expect(!socket.reviewPeer(410_000 * ms));
+    try testing.expect(socket.reviewPeer(411_000 * ms));
 }
 
 test "socket: without a limit the peer is not looked at" {
@@ -198,7 +197,7 @@ test "socket: without a limit the peer is not looked at" {
     const address = Address.parse("127.0.0.1", 0).?;
     var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = null });
     defer socket.close();
-    kernel.peer_progress = .{ .window_closed = true, .owes_answer = false, .acknowledged = 0 };
-    socket.reviewPeer(1_000_000_000_000);
-    try testing.expectEqual(null, kernel.unanswered_limit_ms);
+    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = true, .silent_ms = 1_000_000 };
+    for (1..5) |hour| try testing.expect(!socket.reviewPeer(hour * std.time.ns_per_hour));
+    try testing.expectEqual(0, kernel.limits_lifted);
 }

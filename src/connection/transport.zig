@@ -549,9 +549,13 @@ pub fn TransportType(comptime Os: type) type {
             return false;
         }
 
-        /// Call it from time to time: see `Socket.reviewPeer`.
+        /// Call it from time to time: see `Socket.reviewPeer`. If the peer is gone, the next read
+        /// finds that.
         pub noinline fn reviewPeer(transport: *Transport) void {
-            if (transport.link.socket) |*socket| socket.reviewPeer(Os.monotonicNs());
+            const socket = if (transport.link.socket) |*found| found else return;
+            if (!socket.reviewPeer(Os.monotonicNs()) or transport.early_read != null) return;
+            transport.early_read = .{ .target = &.{}, .result = error.TimedOut };
+            transport.spin_target = &.{};
         }
 
         /// Whether the socket should be read when it is readable.

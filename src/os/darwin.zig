@@ -171,7 +171,7 @@ pub fn peerProgress(_: Descriptor) ?PeerProgress {
     return null;
 }
 
-pub fn setUnansweredLimit(_: Descriptor, _: u32) void {
+pub fn liftUnansweredLimit(_: Descriptor) void {
     unreachable; // `peerProgress` tells nothing.
 }
 

@@ -267,14 +267,16 @@ const TlsControl = extern struct {
 
 /// Keep-alive probes ask a silent peer; TCP_USER_TIMEOUT bounds how long it may owe an answer to
 /// them, or to data (tcp(7)). It also counts answered probes of a closed window: see
-/// `setUnansweredLimit`.
+/// `liftUnansweredLimit`, after which
+/// the count of keep-alive probes is the limit.
 pub fn setPeerTimeout(descriptor: Descriptor, timeout_ms: u32) posix.OptionError!void {
     try posix.setKeepAlive(descriptor, linux.TCP.KEEPIDLE, timeout_ms);
+    try posix.setOption(descriptor, c.IPPROTO.TCP, c.TCP.KEEPCNT, keep_alive_probes);
     const limit_ms: c_int = @intCast(timeout_ms);
     try posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, limit_ms);
     // Probes of a closed window otherwise come up to two minutes apart, and one that is lost would
     // be taken for the death of the peer.
-    const pause_ms = std.math.clamp(@divTrunc(limit_ms, 6), rto_max_ms_min, rto_max_ms_max);
+    const pause_ms = std.math.clamp(@divTrunc(limit_ms, 4), rto_max_ms_min, rto_max_ms_max);
     posix.setOption(descriptor, c.IPPROTO.TCP, tcp_rto_max_ms, pause_ms) catch |failure|
         switch (failure) {
             error.Unsupported, // Before Linux 6.15.
@@ -286,28 +288,26 @@ pub fn setPeerTimeout(descriptor: Descriptor, timeout_ms: u32) posix.OptionError
         };
 }
 
-/// TCP_INFO (tcp(7)). Null where the kernel has no count of what was not sent (before Linux 4.6),
-/// or an emulator no TCP_INFO.
+/// TCP_INFO (tcp(7)). Null where an emulator does not have it.
 pub fn peerProgress(descriptor: Descriptor) ?PeerProgress {
     var info: TcpInfo = undefined;
     var size: c.socklen_t = @sizeOf(TcpInfo);
     const status = c.getsockopt(descriptor, c.IPPROTO.TCP, linux.TCP.INFO, &info, &size);
-    if (status != 0 or size < @offsetOf(TcpInfo, "notsent_bytes") + @sizeOf(u32)) return null;
-    // Nothing is under way although there is something to send. A window that was taken back also
-    // leaves data under way that it has no room for.
+    if (status != 0 or size < @sizeOf(TcpInfo)) return null;
+    // Nothing is under way although there is something to send.
     const waits = info.unacked == 0 and info.notsent_bytes > 0;
-    const taken_back = size == @sizeOf(TcpInfo) and info.snd_wnd == 0 and info.unacked > 0;
+    // A peer that has taken its window back answers what is sent again, and still has no room.
+    const owes_data = info.unacked > 0 and info.last_ack_recv > info.last_data_sent;
     return .{
-        .window_closed = waits or taken_back,
-        .owes_answer = info.probes > 0,
-        .acknowledged = info.bytes_acked,
+        .had_no_room = waits or info.rwnd_limited > 0,
+        .owes_answer = owes_data or info.probes > 0,
+        .silent_ms = info.last_ack_recv,
     };
 }
 
-/// TCP_USER_TIMEOUT alone.
-pub fn setUnansweredLimit(descriptor: Descriptor, limit_ms: u32) void {
-    const value: c_int = std.math.cast(c_int, limit_ms) orelse std.math.maxInt(c_int);
-    posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, value) catch |failure|
+/// TCP_USER_TIMEOUT of 0. The kernel's own limits, of minutes, are left.
+pub fn liftUnansweredLimit(descriptor: Descriptor) void {
+    posix.setOption(descriptor, c.IPPROTO.TCP, linux.TCP.USER_TIMEOUT, 0) catch |failure|
         switch (failure) { // It worked in `setPeerTimeout`: the connection is gone.
             error.Unsupported,
             error.InvalidValue,
@@ -318,8 +318,7 @@ pub fn setUnansweredLimit(descriptor: Descriptor, limit_ms: u32) void {
         };
 }
 
-/// struct tcp_info of <linux/tcp.h>, as far as it is used here; the names are the kernel's. An
-/// older kernel fills in less of it.
+/// struct tcp_info of <linux/tcp.h>, as far as it is used here; the names are the kernel's.
 const TcpInfo = extern struct {
     state: u8,
     ca_state: u8,
@@ -327,21 +326,29 @@ const TcpInfo = extern struct {
     probes: u8,
     unused_before_unacked: [20]u8,
     unacked: u32,
-    unused_before_acked: [92]u8,
-    bytes_acked: u64,
-    unused_before_notsent: [16]u8,
+    unused_before_sent: [16]u8,
+    /// Milliseconds ago, as is the next.
+    last_data_sent: u32,
+    unused_before_ack: [8]u8,
+    last_ack_recv: u32,
+    unused_before_notsent: [84]u8,
     notsent_bytes: u32,
-    unused_before_window: [80]u8,
-    snd_wnd: u32,
+    unused_before_limited: [28]u8,
+    /// Microseconds in all.
+    rwnd_limited: u64,
 
     comptime {
         assert(@offsetOf(TcpInfo, "unacked") == 24);
-        assert(@offsetOf(TcpInfo, "bytes_acked") == 120);
+        assert(@offsetOf(TcpInfo, "last_data_sent") == 44);
+        assert(@offsetOf(TcpInfo, "last_ack_recv") == 56);
         assert(@offsetOf(TcpInfo, "notsent_bytes") == 144);
-        assert(@offsetOf(TcpInfo, "snd_wnd") == 228);
-        assert(@sizeOf(TcpInfo) == 232);
+        assert(@offsetOf(TcpInfo, "rwnd_limited") == 176);
+        assert(@sizeOf(TcpInfo) == 184);
     }
 };
+
+/// How many keep-alive probes fit into the timeout: see `posix.setKeepAlive`.
+const keep_alive_probes = 4;
 
 /// TCP_RTO_MAX_MS of <linux/tcp.h>, and its limits.
 const tcp_rto_max_ms = 44;

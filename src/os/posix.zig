@@ -205,12 +205,12 @@ pub const SocketOptions = struct {
 
 /// How far the peer has come with what was sent to it.
 pub const PeerProgress = struct {
-    /// Data waits, and cannot be sent, because the peer has no room for it.
-    window_closed: bool,
-    /// It has not answered the last of the probes that ask whether there is room now.
+    /// Data has had to wait because the peer had no room for it, now or earlier.
+    had_no_room: bool,
+    /// It has not answered the last data, or the last probe that asks whether there is room now.
     owes_answer: bool,
-    /// How many bytes it has acknowledged.
-    acknowledged: u64,
+    /// How long ago its last acknowledgement came.
+    silent_ms: u32,
 };
 
 /// A mirrored mapping: the bytes at [size, 2 * size) are those at [0, size). On either side lies a

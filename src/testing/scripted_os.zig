@@ -69,9 +69,9 @@ pub const Kernel = struct {
     resolve_failure: ?os.ResolveError = null,
     open_failure: ?os.OpenError = null,
     option_failure: ?os.OptionError = null,
-    /// What `peerProgress` tells, and the last `setUnansweredLimit`.
+    /// What `peerProgress` tells, and how often `liftUnansweredLimit` was called.
     peer_progress: ?os.PeerProgress = null,
-    unanswered_limit_ms: ?u32 = null,
+    limits_lifted: u32 = 0,
     notifier_failure: ?os.NotifierError = null,
     watch_failure: ?os.WatchError = null,
     wait_failure: ?os.WaitError = null,
@@ -554,8 +554,8 @@ pub fn peerProgress(_: Descriptor) ?PeerProgress {
     return kernel.peer_progress;
 }
 
-pub fn setUnansweredLimit(_: Descriptor, limit_ms: u32) void {
-    kernel.unanswered_limit_ms = limit_ms;
+pub fn liftUnansweredLimit(_: Descriptor) void {
+    kernel.limits_lifted += 1;
 }
 
 pub fn setQuickAck(_: Descriptor) os.OptionError!void {}
