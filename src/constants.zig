@@ -42,8 +42,8 @@ pub const reads_per_turn_max = 16;
 pub const events_per_wait_max = 64;
 
 /// How long a busy wait spins before its owner gets a turn (signals), and how often it checks the
-/// clock during that. A turn begins when a message has been delivered. It is no round number, nor is
-/// a multiple of it near one: feeds send every 1, 10 or 100 ms, and a message that comes between
+/// clock during that. A turn begins when a message has been delivered. It is no round number, nor
+/// is a multiple of it near one: feeds send every 1, 10 or 100 ms, and a message that comes between
 /// two turns is late by what happens there.
 pub const spin_turn_ns = 37_771_000;
 pub const spins_per_clock_read = 64;

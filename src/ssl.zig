@@ -93,8 +93,8 @@ pub const Session = struct {
     }
 
     /// Whether the next connection has to make a full handshake. After a fatal alert, sent or
-    /// received, that is a MUST (RFC 5246, section 7.2.2; RFC 8446, section 6.2). And a session that
-    /// was offered may be why the handshake did not end well.
+    /// received, that is a MUST (RFC 5246, section 7.2.2; RFC 8446, section 6.2). And a session
+    /// that was offered may be why the handshake did not end well.
     fn endsResumption(session: *const Session) bool {
         if (session.openssl.offers_session) return true;
         const why = session.failure();

@@ -450,7 +450,8 @@ fn raiseTlsFailure(
     else
         "a TLS record is bad";
     const is_plain = std.mem.eql(u8, failure.reason, "wrong version number");
-    const hint = if (in_handshake and is_plain) " (does the server speak TLS on this port?)" else "";
+    const asks = in_handshake and is_plain;
+    const hint = if (asks) " (does the server speak TLS on this port?)" else "";
     var buffer: [1024]u8 = undefined;
     const separator = if (failure.verify_reason.len > 0) ": " else "";
     var writer: std.Io.Writer = .fixed(&buffer);

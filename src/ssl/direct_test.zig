@@ -377,7 +377,9 @@ test "direct: empty records, warnings and requests do not add up" {
                 try pair.say(.alert, &.{ warning, @backingInt(harmless) });
             }
             if (!pair.isCurrent()) {
-                for (0..constants.hello_requests_max) |_| try pair.say(.handshake, &.{ 0, 0, 0, 0 });
+                for (0..constants.hello_requests_max) |_| {
+                    try pair.say(.handshake, &.{ 0, 0, 0, 0 });
+                }
             }
             try pair.say(.application_data, "tick");
             try pair.expectOpened("tick");

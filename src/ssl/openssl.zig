@@ -367,8 +367,8 @@ pub const Session = struct {
     }
 
     /// A record with tickets, or with a part of one, that the direct engine has opened: shows it to
-    /// OpenSSL. If that fails, `alertSent` is what OpenSSL would tell the peer. Its record is thrown
-    /// away: it has used a nonce of the direct engine.
+    /// OpenSSL. If that fails, `alertSent` is what OpenSSL would tell the peer. Its record is
+    /// thrown away: it has used a nonce of the direct engine.
     pub fn giveTicket(session: *Session, received: []const u8) Error!void {
         const api = session.api;
         const watch: ErrorWatch = .beginEmpty(api);
