@@ -50,8 +50,8 @@ pub fn SocketType(comptime Os: type) type {
         review_ns: u64 = 0,
         /// Whether `reviewPeer` judges instead of the kernel.
         limit_lifted: bool = false,
-        /// Since when the peer is known to owe an answer; null when it owes none.
-        owed_since_ns: ?u64 = null,
+        /// Since when the peer is known to leave something unanswered; null when it does not.
+        unanswered_since_ns: ?u64 = null,
 
         const Socket = @This();
 
@@ -195,16 +195,16 @@ pub fn SocketType(comptime Os: type) type {
                 socket.limit_lifted = true;
                 Os.liftUnansweredLimit(socket.descriptor);
             }
-            if (!progress.owes_answer) {
-                socket.owed_since_ns = null;
+            if (!progress.has_unanswered) {
+                socket.unanswered_since_ns = null;
                 return false;
             }
-            const since_ns = socket.owed_since_ns orelse now_ns;
-            const owed_ms = (now_ns - since_ns) / std.time.ns_per_ms;
-            // An answer since then means that this one is owed for a shorter time.
-            const answered = progress.silent_ms < owed_ms;
-            socket.owed_since_ns = if (answered) now_ns else since_ns;
-            return !answered and owed_ms >= timeout_ms;
+            const since_ns = socket.unanswered_since_ns orelse now_ns;
+            const unanswered_ms = (now_ns - since_ns) / std.time.ns_per_ms;
+            // An answer since then means that what is unanswered now is younger.
+            const answered = progress.silent_ms < unanswered_ms;
+            socket.unanswered_since_ns = if (answered) now_ns else since_ns;
+            return !answered and unanswered_ms >= timeout_ms;
         }
 
         /// The socket is undefined afterwards. Its watch has to be cancelled first.

@@ -162,29 +162,29 @@ test "socket: a peer that has no room is alive while it answers, and gone when i
     defer socket.close();
 
     // The kernel's own limit is right.
-    kernel.peer_progress = .{ .had_no_room = false, .owes_answer = true, .silent_ms = 90_000 };
+    kernel.peer_progress = .{ .had_no_room = false, .has_unanswered = true, .silent_ms = 90_000 };
     try testing.expect(!socket.reviewPeer(1));
     try testing.expect(!socket.reviewPeer(90_000 * ms));
     try testing.expectEqual(0, kernel.limits_lifted);
 
     // It answers probes, each after a while, for as long as it likes.
-    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = false, .silent_ms = 7_000 };
+    kernel.peer_progress = .{ .had_no_room = true, .has_unanswered = false, .silent_ms = 7_000 };
     try testing.expect(!socket.reviewPeer(90_999 * ms)); // Too early to look again.
     try testing.expectEqual(0, kernel.limits_lifted);
     for (91..200) |second| {
-        kernel.peer_progress.?.owes_answer = second % 2 == 0;
+        kernel.peer_progress.?.has_unanswered = second % 2 == 0;
         try testing.expect(!socket.reviewPeer(second * 1_000 * ms));
     }
     try testing.expectEqual(1, kernel.limits_lifted);
 
     // It owes an answer whenever it is looked at, but it has answered in between.
-    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = true, .silent_ms = 900 };
+    kernel.peer_progress = .{ .had_no_room = true, .has_unanswered = true, .silent_ms = 900 };
     for (200..300) |second| try testing.expect(!socket.reviewPeer(second * 1_000 * ms));
 
     // The last answer was before it owed this one, long before: only then the time begins.
-    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = false, .silent_ms = 50_000 };
+    kernel.peer_progress = .{ .had_no_room = true, .has_unanswered = false, .silent_ms = 50_000 };
     try testing.expect(!socket.reviewPeer(400_000 * ms));
-    kernel.peer_progress.?.owes_answer = true;
+    kernel.peer_progress.?.has_unanswered = true;
     try testing.expect(!socket.reviewPeer(401_000 * ms));
     try testing.expect(!socket.reviewPeer(410_000 * ms));
     try testing.expect(socket.reviewPeer(411_000 * ms));
@@ -197,7 +197,7 @@ test "socket: without a limit the peer is not looked at" {
     const address = Address.parse("127.0.0.1", 0).?;
     var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = null });
     defer socket.close();
-    kernel.peer_progress = .{ .had_no_room = true, .owes_answer = true, .silent_ms = 1_000_000 };
+    kernel.peer_progress = .{ .had_no_room = true, .has_unanswered = true, .silent_ms = 1_000_000 };
     for (1..5) |hour| try testing.expect(!socket.reviewPeer(hour * std.time.ns_per_hour));
     try testing.expectEqual(0, kernel.limits_lifted);
 }

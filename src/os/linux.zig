@@ -300,7 +300,7 @@ pub fn peerProgress(descriptor: Descriptor) ?PeerProgress {
     const owes_data = info.unacked > 0 and info.last_ack_recv > info.last_data_sent;
     return .{
         .had_no_room = waits or info.rwnd_limited > 0,
-        .owes_answer = owes_data or info.probes > 0,
+        .has_unanswered = owes_data or info.probes > 0,
         .silent_ms = info.last_ack_recv,
     };
 }

@@ -208,7 +208,7 @@ pub const PeerProgress = struct {
     /// Data has had to wait because the peer had no room for it, now or earlier.
     had_no_room: bool,
     /// It has not answered the last data, or the last probe that asks whether there is room now.
-    owes_answer: bool,
+    has_unanswered: bool,
     /// How long ago its last acknowledgement came.
     silent_ms: u32,
 };

@@ -53,7 +53,8 @@ pub fn checkStatus(status: c_int) Error!void {
 }
 
 /// The message may hold bytes that are not UTF-8, such as a path.
-pub fn raise(exception: ?*Object, message: []const u8) Error {
+pub noinline fn raise(exception: ?*Object, message: []const u8) Error {
+    @branchHint(.cold);
     const text = try string(message);
     defer decref(text);
     c.PyErr_SetObject(exception, text);

@@ -128,7 +128,8 @@ def changed(module: Path, folder: Path, old: bytes, new: bytes) -> Path:
         (b"_PyList_New\0", b"_XyList_New\0", "XyList_New is looked for in whatever is loaded"),
         (b"_recv\0", b"_PyRe\0", "PyRe is looked for in /usr/lib/libSystem.B.dylib"),
         (b"libSystem.B", b"libSystem.C", "what it loads is ['/usr/lib/libSystem.C.dylib']"),
-        (struct.pack("<2I", 0x000C0000, 0x000C0000)[:4], b"\0\0\x0d\0", "the oldest system"),
+        # In LC_BUILD_VERSION: the platform (macOS), and the oldest version of it.
+        (struct.pack("<2I", 1, 0x000C0000), struct.pack("<2I", 1, 0x000D0000), "the oldest system"),
     ],
 )
 def test_what_a_mac_would_refuse_is_found(
