@@ -1125,7 +1125,7 @@ def test_a_bad_ticket_before_the_first_data_is_refused(
     try:
         with pytest.raises(hftws.TLSError) as caught:
             conversation.connect()
-        assert re.search(r": \w[\w ]+$", str(caught.value))
+        assert re.search(r": \w[\w ]+ \[wss:", str(caught.value))
         assert caught.value.reason != "unknown cause"
         conversation.drain()
         assert stack.alerts == [alert]
