@@ -370,7 +370,7 @@ def test_a_callback_that_is_a_method_can_be_passed() -> None:
         def __init__(self, url: str) -> None:
             super().__init__(url, self.on_msg)
 
-        def on_msg(self, msg: hftws.Message) -> None: ...  # type: ignore[override]
+        def on_msg(self, msg: hftws.Message) -> None: ...
 
     client = Mine("ws://example.com/")
     assert hftws.Client.on_msg.__get__(client) == client.on_msg

@@ -167,6 +167,25 @@ test "url: a URL is shown without its name and password, and otherwise as it sta
     }
 }
 
+test "url: keys in path and query are not shown" {
+    const key = "pqia91ma19a5s61cv6a81va65sdf19v8";
+    const cases = [_][2][]const u8{
+        .{ "wss://a/ws/btcusdt@trade", "wss://a/ws/btcusdt@trade" },
+        .{ "wss://a/stream?streams=a@depth/b@trade", "wss://a/stream?streams=a@depth/b@trade" },
+        .{ "wss://a/ws/" ++ key ++ "/x", "wss://a/ws/***/x" },
+        .{ "wss://a/?id=" ++ key ++ "&b=1", "wss://a/?id=***&b=1" },
+        .{ "wss://a/?" ++ key, "wss://a/?***" },
+        .{ "wss://a/?Access_Token=x&sig=y&sigma=z", "wss://a/?Access_Token=***&sig=***&sigma=z" },
+        .{ "wss://a/?token=&token", "wss://a/?token=&token" },
+        .{ "wss://u:p@a/?key=x/y", "wss://***@a/?key=***" },
+    };
+    for (cases) |case| {
+        var buffer: [256]u8 = undefined;
+        const shown = try std.fmt.bufPrint(&buffer, "{f}", .{Shown.init(case[0])});
+        try std.testing.expectEqualStrings(case[1], shown);
+    }
+}
+
 test "url: a byte that could end a header line is refused wherever it stands" {
     const text = "wss://example.com:443/path?query";
     for (0..text.len + 1) |place| {

@@ -89,7 +89,7 @@ pub const Client = struct {
 
     fn poll(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
         const bound = try arguments.bindTo("poll()", &.{"timeout"}, 1);
-        const timeout_ns = try options_parser.timeout(bound[0]);
+        const timeout_ns = try options_parser.timeout("timeout of poll()", bound[0]);
         try client.beginDriving();
         defer client.driver.end();
         try client.requireStarted();
@@ -110,8 +110,9 @@ pub const Client = struct {
     }
 
     fn waitForRoom(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
-        const bound = try arguments.bind(&.{"timeout"}, 1);
-        const timeout_ns = if (bound[0]) |given| try options_parser.timeout(given) else null;
+        const bound = try arguments.bindTo("wait_for_room()", &.{"timeout"}, 1);
+        const name = "timeout of wait_for_room()";
+        const timeout_ns = if (bound[0]) |given| try options_parser.timeout(name, given) else null;
         try client.beginDriving();
         defer client.driver.end();
         return py.boolean(try client.driver.waitForRoom(timeout_ns));

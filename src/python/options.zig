@@ -430,13 +430,7 @@ fn nanoseconds(name: [:0]const u8, seconds: f64) py.Error!u64 {
 fn peerTimeout(object: ?*py.Object) py.Error!?u32 {
     const number = object orelse return constants.peer_timeout_ms_default;
     if (py.isNone(number)) return null;
-    const seconds = c.PyFloat_AsDouble(number);
-    if (seconds == -1.0 and c.PyErr_Occurred() != null) {
-        if (c.PyErr_ExceptionMatches(c.PyExc_TypeError) == 0) return error.PythonError;
-        const type_name = std.mem.span(py.typeOf(number).tp_name);
-        const message = "peer_timeout has to be a number of seconds or None, not {s}";
-        return py.raiseFormat(c.PyExc_TypeError, message, .{type_name});
-    }
+    const seconds = try py.numberArgument("peer_timeout", "a number of seconds or None", number);
     const min = constants.peer_timeout_s_min;
     const max = constants.peer_timeout_s_max;
     if (seconds >= min and seconds <= max) return @intFromFloat(seconds * std.time.ms_per_s);
@@ -444,11 +438,11 @@ fn peerTimeout(object: ?*py.Object) py.Error!?u32 {
     return py.raiseFormat(c.PyExc_ValueError, message, .{ min, max, seconds });
 }
 
-/// The time-out of `poll` in nanoseconds: null (None) is forever, 0 the default.
-pub fn timeout(object: ?*py.Object) py.Error!?u64 {
+/// The time-out of a call in nanoseconds: null (None) is forever, 0 the default. `name` is for
+/// exceptions.
+pub fn timeout(name: [:0]const u8, object: ?*py.Object) py.Error!?u64 {
     const seconds_object = object orelse return 0;
     if (py.isNone(seconds_object)) return null;
-    const name = "timeout of poll()";
     return try nanoseconds(name, try py.numberArgument(name, "a number or None", seconds_object));
 }
 
