@@ -19,7 +19,17 @@ from typing import Any, ClassVar
 
 import pytest
 import trustme
-from servers import BINARY, CLOSE, PEER_TIMEOUT, TEXT, close_payload, encode_frame
+from servers import (
+    BINARY,
+    CLOSE,
+    PEER_TIMEOUT,
+    TEXT,
+    Peer,
+    Serve,
+    accept_value,
+    close_payload,
+    encode_frame,
+)
 from tls_peers import (
     ALERT,
     APPLICATION_DATA,
@@ -1310,3 +1320,113 @@ def test_the_handover_is_exact(bed: Bed, client_files: dict[str, Path], seed: in
                 conversation.exchange(*parts, messages=[payload])
                 conversation.hear(b"heard " + payload)
             assert stack.alerts == []
+
+
+# ---- Behind Finished. --------------------------------------------------------------------------
+
+#: What stands behind the server's Finished in its record, and what is in the next one.
+HELLO = message(HELLO_REQUEST, b"")
+BEHIND_FINISHED = {"nothing": (b"", b""), "all": (HELLO, b""), "half": (HELLO[:2], HELLO[2:])}
+MORE_BEHIND = "the server has sent more in the record of its Finished, which OpenSSL keeps"
+
+over_behind = pytest.mark.parametrize(
+    ("behind", "rest"), BEHIND_FINISHED.values(), ids=list(BEHIND_FINISHED)
+)
+
+
+def shaken(peer: Peer, bed: Bed, suite: Suite, behind: bytes) -> LiteTls:
+    """The server after its handshake."""
+    stack = bed.lite(suite, behind_finished=behind)
+    while not stack.complete:
+        stack.feed(peer.recv_some())
+        stack.shake_hands()
+        peer.send(stack.outgoing())
+    return stack
+
+
+@over_1_2
+@over_behind
+def test_what_is_behind_finished_is_not_lost(
+    bed: Bed, serve: Serve, suite: Suite, behind: bytes, rest: bytes
+) -> None:
+    """It stays inside OpenSSL, to which the records are left then; a named engine says so."""
+
+    def script(peer: Peer) -> None:
+        stack = shaken(peer, bed, suite, behind)
+        header = peer.recv_exactly(HEADER_SIZE)
+        stack.feed(header + peer.recv_exactly(int.from_bytes(header[3:], "big")))
+        request = stack.open()
+        key = re.search(rb"Sec-WebSocket-Key: ([^\r]+)", request)
+        assert key is not None
+        response = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accept_value(key[1].decode())}\r\n\r\n"
+        )
+        records = stack.fragments(rest) if rest else b""
+        peer.send(records + stack.seal(response.encode() + text(b"first")))
+        peer.recv_all()
+
+    with serve(script) as server:
+        options = {"ca_file": bed.identity.ca_file}
+        received: list[bytes] = []
+        client = server.client(
+            lambda msg: received.append(bytes(msg)), url=server.url("/", "wss"), **options
+        )
+        client.connect()
+        while not received:
+            assert client.poll(PEER_TIMEOUT)
+        assert received == [b"first"]
+        info = client.info()
+        assert (info["engine"], info["engine_reason"]) == (
+            ("openssl", MORE_BEHIND) if behind else ("direct", "")
+        )
+        del client
+    if behind:
+        with serve(lambda peer: shaken(peer, bed, suite, behind)) as server:
+            client = server.client(url=server.url("/", "wss"), tls="direct", **options)
+            with pytest.raises(hftws.TLSError, match=MORE_BEHIND):
+                client.connect()
+
+
+@over_1_2
+def test_a_hello_request_behind_finished_is_answered_before_the_next_record(
+    bed: Bed, serve: Serve, suite: Suite
+) -> None:
+    """The server may wait for the answer."""
+    types: list[int] = []
+
+    def script(peer: Peer) -> None:
+        shaken(peer, bed, suite, HELLO)
+        while types[-1:] in ([], [APPLICATION_DATA]):  # The request.
+            header = peer.recv_exactly(HEADER_SIZE)
+            types.append(header[0])
+            peer.recv_exactly(int.from_bytes(header[3:], "big"))
+
+    with serve(script) as server:
+        client = server.client(
+            url=server.url("/", "wss"), tls="openssl", ca_file=bed.identity.ca_file
+        )
+        with pytest.raises(hftws.Error):
+            client.connect()
+    assert types[-1] in (HANDSHAKE, ALERT)
+
+
+@over_1_3
+def test_nothing_may_stand_behind_finished_in_tls_1_3(
+    bed: Bed, serve: Serve, engine: str, suite: Suite
+) -> None:
+    """The keys change there (RFC 8446, section 5.1)."""
+    alerts: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        stack = bed.lite(suite, behind_finished=ticket_message())
+        stack.feed(peer.recv_some())
+        stack.shake_hands()
+        peer.send(stack.outgoing())
+        alerts.append(peer.recv_all())
+
+    with serve(script) as server:
+        client = server.client(url=server.url("/", "wss"), tls=engine, ca_file=bed.identity.ca_file)
+        with pytest.raises(hftws.TLSError, match="not on record boundary"):
+            client.connect()
+    assert alerts != [b""]

@@ -54,7 +54,7 @@ WARNING, FATAL = 1, 2
 HEADER_SIZE = 5
 CONTENT_SIZE_MAX = 1 << 14
 
-HELLO_REQUEST, NEW_SESSION_TICKET, KEY_UPDATE = 0, 4, 24
+HELLO_REQUEST, NEW_SESSION_TICKET, FINISHED, KEY_UPDATE = 0, 4, 20, 24
 
 #: Seconds that a process may take to start, on a busy machine.
 START_TIMEOUT = 30.0 * PATIENCE
@@ -287,16 +287,22 @@ class ChangedConnection(TLSConnection):
     """tlslite-ng's connection, which changes handshake messages of some types as it sends them.
 
     Its transcript has the changed messages: what follows fits to them.
+
+    :param behind_finished: what stands behind Finished in the same record.
     """
 
-    def __init__(self, sock: LiteSocket, changes: Mapping[int, Change]) -> None:
+    def __init__(
+        self, sock: LiteSocket, changes: Mapping[int, Change], behind_finished: bytes = b""
+    ) -> None:
         super().__init__(sock)
-        self._changes = changes
+        self._changes, self._behind_finished = changes, behind_finished
 
     def _changed(self, original: Any) -> Any:
         if original.contentType != HANDSHAKE or type(original) is LiteMessage:
             return original  # A LiteMessage has been changed already.
         content = bytes(original.write())
+        if content[0] == FINISHED and self._behind_finished:
+            return LiteMessage(HANDSHAKE, bytearray(content + self._behind_finished))
         change = self._changes.get(content[0])
         if change is None:
             return original
@@ -320,10 +326,11 @@ class LiteTls(MemoryStack):
         client_certificate: bool = False,
         early: bytes = b"",
         changes: Mapping[int, Change] | None = None,
+        behind_finished: bytes = b"",
     ) -> None:
         super().__init__()
         self._socket = LiteSocket()
-        self.connection = ChangedConnection(self._socket, changes or {})
+        self.connection = ChangedConnection(self._socket, changes or {}, behind_finished)
         self._handshake = self.connection.handshakeServerAsync(
             certChain=identity.lite_chain,
             privateKey=identity.lite_key,

@@ -17,6 +17,7 @@ const record_layer = @import("record.zig");
 const types = @import("types.zig");
 const CertificateNames = @import("certificate_names.zig").CertificateNames;
 const Tickets = @import("tickets.zig").Tickets;
+const tag_size = @import("aead/types.zig").tag_size;
 const OnceType = @import("../once.zig").OnceType;
 
 const Error = types.Error;
@@ -33,9 +34,12 @@ const seal_expansion_max = 512;
 /// More than any record with an alert has.
 const alert_record_size_max = constants.record_header_size + seal_expansion_max;
 
-/// The Finished of a client in TLS 1.2, sealed with AES-GCM: explicit nonce, 16 bytes, tag.
-const finished_header = [_]u8{ 22, 3, 3, 0, 8 + 16 + 16 };
-const finished_size = finished_header.len + 8 + 16 + 16;
+/// The Finished of TLS 1.2: type, length, 12 bytes (RFC 5246, section 7.4.9).
+const finished_content_size = 1 + 3 + 12;
+
+/// The Finished of a client in TLS 1.2, sealed with AES-GCM: explicit nonce, content, tag.
+const finished_header = [_]u8{ 22, 3, 3, 0, 8 + finished_content_size + tag_size };
+const finished_size = finished_header.len + 8 + finished_content_size + tag_size;
 
 /// The traffic secrets of TLS 1.3; the sizes are 0 until OpenSSL has logged them.
 const Secrets = struct {
@@ -173,7 +177,8 @@ pub const Session = struct {
     product: libssl.Product,
     handle: *libssl.Ssl,
     transfer: Transfer,
-    /// OpenSSL holds plaintext of the record it opened last, for which there was no room.
+    /// OpenSSL holds plaintext of the record it opened last, for which there was no room; or
+    /// perhaps, when the handshake is complete, messages behind Finished.
     plaintext_pending: bool,
     /// Kept until the direct engine has taken over, or is not going to.
     secrets: Secrets,
@@ -270,7 +275,10 @@ pub const Session = struct {
         session.keepTail(to_send[0..session.transfer.to_send_size]);
         session.received_records.add(received[0..session.transfer.received_used]);
         const status = try session.meaningOf(result);
-        if (status == .done) session.settleSession();
+        if (status == .done) {
+            session.settleSession();
+            session.plaintext_pending = true;
+        }
         return session.transfer.step(status, 0);
     }
 
@@ -329,6 +337,9 @@ pub const Session = struct {
         if (session.has_certificate) {
             return "in TLS 1.2 a server may ask for the client's certificate by renegotiation";
         }
+        if (session.hidesContent(takeover.suite)) {
+            return "the server has sent more in the record of its Finished, which OpenSSL keeps";
+        }
         const api = session.api;
         var explicit_nonce: u64 = 0;
         if (takeover.suite.explicitNonceSize() > 0) {
@@ -358,6 +369,14 @@ pub const Session = struct {
             .received_records = session.received_records.count,
         } };
         return null;
+    }
+
+    /// In TLS 1.2 a HelloRequest, or a part of one, may stand behind Finished in the same record.
+    /// OpenSSL has opened it and looks at it in the next read. (In TLS 1.3 it refuses that.)
+    fn hidesContent(session: *const Session, suite: key_schedule.Suite) bool {
+        const received = &session.received_records;
+        const around_size = suite.explicitNonceSize() + tag_size;
+        return received.size != received.count * around_size + finished_content_size;
     }
 
     pub fn dropSecrets(session: *Session) void {

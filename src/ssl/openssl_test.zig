@@ -68,6 +68,19 @@ const Pair = struct {
         try pair.init(options);
         errdefer pair.deinit();
         try pair.shake(.nowhere, 16 * 1024);
+        try pair.expectNothingBehindFinished();
+    }
+
+    /// OpenSSL is asked once what it holds.
+    fn expectNothingBehindFinished(pair: *Pair) !void {
+        if (pair.session.records != .openssl) return;
+        var plaintext: [64]u8 = undefined;
+        var to_send: [1024]u8 = undefined;
+        try expect(pair.session.recordWaiting(""));
+        const step = try pair.session.open("", &plaintext, &to_send);
+        try expectEqual(.needs_received, step.status);
+        try expectEqual(@as(usize, 0), step.to_send_size);
+        try expect(!pair.session.recordWaiting(""));
     }
 
     fn deinit(pair: *Pair) void {

@@ -227,6 +227,8 @@ pub const HandshakeReader = struct {
 /// the sequence number (RFC 5246, section 6.1).
 pub const RecordCounter = struct {
     count: u64 = 0,
+    /// The bytes of these records, without their headers.
+    size: u64 = 0,
     header: [constants.record_header_size]u8 = undefined,
     header_filled: usize = 0,
     fragment_left: usize = 0,
@@ -248,9 +250,15 @@ pub const RecordCounter = struct {
 
     fn begin(counter: *RecordCounter) void {
         const content_type: ContentType = @fromBackingInt(counter.header[0]);
-        counter.count = if (content_type == .change_cipher_spec) 0 else counter.count + 1;
         counter.fragment_left = std.mem.readInt(u16, counter.header[3..5], .big);
         counter.header_filled = 0;
+        if (content_type == .change_cipher_spec) {
+            counter.count = 0;
+            counter.size = 0;
+        } else {
+            counter.count += 1;
+            counter.size += counter.fragment_left;
+        }
     }
 };
 

@@ -86,6 +86,7 @@ test "record: records after change_cipher_spec are counted, however they are cut
         counter.add(stream[0..cut]);
         counter.add(stream[cut..]);
         try testing.expectEqual(3, counter.count);
+        try testing.expectEqual(4, counter.size);
         try testing.expectEqual(0, counter.fragment_left);
     }
     var counter: RecordCounter = .{};
