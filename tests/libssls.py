@@ -36,7 +36,10 @@ LIBRESSL_OWN = {
     "SSL_CTX_set_info_callback",
     "SSL_CTX_set_msg_callback",
     "SSL_CTX_set_default_verify_paths",
+    "SSL_CTX_sess_set_new_cb",
     "SSL_ctrl",
+    "SSL_do_handshake",
+    "SSL_new",
     "SSL_read",
     "SSL_want",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import libssls
 import pytest
+import trustme
 from libssls import LIBRESSL, OPENSSL_1_1_1, Play
 from servers import PATIENCE
 
@@ -347,8 +348,8 @@ def run_tests(expression: str, command: Sequence[str] = (sys.executable,), **mor
 
 @needs_linux
 def test_libressl_by_a_fake(fakes: dict[str, Path]) -> None:
-    """Its direct engine has TLS 1.2 only."""
-    expression = f"{TLS} or (({RECORDS}) and not (direct and TLSv1.3))"
+    """Its direct engine has TLS 1.2 only, and it resumes no sessions of TLS 1.3."""
+    expression = f"{TLS} or (({RECORDS}) and not ((direct or resumes) and TLSv1.3))"
     run_tests(expression, HFTWS_LIBSSL=str(fakes["libressl"]))
 
 
@@ -383,7 +384,8 @@ def test_the_direct_engine_steps_aside_with_libressl_and_tls_1_3(fakes: dict[str
         "    url = exchange.url + '/ws'\n"
         "    with hftws.Client(url, ca_file=exchange.ca_file) as client:\n"
         "        info = client.info()\n"
-        "        for key in ('tls_library', 'tls_library_file', 'tls_version', 'engine'):\n"
+        "        keys = 'tls_library', 'tls_library_file', 'tls_version', 'engine', 'aead'\n"
+        "        for key in keys:\n"
         "            print(info[key])\n"
         "        print(info['engine_reason'])\n"
         "    try: hftws.Client(url, ca_file=exchange.ca_file, tls='direct').connect()\n"
@@ -391,11 +393,40 @@ def test_the_direct_engine_steps_aside_with_libressl_and_tls_1_3(fakes: dict[str
         HFTWS_LIBSSL=fakes["libressl"],
     )
     reason = "LibreSSL does not tell the traffic secrets of TLS 1.3"
-    library, file, version, engine, engine_reason, error = shown.splitlines()
+    library, file, version, engine, aead, engine_reason, error = shown.splitlines()
     assert library == LIBRESSL.text
     assert file == str(fakes["libressl"])
     assert (version, engine, engine_reason) == ("TLSv1.3", "openssl", reason)
+    assert aead == "LibreSSL, in SSL_read and SSL_write"
     assert reason in error
+
+
+@needs_linux
+@pytest.mark.parametrize(("version", "resumed"), [("TLSv1_2", True), ("TLSv1_3", False)])
+def test_libressl_resumes_sessions_of_tls_1_2_only(
+    fakes: dict[str, Path], ca: trustme.CA, tmp_path: Path, version: str, resumed: bool
+) -> None:
+    certificate = tmp_path / "server.pem"
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    shown = python(
+        "import ssl\n"
+        "from servers import ScriptServer\n"
+        "context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n"
+        f"context.load_cert_chain({str(certificate)!r})\n"
+        f"context.maximum_version = ssl.TLSVersion.{version}\n"
+        "def script(peer):\n"
+        "    peer.accept_upgrade()\n"
+        "    peer.close_handshake()\n"
+        "with ScriptServer(script, tls_context=context) as server:\n"
+        "    client = server.client(verify=False, tls='openssl')\n"
+        "    for _ in range(2):\n"
+        "        client.connect()\n"
+        "        print(client.info()['tls_resumed'])\n"
+        "        client.run()\n",
+        HFTWS_LIBSSL=fakes["libressl"],
+        PYTHONPATH=os.pathsep.join([str(PACKAGE.parent), str(ROOT / "tests")]),
+    )
+    assert shown.split() == ["False", str(resumed)]
 
 
 # ---- Linked in. --------------------------------------------------------------------------------

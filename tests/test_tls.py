@@ -860,3 +860,33 @@ def test_after_the_handshake_nobody_asks_whether_the_server_speaks_tls(
             client.connect()
             client.run()
     assert "speak TLS" not in str(caught.value)
+
+
+def test_a_fatal_alert_within_a_handshake_of_tls_1_2_is_not_waited_out(
+    serve: Serve, ca: trustme.CA, ca_file: Path
+) -> None:
+    """A server that wants a certificate says so, and leaves it to the client to hang up."""
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+
+    def script(peer: Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = context.wrap_bio(incoming, outgoing, server_side=True)
+        refused = False
+        while not refused:
+            incoming.write(peer.recv_some())
+            try:
+                session.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                refused = True
+            peer.send(outgoing.read())
+        peer.recv_all()
+
+    with serve(script) as server:
+        client = server.client(url=server.url("/", "wss"), ca_file=ca_file)
+        with pytest.raises(hftws.TLSError, match="alert from the peer: handshake_failure"):
+            client.connect()

@@ -88,7 +88,7 @@ pub const Aead = union(Provider) {
         };
     }
 
-    /// For users: "libipsec-mb 1.3.0, AVX-512 VAES", "OpenSSL EVP".
+    /// For users: "libipsec-mb 1.3.0, AVX-512 VAES", "OpenSSL EVP", "LibreSSL EVP".
     pub fn description(aead: *const Aead) [:0]const u8 {
         return switch (aead.*) {
             inline else => |*provider| provider.description(),

@@ -271,7 +271,10 @@ pub const Session = struct {
         defer watch.endEmpty(api);
         session.transfer.begin(received, to_send);
         var result = api.SSL_do_handshake(session.handle);
-        if (session.hasPaused(result)) result = api.SSL_do_handshake(session.handle);
+        // After a fatal alert within a handshake of TLS 1.2, LibreSSL leaves SSL_want at reading.
+        if (session.hasPaused(result) and api.ERR_peek_error() == 0) {
+            result = api.SSL_do_handshake(session.handle);
+        }
         session.keepTail(to_send[0..session.transfer.to_send_size]);
         session.received_records.add(received[0..session.transfer.received_used]);
         const status = try session.meaningOf(result);
@@ -437,7 +440,7 @@ pub const Session = struct {
         session.transfer.begin(record, to_send);
         const size = clampSize(plaintext.len);
         var result = session.api.SSL_read(session.handle, plaintext.ptr, size);
-        if (session.hasPaused(result)) {
+        if (session.hasPaused(result) and session.isCurrent()) {
             result = session.api.SSL_read(session.handle, plaintext.ptr, size);
         }
         session.plaintext_pending = result == size and session.api.SSL_pending(session.handle) > 0;
@@ -483,7 +486,10 @@ pub const Session = struct {
             .cipher = std.mem.span(api.SSL_CIPHER_get_name(cipher)),
             .engine = .openssl,
             .engine_reason = "",
-            .aead = "OpenSSL, in SSL_read and SSL_write",
+            .aead = switch (session.product.kind) {
+                .openssl, .other => "OpenSSL, in SSL_read and SSL_write",
+                .libressl => "LibreSSL, in SSL_read and SSL_write",
+            },
             .resumed = session.isResumed(),
         };
     }
@@ -529,8 +535,15 @@ pub const Session = struct {
         return error.TlsFailed;
     }
 
-    /// Whether the call has to be made again. In TLS 1.3 LibreSSL returns after a record without
-    /// data, and after a KeyUpdate before it answers; called again, it goes on, or asks for more.
+    /// Whether this is TLS 1.3.
+    fn isCurrent(session: *const Session) bool {
+        const version = std.mem.span(session.api.SSL_get_version(session.handle));
+        return std.mem.eql(u8, version, "TLSv1.3");
+    }
+
+    /// Whether the call may have to be made again. In TLS 1.3 LibreSSL returns after a record
+    /// without data, and after a KeyUpdate before it answers; called again, it goes on, or asks for
+    /// more. In TLS 1.2 that is no more than a hint: it does not reset SSL_want after each error.
     inline fn hasPaused(session: *const Session, result: c_int) bool {
         if (result > 0 or !session.product.pausesReads()) return false;
         const transfer = &session.transfer;

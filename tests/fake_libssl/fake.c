@@ -182,9 +182,48 @@ int SSL_read(void *ssl, void *target, int size)
     return REAL(int (*)(void *, void *, int), SSL_read)(ssl, target, size);
 }
 
+/* A fatal alert within a handshake of TLS 1.2 leaves SSL_want as if more had to be read, and the
+ * next call does read. (4.3.2 does so.) */
+static _Thread_local const void *alerted;
+
+void *SSL_new(void *context)
+{
+    void *ssl = REAL(void *(*)(void *), SSL_new)(context);
+    if (ssl == alerted) alerted = NULL; /* Another one that was freed lay there. */
+    return ssl;
+}
+
+int SSL_do_handshake(void *ssl)
+{
+    if (ssl == alerted) {
+        char byte;
+        void *bio = REAL(void *(*)(const void *), SSL_get_rbio)(ssl);
+        return REAL(int (*)(void *, void *, int), BIO_read)(bio, &byte, 1);
+    }
+    int result = REAL(int (*)(void *), SSL_do_handshake)(ssl);
+    unsigned long reason = ERR_peek_last_error() & 0xfff;
+    if (result <= 0 && reason >= 1000 && !is_tls_1_3(ssl)) alerted = ssl; /* SSL_AD_REASON_OFFSET */
+    return result;
+}
+
 int SSL_want(const void *ssl)
 {
-    return pausing ? 2 : REAL(int (*)(const void *), SSL_want)(ssl); /* SSL_READING */
+    if (pausing || ssl == alerted) return 2; /* SSL_READING */
+    return REAL(int (*)(const void *), SSL_want)(ssl);
+}
+
+/* A client of TLS 1.3 throws tickets away. */
+static int (*session_callback)(void *, void *);
+
+static int pass_session(void *ssl, void *session)
+{
+    return is_tls_1_3(ssl) ? 0 : session_callback(ssl, session);
+}
+
+void SSL_CTX_sess_set_new_cb(void *context, int (*callback)(void *, void *))
+{
+    session_callback = callback;
+    REAL(void (*)(void *, void *), SSL_CTX_sess_set_new_cb)(context, pass_session);
 }
 
 /* SSL_CERT_FILE and SSL_CERT_DIR are ignored. */

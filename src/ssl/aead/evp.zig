@@ -132,8 +132,10 @@ pub const Aead = struct {
     }
 
     pub fn description(provider: *const Aead) [:0]const u8 {
-        _ = provider;
-        return "OpenSSL EVP";
+        return switch (provider.api.product().kind) {
+            .openssl, .other => "OpenSSL EVP",
+            .libressl => "LibreSSL EVP",
+        };
     }
 };
 
