@@ -120,6 +120,10 @@ pub const peer_reviews = 10;
 /// Longest sleep of the binding between two checks for signals.
 pub const wait_max_ns = 250_000_000;
 
+/// Without the GIL: how long the binding sleeps between two looks for objects of this thread that
+/// other threads have released. Only this thread can free them.
+pub const merge_wait_ns = 10_000_000;
+
 /// How long the binding keeps Python's lock while there is always more to read: longer than the
 /// interpreter's switch interval of 5 ms, after which a waiting thread asks for the lock.
 pub const lock_hold_max_ns = 10_000_000;

@@ -225,9 +225,11 @@ pub const Driver = struct {
     /// the timeout.
     pub fn waitForRoom(driver: *Driver, timeout_ns: ?u64) py.Error!bool {
         const until_ns = if (timeout_ns) |timeout| monotonicNs() +| timeout else null;
+        const slice_ns = if (py.free_threaded) constants.merge_wait_ns else constants.wait_max_ns;
         while (true) {
-            const left_ns = if (until_ns) |until| until -| monotonicNs() else constants.wait_max_ns;
-            const limit_ns = @min(left_ns, constants.wait_max_ns);
+            const left_ns = if (until_ns) |until| until -| monotonicNs() else slice_ns;
+            const limit_ns = @min(left_ns, slice_ns);
+            if (py.free_threaded) try py.freeReleased();
             const wait_args = .{ &driver.connection, limit_ns };
             const found = py.withoutLock(core.Connection.waitForRoom, wait_args);
             try driver.checkSignals();

@@ -536,3 +536,12 @@ pub fn withoutLock(
     defer c.PyEval_RestoreThread(state);
     return @call(.auto, function, arguments);
 }
+
+/// Without the GIL, an object whose last reference another thread drops is freed by the thread that
+/// made it, the next time that it runs Python code (PEP 703, "Biased reference counting").
+pub fn freeReleased() Error!void {
+    const globals = try check(c.PyDict_New());
+    defer decref(globals);
+    const input = c.Py_eval_input;
+    decref(try check(c.PyRun_StringFlags("None", input, globals, globals, null)));
+}
