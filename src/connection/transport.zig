@@ -255,12 +255,12 @@ pub fn TransportType(comptime Os: type) type {
                 error.RecordTooLong,
                 error.WrongVersion,
                 error.KeysExpired,
-                => return transport.noteEnd(.eof),
-                else => |cause| return transport.noteEnd(.{ .receive = cause }),
+                => return transport.endStream(.eof),
+                else => |cause| return transport.endStream(.{ .receive = cause }),
             };
             const in_kernel = transport.link.inKernel();
             const is_end = if (in_kernel) read.content_type == null else size == 0;
-            if (is_end) return transport.noteEnd(transport.endFound());
+            if (is_end) return transport.endStream(transport.endFound());
             transport.counters.reads += 1;
             transport.read_budget -= 1;
             transport.socket_drained = !in_kernel and size < read.target.len;
@@ -464,11 +464,7 @@ pub fn TransportType(comptime Os: type) type {
         }
 
         /// Notes why the peer will send nothing more, and returns the error for it.
-        pub fn endStream(transport: *Transport, cause: types.StreamEnd) FillError {
-            return transport.noteEnd(cause);
-        }
-
-        fn noteEnd(transport: *Transport, cause: types.StreamEnd) error{StreamEnded} {
+        pub fn endStream(transport: *Transport, cause: types.StreamEnd) error{StreamEnded} {
             @branchHint(.cold);
             transport.end = cause;
             return error.StreamEnded;
