@@ -29,6 +29,7 @@ from hftws.exceptions import (
     TLSError,
 )
 from hftws.libssl import use_libssl
+from hftws.loop import Loop, TimerHandle
 from hftws.rest import Response, get
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "Error",
     "HandshakeError",
     "InvalidURL",
+    "Loop",
     "Message",
     "MessageTooBig",
     "ProtocolError",
     "Response",
     "TLSError",
+    "TimerHandle",
     "__version__",
     "get",
     "lock_memory",

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from hftws import _core
 from hftws._core import Message
+from hftws.loop import CallQueue
 
 __all__ = ["Client", "Deflate"]
 
@@ -54,13 +55,9 @@ class Client(_core.ClientBase):
     ``RuntimeError``. Any thread may ask :attr:`is_open`, :meth:`stats` and :meth:`fileno`, and
     may keep, read and release messages.
 
-    In a loop of your own, wait for :meth:`fileno`: to be readable, or writable while
-    :attr:`wants_write` is true; then call :meth:`poll`. Messages that have been read already do not
-    make it readable. So call ``poll(0)`` once after :meth:`connect`, because the server's first
-    messages may have come with its answer, and again after each exception of a callback, before
-    you wait. When :attr:`is_open` is false, call :meth:`poll` every few milliseconds until it
-    raises how the connection ended. The call that finds the end returns, and after it there is no
-    descriptor to wait for; and if the peer never hangs up, nothing wakes you at ``close_timeout``.
+    In an event loop of your own, wait until :meth:`fileno` is readable, then call :meth:`poll`. The
+    descriptor is the same for the life of the client, and readable exactly when :meth:`poll` has
+    something to do. Many clients in one thread are for a :class:`Loop`.
 
     What :meth:`reserve` lends is yours until the end of its block. A slice of it that lives longer,
     or an array that ``numpy.frombuffer`` made of it, could still write into the place: then the
@@ -78,6 +75,9 @@ class Client(_core.ClientBase):
     :param on_open: called with the client when the connection is open.
     :param on_close: called with the client, the close code and the reason when an open
         connection has ended.
+    :param on_error: in a :class:`Loop`, called with the client and the exception that :meth:`run`
+        would raise, when it cannot connect or its connection fails. Without it, an exception that
+        ``on_close`` does not tell of goes to :func:`sys.unraisablehook`.
     :param headers: sent with the upgrade request, as a mapping or as pairs.
     :param subprotocols: offered to the server, the preferred one first.
     :param compression: ``"deflate"``, or :class:`Deflate` with parameters, offers
@@ -157,6 +157,7 @@ class Client(_core.ClientBase):
         *,
         on_open: Callable[[Any], None] | None = None,
         on_close: Callable[[Any, int, str], None] | None = None,
+        on_error: Callable[[Any, Exception], None] | None = None,
         headers: Headers | None = None,
         subprotocols: Sequence[str] = (),
         compression: Literal["deflate"] | Deflate | None = None,
@@ -190,13 +191,16 @@ class Client(_core.ClientBase):
         check_engine(tls)
         check_key(cert_file, key_file)
         check_ciphers(ciphers)
-        check_callbacks(type(self), on_msg=on_msg, on_open=on_open, on_close=on_close)
+        check_callbacks(
+            type(self), on_msg=on_msg, on_open=on_open, on_close=on_close, on_error=on_error
+        )
         super().__init__(
             url=url,
             purpose="websocket",
             on_msg=on_msg,
             on_open=on_open,
             on_close=on_close,
+            on_error=on_error,
             headers=flatten_headers(headers),
             subprotocols=check_names(subprotocols),
             deflate=deflate_options(compression),
@@ -229,6 +233,7 @@ class Client(_core.ClientBase):
             tls_libraries=tls_libraries(),
         )
         self._url = url
+        self._soon = CallQueue()
 
     @property
     def url(self) -> str:
@@ -238,6 +243,21 @@ class Client(_core.ClientBase):
     def info(self) -> dict[str, Any]:
         """What is in force, as a dict: peer, TLS, rings, socket options as read back."""
         return {"url": self._url, **super().info()}
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        """Calls ``callback(*args)`` in the thread that drives the client, as soon as it can.
+
+        Any thread may call it, and a signal handler: ``client.call_soon_threadsafe(client.send,
+        data)``. It is called from :meth:`run` or :meth:`poll`, and what it raises comes out of
+        there. Raises RuntimeError when the client is in a loop: that has the same method.
+        """
+        self._wake()
+        self._soon.put(callback, args)
+        self._wake()
+
+    def _run_soon(self) -> None:
+        """The core calls it after ``_wake``."""
+        self._soon.run(self._wake)
 
     def __enter__(self: ClientT) -> ClientT:
         """Connects. If it is connected already, it stays so, and RuntimeError is raised."""
@@ -266,11 +286,7 @@ class Client(_core.ClientBase):
 
 def is_connected(client: Client) -> bool:
     """Whether there is a connection, also while it is being opened or closed."""
-    try:
-        client.fileno()
-    except ValueError:
-        return False
-    return True
+    return client.info()["descriptor"] is not None
 
 
 def check_url(url: object) -> None:

@@ -28,6 +28,7 @@ const ClockType = @import("os/clock.zig").ClockType;
 const FillError = @import("connection/transport.zig").FillError;
 const LifecycleType = @import("connection/lifecycle.zig").LifecycleType;
 const RingBuffer = @import("ringbuffer.zig").RingBuffer;
+const Seat = @import("connection/seat.zig").Seat;
 const TransportType = @import("connection/transport.zig").TransportType;
 
 pub const CompressionOptions = types.CompressionOptions;
@@ -59,6 +60,8 @@ pub fn ConnectionType(comptime Os: type) type {
         parser: ws.Parser,
         clock: Clock,
         latency: ?*Latency = null,
+        /// What its loop remembers of it.
+        seat: Seat = .{},
 
         pub fn init(options: Options) Connection {
             return .{
@@ -70,7 +73,7 @@ pub fn ConnectionType(comptime Os: type) type {
         }
 
         /// Closes the socket without a closing handshake and frees everything except rings with
-        /// pinned bytes. Call it before the `deinit` of the connection's loop.
+        /// pinned bytes. Call it after it has left its loop.
         pub fn deinit(connection: *Connection) void {
             connection.lifecycle.drop(&connection.transport);
             connection.transport.retireRings();
@@ -335,6 +338,14 @@ pub fn ConnectionType(comptime Os: type) type {
             return connection.parser.completeFrameWaiting(bytes);
         }
 
+        /// Whether something was read that `next` has not looked at, unless it has returned
+        /// `blocked`.
+        pub fn hasUnparsed(connection: *const Connection) bool {
+            if (connection.transport.hasRecord()) return true;
+            const seen_size = connection.transport.lent_size + connection.parser.parsed_size;
+            return connection.transport.receive_ring.?.readable().len > seen_size;
+        }
+
         /// `moreWaiting`, for `Line.hasMore`.
         fn hasMore(line: *const delivery.Line) bool {
             const found: *const Transport = @alignCast(@fieldParentPtr("line", line));
@@ -448,8 +459,9 @@ pub fn ConnectionType(comptime Os: type) type {
 
         // ---- Waiting. --------------------------------------------------------------------------
 
-        // A loop (loop.zig) sleeps, for many connections at once. Around its sleep it calls, in
-        // this order: `beginWait`, `interest`, `deadlineNs`, `noteReady`.
+        // A loop (loop.zig) sleeps, for many connections at once. Before its sleep it calls, in
+        // this order: `beginWait`, `interest`, `deadlineNs`; afterwards `noteReady` of those that
+        // are ready.
 
         /// Call it before each wait: `next` may then read the socket again, up to
         /// `reads_per_turn_max` times.
@@ -491,6 +503,12 @@ pub fn ConnectionType(comptime Os: type) type {
         /// The connection must not move while something is watched.
         pub inline fn watch(connection: *Connection) *Transport.Watch {
             return &connection.transport.link.watch;
+        }
+
+        pub inline fn ofWatch(watched: *Transport.Watch) *Connection {
+            const link: *Transport.Link = @alignCast(@fieldParentPtr("watch", watched));
+            const found: *Transport = @alignCast(@fieldParentPtr("link", link));
+            return @alignCast(@fieldParentPtr("transport", found));
         }
 
         /// Finds the room for a busy wait. The wait itself must not: during it, other threads may

@@ -37,6 +37,13 @@ pub const ciphertext_ring_capacity = 128 * kib;
 /// Reads in one turn, so that a peer that never pauses cannot keep the owner's loop forever.
 pub const reads_per_turn_max = 16;
 
+/// Messages in one turn of a connection among others, so that a flood cannot keep the others
+/// waiting.
+pub const messages_per_turn_max = 256;
+
+/// In a loop: how long a connection rests when kept messages leave it no room.
+pub const stall_retry_ns = 10_000_000;
+
 /// Events that one wait of a notifier takes. The rest comes with the next wait: the kernel queues
 /// what it has reported behind what it has not.
 pub const events_per_wait_max = 64;

@@ -34,12 +34,16 @@ const Trio = struct {
             var options = bed_module.websocket_options;
             options.connect_timeout_ns = seconds * s;
             connection.* = .init(options);
+            trio.loop.join(connection);
         }
         kernel.now_ns += 20 * ms; // Otherwise the clock spins until it is calibrated.
     }
 
     fn deinit(trio: *Trio) void {
-        for (&trio.connections) |*connection| connection.deinit();
+        for (&trio.connections) |*connection| {
+            trio.loop.leave(connection);
+            connection.deinit();
+        }
         trio.loop.deinit();
         ScriptedOs.deinit();
     }
@@ -48,17 +52,32 @@ const Trio = struct {
     fn start(trio: *Trio) !void {
         for (&trio.connections) |*connection| {
             try connection.start();
-            try expectEqual(.blocked, try connection.next());
+            trio.loop.ask(connection);
         }
+        try trio.expectRound("012");
     }
 
-    fn pointers(trio: *Trio) [3]*bed_module.Connection {
-        const list = &trio.connections;
-        return .{ &list[0], &list[1], &list[2] };
+    /// Asks those that have something to do, in this order; `!` is behind one that has failed.
+    fn expectRound(trio: *Trio, expected: []const u8) !void {
+        var buffer: [16]u8 = undefined;
+        var list: std.ArrayList(u8) = .initBuffer(&buffer);
+        trio.loop.beginRound();
+        while (trio.loop.take()) |connection| {
+            const index = connection - &trio.connections[0];
+            list.appendAssumeCapacity(@intCast('0' + index));
+            if (connection.next()) |event| {
+                try expectEqual(.blocked, event);
+            } else |err| {
+                try expectEqual(error.Failed, err);
+                list.appendAssumeCapacity('!');
+            }
+            try trio.loop.settle(connection);
+        }
+        try testing.expectEqualStrings(expected, list.items);
     }
 
     fn wait(trio: *Trio, timeout_ns: ?u64) !types.Wake {
-        return trio.loop.wait(&trio.pointers(), timeout_ns);
+        return trio.loop.wait(timeout_ns);
     }
 };
 
@@ -71,42 +90,66 @@ test "loop: the first deadline of several ends a wait, and the others go on" {
     try trio.start();
     try expectEqual(.timed_out, try trio.wait(s / 2));
     try expectEqual(start_ns + s / 2, kernel.now_ns);
-    var list: []const *bed_module.Connection = &trio.pointers();
-    for (1..4) |seconds| {
-        try expectEqual(.timed_out, try trio.loop.wait(list, null));
+    try trio.expectRound("");
+    for ([_][]const u8{ "0!", "1!", "2!" }, 1..) |expected, seconds| {
+        try expectEqual(start_ns + seconds * s, trio.loop.deadlineNs().?);
+        try expectEqual(.timed_out, try trio.wait(null));
         try expectEqual(start_ns + seconds * s, kernel.now_ns);
-        try testing.expectError(error.Failed, list[0].next());
-        try expectEqual(types.Failure{ .timed_out = .connecting }, list[0].failure().?);
-        for (list[1..]) |connection| try expectEqual(.blocked, try connection.next());
-        list = list[1..];
+        try trio.expectRound(expected);
+        const failed = &trio.connections[seconds - 1];
+        try expectEqual(types.Failure{ .timed_out = .connecting }, failed.failure().?);
     }
+    try expectEqual(null, trio.loop.deadlineNs());
 }
 
 test "loop: a connection that can go on ends a wait at once, and the others are still checked" {
     var trio: Trio = undefined;
     try trio.init();
     defer trio.deinit();
-    const start_ns = kernel.now_ns;
-    const connection = &trio.connections;
-    // None has called `next`: there is nothing to ask the kernel.
-    for (connection) |*each| try each.start();
-    try expectEqual(.ready, try trio.wait(null));
-    try expectEqual(@as(u32, 0), kernel.wait_calls);
+    kernel.thenConnect(.silent);
     kernel.thenConnect(.{ .answered = .{} });
     kernel.thenConnect(.silent);
-    for (connection[1..]) |*each| try expectEqual(.blocked, try each.next());
+    const start_ns = kernel.now_ns;
+    try trio.start();
+    // A call has changed it: the owner says so.
+    trio.connections[0].abort();
+    trio.loop.ask(&trio.connections[0]);
+    trio.loop.ask(&trio.connections[0]); // It is asked once.
     try expectEqual(.ready, try trio.wait(null));
-    try expectEqual(@as(u32, 1), kernel.wait_calls);
     try expectEqual(start_ns, kernel.now_ns);
-    try expect(connection[1].lifecycle.opening.dialer.answered);
-    try expect(!connection[2].lifecycle.opening.dialer.answered);
-    // A connection that is over ends a wait at once, too.
-    connection[0].abort();
-    try expectEqual(.blocked, try connection[1].next());
-    try expectEqual(.requesting, connection[1].state());
-    try expectEqual(.ready, try trio.wait(null));
-    try expectEqual(.blocked, try connection[2].next());
-    try expectEqual(start_ns, kernel.now_ns);
+    try trio.expectRound("0!1");
+    try expectEqual(.requesting, trio.connections[1].state());
+    // One that is over waits for nothing.
+    try expectEqual(.timed_out, try trio.wait(s / 2));
+    try expectEqual(start_ns + s / 2, kernel.now_ns);
+    try trio.expectRound("");
+}
+
+test "loop: a round has only what was there when it began" {
+    var trio: Trio = undefined;
+    try trio.init();
+    defer trio.deinit();
+    for (0..3) |_| kernel.thenConnect(.silent);
+    try trio.start();
+    const loop = &trio.loop;
+    const connection = &trio.connections;
+    for ([_]usize{ 2, 0, 1 }) |index| loop.ask(&connection[index]);
+    loop.beginRound();
+    try expectEqual(&connection[2], loop.take().?);
+    loop.ask(&connection[2]); // It goes on in the next round.
+    loop.unask(&connection[0]); // It left meanwhile.
+    try expectEqual(&connection[1], loop.take().?);
+    try expectEqual(null, loop.take());
+    try expectEqual(null, loop.take());
+    try expect(loop.hasAsked());
+    // A round that an error has interrupted begins anew.
+    loop.ask(&connection[1]);
+    loop.beginRound();
+    try expectEqual(&connection[2], loop.take().?);
+    loop.beginRound();
+    try expectEqual(&connection[1], loop.take().?);
+    try expectEqual(null, loop.take());
+    try expect(!loop.hasAsked());
 }
 
 test "loop: an answer reaches the connection that it is for" {
@@ -117,24 +160,18 @@ test "loop: an answer reaches the connection that it is for" {
     kernel.thenConnect(.{ .answered = .{ .after_ns = ms, .result = error.ConnectionRefused } });
     kernel.thenConnect(.{ .answered = .{ .after_ns = 2 * ms } });
     try trio.start();
-    const connection = &trio.connections;
     try expectEqual(.ready, try trio.wait(null));
-    for (connection, [_]bool{ false, true, false }) |*each, answered| {
-        try expectEqual(answered, each.lifecycle.opening.dialer.answered);
-    }
-    try testing.expectError(error.Failed, connection[1].next());
+    try trio.expectRound("1!");
     // The next socket gets the number of the closed one, and has to be watched again.
     kernel.thenConnect(.silent);
-    try connection[1].start();
-    try expectEqual(.blocked, try connection[1].next());
+    try trio.connections[1].start();
+    trio.loop.ask(&trio.connections[1]);
+    try trio.expectRound("1");
     try expectEqual(.ready, try trio.wait(null));
-    for (connection, [_]bool{ false, false, true }) |*each, answered| {
-        try expectEqual(answered, each.lifecycle.opening.dialer.answered);
-    }
-    try expectEqual(.blocked, try connection[2].next());
+    try trio.expectRound("2");
     try expectEqual(.ready, try trio.wait(null));
-    try expect(connection[0].lifecycle.opening.dialer.answered);
-    try expect(!connection[1].lifecycle.opening.dialer.answered);
+    try trio.expectRound("0");
+    try expect(!trio.connections[1].lifecycle.opening.dialer.answered);
 }
 
 test "loop: a signal and a failed wait are reported, and change no connection" {
@@ -142,21 +179,86 @@ test "loop: a signal and a failed wait are reported, and change no connection" {
     try trio.init();
     defer trio.deinit();
     for (0..3) |_| kernel.thenConnect(.{ .answered = .{} });
-    try trio.start();
+    for (&trio.connections) |*connection| {
+        try connection.start();
+        try expectEqual(.blocked, try connection.next());
+    }
     kernel.watch_failure = error.WatchLimit;
-    try testing.expectError(error.SystemResources, trio.wait(null));
+    for (&trio.connections) |*connection| {
+        try testing.expectError(error.SystemResources, trio.loop.settle(connection));
+    }
     kernel.watch_failure = null;
+    for (&trio.connections) |*connection| try trio.loop.settle(connection);
     kernel.wait_failure = error.OutOfMemory;
     try testing.expectError(error.SystemResources, trio.wait(null));
     kernel.wait_failure = null;
     kernel.interrupts = 1;
     try expectEqual(.interrupted, try trio.wait(null));
-    for (&trio.connections) |*connection| try expect(!connection.lifecycle.opening.dialer.answered);
+    try trio.expectRound("");
     try expectEqual(.ready, try trio.wait(null));
-    for (&trio.connections) |*connection| try expect(connection.lifecycle.opening.dialer.answered);
     const changes = kernel.watch_changes;
-    try expectEqual(.ready, try trio.wait(null)); // The kernel is asked for nothing new.
+    for (&trio.connections) |*connection| {
+        try expect(connection.lifecycle.opening.dialer.answered);
+        trio.loop.unask(connection);
+        try trio.loop.settle(connection); // The kernel is asked for nothing new.
+    }
     try expectEqual(changes, kernel.watch_changes);
+}
+
+test "loop: wake ends a wait, once, and also one that comes later" {
+    var trio: Trio = undefined;
+    try trio.init();
+    defer trio.deinit();
+    for (0..3) |_| kernel.thenConnect(.silent);
+    try trio.start();
+    const start_ns = kernel.now_ns;
+    trio.loop.wake();
+    trio.loop.wake();
+    try expectEqual(.ready, try trio.wait(null));
+    try expectEqual(start_ns, kernel.now_ns);
+    try expect(trio.loop.takeWake());
+    try expect(!trio.loop.takeWake());
+    try trio.expectRound("");
+    try expectEqual(.timed_out, try trio.wait(s / 2));
+    try expectEqual(start_ns + s / 2, kernel.now_ns);
+}
+
+test "loop: what another event loop is told" {
+    var trio: Trio = undefined;
+    try trio.init();
+    defer trio.deinit();
+    for (0..3) |_| kernel.thenConnect(.silent);
+    const start_ns = kernel.now_ns;
+    try trio.start();
+    const notifier = &trio.loop.notifier;
+    try trio.loop.publish(null, false);
+    try expect(!notifier.raised);
+    try expectEqual(start_ns + s, notifier.alarm_ns.?);
+    try trio.loop.publish(start_ns + s / 2, false); // The owner's own deadline is earlier.
+    try expectEqual(start_ns + s / 2, notifier.alarm_ns.?);
+    // Something to do without waiting: a connection's, then the owner's own.
+    trio.loop.ask(&trio.connections[1]);
+    try trio.loop.publish(null, false);
+    try expect(notifier.raised);
+    try trio.expectRound("1");
+    try trio.loop.publish(null, false);
+    try expect(!notifier.raised);
+    try trio.loop.publish(null, true);
+    try expect(notifier.raised);
+    // A wake-up is neither lost nor covered by that.
+    trio.loop.wake();
+    try trio.loop.publish(null, false);
+    try expect(notifier.raised);
+    try expect(trio.loop.takeWake());
+    try trio.loop.publish(null, false);
+    try expect(!notifier.raised);
+    // Without deadlines there is no alarm.
+    for (&trio.connections) |*connection| {
+        connection.abort();
+        try trio.loop.settle(connection);
+    }
+    try trio.loop.publish(null, false);
+    try expectEqual(null, notifier.alarm_ns);
 }
 
 // ---- On real sockets. --------------------------------------------------------------------------
@@ -198,22 +300,20 @@ fn FeedsType(comptime Os: type) type {
                 options.url.port = feeds.listener.address.port();
                 options.busy_poll = busy_poll;
                 connection.* = .init(options);
+                feeds.loop.join(connection);
             }
             for (0..count) |index| try feeds.open(index);
         }
 
         fn deinit(feeds: *Feeds) void {
-            for (&feeds.connections) |*connection| connection.deinit();
+            for (&feeds.connections) |*connection| {
+                feeds.loop.leave(connection);
+                connection.deinit();
+            }
             for (feeds.servers) |server| Os.close(server);
             feeds.loop.deinit();
             feeds.listener.deinit();
             feeds.arena.deinit();
-        }
-
-        fn pointers(feeds: *Feeds) [count]*Connection {
-            var list: [count]*Connection = undefined;
-            for (&list, &feeds.connections) |*pointer, *connection| pointer.* = connection;
-            return list;
         }
 
         /// Connects one of them alone, and answers its request.
@@ -223,15 +323,22 @@ fn FeedsType(comptime Os: type) type {
             while (connection.state() != .requesting) {
                 try expectEqual(.blocked, try connection.next());
                 if (connection.state() == .requesting) break;
-                _ = try feeds.loop.wait(&.{connection}, patience_ns);
+                try feeds.sleep(connection);
             }
             const server = feeds.listener.accept();
             feeds.servers[index] = server;
             try feeds.answer(server);
-            while (try connection.next() != .opened) {
-                _ = try feeds.loop.wait(&.{connection}, patience_ns);
-            }
+            while (try connection.next() != .opened) try feeds.sleep(connection);
             try expectEqual(.blocked, try connection.next());
+            feeds.loop.unask(connection);
+            try feeds.loop.settle(connection);
+        }
+
+        /// Waits for this connection; what comes for others meanwhile is not lost.
+        fn sleep(feeds: *Feeds, connection: *Connection) !void {
+            feeds.loop.unask(connection);
+            try feeds.loop.settle(connection);
+            _ = try feeds.loop.wait(patience_ns);
         }
 
         fn answer(feeds: *Feeds, server: os.Descriptor) !void {
@@ -264,24 +371,27 @@ fn FeedsType(comptime Os: type) type {
             try expectEqual(@as(c_int, 1), std.c.poll(&list, 1, 10_000));
         }
 
-        /// Delivers all that is there without waiting. False when there was nothing.
+        /// Delivers all that the last wait has found. False when there was nothing.
         fn pump(feeds: *Feeds) !bool {
             const before = feeds.heard;
-            for (&feeds.connections, &feeds.heard) |*connection, *heard| {
+            feeds.loop.beginRound();
+            while (feeds.loop.take()) |connection| {
+                const index = connection - &feeds.connections[0];
                 while (true) switch (try connection.next()) {
                     .message => |message| {
                         try testing.expectEqualStrings("tick", message.payload);
-                        heard.* += 1;
+                        feeds.heard[index] += 1;
                     },
                     .blocked => break,
                     else => return error.UnexpectedEvent,
                 };
+                try feeds.loop.settle(connection);
             }
             return !std.mem.eql(u32, &before, &feeds.heard);
         }
 
         fn wait(feeds: *Feeds, timeout_ns: ?u64) !types.Wake {
-            return feeds.loop.wait(&feeds.pointers(), timeout_ns);
+            return feeds.loop.wait(timeout_ns);
         }
 
         /// Waits until each connection has delivered as many messages as expected.
@@ -333,10 +443,11 @@ test "loop: a connection ends and starts again, among others that stay open" {
             while (ended.state() == .open) {
                 try expectEqual(.ready, try feeds.wait(patience_ns));
                 try testing.expectError(error.Failed, ended.next());
+                feeds.loop.unask(ended);
+                try feeds.loop.settle(ended);
             }
             try feeds.give(0);
-            const others = [_]*ConnectionType(Os){ &feeds.connections[0], &feeds.connections[1] };
-            try expectEqual(.ready, try feeds.loop.wait(&others, patience_ns));
+            try expectEqual(.ready, try feeds.wait(patience_ns));
             try feeds.open(2);
             try feeds.give(2);
             const heard: u32 = @intCast(round + 1);
@@ -379,8 +490,8 @@ test "loop: connections that sleep are not starved by one that busy polls" {
             const heard: u32 = @intCast(round);
             try testing.expectEqualSlices(u32, &.{ heard, heard, 1, 0 }, &feeds.heard);
         }
-        // One that is over ends the wait at once; the others are still checked.
-        feeds.connections[3].abort();
+        // One that has something to do ends the wait at once; the others are still checked.
+        feeds.loop.ask(&feeds.connections[3]);
         try feeds.give(0);
         try expectEqual(.ready, try feeds.wait(patience_ns));
         try expect(!feeds.connections[0].transport.socket_drained);

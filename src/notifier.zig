@@ -6,7 +6,7 @@
 //! ready watch what it is ready for; afterwards the owner may cancel any watch, also a ready one.
 //! Readiness is level-triggered: nothing is lost when a caller reads only a part of what is there.
 //! `descriptor` is itself readable when a watched one is ready, so that another event loop can
-//! watch a notifier.
+//! watch a notifier. A signal, which any thread may raise, and an alarm make it readable, too.
 //! Invariant: a watch does not move while the kernel watches its descriptor.
 
 const constants = @import("constants.zig");
@@ -30,6 +30,10 @@ pub const WatchType = @import("notifier/watch.zig").WatchType;
 ///     unwatch(notifier: *Notifier, *Watch) void
 ///     disown(notifier: *Notifier) void
 ///     wait(notifier: *Notifier, timeout_ns: ?u64) WaitError!Wake
+///     found(notifier: *Notifier) []const *Watch
+///     raise(notifier: *Notifier) void
+///     lower(notifier: *Notifier) void
+///     arm(notifier: *Notifier, deadline_ns: ?u64) NotifierError!void
 ///     descriptor(notifier: *const Notifier) Descriptor
 ///
 /// A notifier does not move once it watches something; `deinit` asserts that nothing is watched.
@@ -43,8 +47,15 @@ pub const WatchType = @import("notifier/watch.zig").WatchType;
 /// address of a watch that may be gone by then.
 ///
 /// `wait` returns when a watched descriptor is ready, a signal came, or the whole time has passed;
-/// 0 only checks, null waits without end. `Watch.take` then returns what is ready. One call notes
-/// at most `constants.events_per_wait_max` events. It does not release any lock of the caller.
+/// 0 only checks, null waits without end. `found` then returns the watches that are ready, valid
+/// until one is cancelled, and `Watch.take` what each is ready for. One call notes at most
+/// `constants.events_per_wait_max` events. It does not release any lock of the caller.
+///
+/// `raise` ends a wait, and makes `descriptor` readable, until `lower`. Any thread may call it.
+/// What it tells has to be noted elsewhere before, and looked for after `lower`.
+///
+/// `arm` makes `descriptor` readable from then on (monotonic clock), until the alarm is armed anew;
+/// null: not at all. A wait may end by it, too.
 ///
 /// `disown` is for the copy in a forked process: the kernel goes on watching for the parent, and
 /// the copy does not change that. Afterwards only `unwatch` and `deinit` may be called.
@@ -67,6 +78,10 @@ fn assertNotifier(comptime Chosen: type) void {
         .unwatch = fn (*Chosen, *WatchType(Chosen)) void,
         .disown = fn (*Chosen) void,
         .wait = fn (*Chosen, ?u64) WaitError!Wake,
+        .found = fn (*Chosen) []const *WatchType(Chosen),
+        .raise = fn (*Chosen) void,
+        .lower = fn (*Chosen) void,
+        .arm = fn (*Chosen, ?u64) NotifierError!void,
         .descriptor = fn (*const Chosen) os.Descriptor,
     };
     for (@typeInfo(@TypeOf(functions)).@"struct".field_names) |name| {

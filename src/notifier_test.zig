@@ -351,6 +351,66 @@ test "notifier: a signal interrupts a wait without end" {
     }
 }
 
+/// Whether `descriptor` is readable now, or becomes so within this time.
+fn isReadable(notifier: *const RealNotifier, timeout_ms: c_int) bool {
+    var list: [1]c.pollfd = .{.{
+        .fd = notifier.descriptor(),
+        .events = c.POLL.IN,
+        .revents = 0,
+    }};
+    return c.poll(&list, 1, timeout_ms) == 1;
+}
+
+test "notifier: a signal that is raised ends waits and shows at the descriptor until lowered" {
+    var notifier: RealNotifier = try .init();
+    defer notifier.deinit();
+    for (0..3) |_| {
+        try testing.expect(!isReadable(&notifier, 0));
+        try testing.expectEqual(.timed_out, try notifier.wait(0));
+        notifier.raise();
+        notifier.raise();
+        for (0..2) |_| {
+            try testing.expect(isReadable(&notifier, 0));
+            try testing.expectEqual(.ready, try notifier.wait(null));
+            try testing.expectEqual(@as(usize, 0), notifier.found().len);
+        }
+        notifier.lower();
+        notifier.lower();
+    }
+}
+
+test "notifier: a signal of another thread ends a wait" {
+    var notifier: RealNotifier = try .init();
+    defer notifier.deinit();
+    for (0..20) |_| {
+        const thread = try std.Thread.spawn(.{}, RealNotifier.raise, .{&notifier});
+        defer thread.join();
+        try testing.expectEqual(.ready, try notifier.wait(test_timeout_ns));
+        notifier.lower();
+    }
+}
+
+test "notifier: an alarm makes the descriptor readable, until it is armed anew" {
+    var notifier: RealNotifier = try .init();
+    defer notifier.deinit();
+    try notifier.arm(null);
+    const start_ns = RealOs.monotonicNs();
+    try notifier.arm(start_ns + test_timeout_ns);
+    try testing.expect(!isReadable(&notifier, 0));
+    for ([_]u64{ start_ns + 5 * std.time.ns_per_ms, start_ns, 0 }) |deadline_ns| {
+        try notifier.arm(deadline_ns);
+        try testing.expect(isReadable(&notifier, 10_000));
+        try testing.expect(RealOs.monotonicNs() >= deadline_ns);
+        try testing.expect(isReadable(&notifier, 0));
+        try notifier.arm(null);
+        try testing.expect(!isReadable(&notifier, 0));
+    }
+    try notifier.arm(0);
+    try testing.expectEqual(.ready, try notifier.wait(test_timeout_ns));
+    try notifier.arm(null);
+    try testing.expectEqual(.timed_out, try notifier.wait(0));
+}
+
 /// A platform with a notifier of its own.
 const ScriptedOs = struct {
     pub const Notifier = struct {
@@ -371,6 +431,12 @@ const ScriptedOs = struct {
         pub fn wait(_: *ScriptedOs.Notifier, _: ?u64) os.WaitError!Wake {
             return .interrupted;
         }
+        pub fn found(_: *ScriptedOs.Notifier) []const *ScriptedOs.Notifier.Watch {
+            return &.{};
+        }
+        pub fn raise(_: *ScriptedOs.Notifier) void {}
+        pub fn lower(_: *ScriptedOs.Notifier) void {}
+        pub fn arm(_: *ScriptedOs.Notifier, _: ?u64) os.NotifierError!void {}
         pub fn descriptor(_: *const ScriptedOs.Notifier) os.Descriptor {
             return 7;
         }

@@ -76,8 +76,8 @@ MAY_SLEEP = {
         "src/notifier/epoll.zig",
         "src/notifier/kqueue.zig",
     },
-    r"\bnotifier\.wait\(": {"src/loop.zig"},
-    r"\bloop\.wait\(": {"src/python/driving.zig"},
+    r"\b[Nn]otifier\.wait\b": {"src/loop.zig"},
+    r"\bloop(\.\?)?\.wait\(": {"src/python/host.zig"},
     # By the owner's wish, until other threads release the bytes that fill the ring.
     r"\bpthread_cond_timedwait\(": {"src/ringbuffer.zig"},
     r"\b(nanosleep|usleep|ppoll|pselect|std\.Thread\.sleep)\(": set(),

@@ -78,6 +78,8 @@ def test_exception_comes_out_and_the_next_message_comes_next(serve_both: Serve, 
                 assert inbox.payloads[-1] == raised[-1]
                 assert client.is_open
                 client.send("still usable")
+            except hftws.ConnectionClosed as end:
+                assert (drive, end.code) == ("poll", 1000)
     assert inbox.payloads == b"1 2 3 4 5 6 7".split()
     assert raised == [b"2", b"6"]
 

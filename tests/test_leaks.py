@@ -529,7 +529,7 @@ def test_cycles_through_client_message_and_error_are_collected(
                 strategy.error = error
             reservation = strategy.client.reserve(10, text=True)
             strategy.kept += [reservation, reservation.__enter__()]
-            descriptor = strategy.client.fileno()
+            descriptor = strategy.client.info()["descriptor"]
             gone = [weakref.ref(strategy), weakref.ref(strategy.client)]
             if collector == "frozen":
                 gc.freeze()
@@ -564,7 +564,7 @@ def test_client_that_is_collected_while_open_warns_and_hangs_up(serve_both: Serv
     with serve_both(script) as server:
         strategy = Strategy(server.client)
         strategy.client.connect()
-        descriptor = strategy.client.fileno()
+        descriptor = strategy.client.info()["descriptor"]
         with pytest.warns(ResourceWarning, match="unclosed client"):
             del strategy
             gc.collect()

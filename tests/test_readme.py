@@ -163,7 +163,7 @@ class Paused:
 def test_asyncio_recipe_tells_of_an_end_that_comes_between_two_polls(
     serve: Serve, feed_class: Any
 ) -> None:
-    """The poll that finds the end does not raise yet, and after the end nothing wakes the loop."""
+    """The program comes late: everything has happened, and the descriptor still tells."""
 
     def script(peer: Peer) -> None:
         peer.accept_upgrade()
@@ -196,7 +196,7 @@ def test_asyncio_recipe_sends_what_the_socket_did_not_take(
     async def main() -> None:
         client.connect()
         feed = feed_class(client)
-        feed.send(payload)
+        client.send(payload)
         assert client.wants_write
         sent.set()
         await until_ended(feed)
@@ -228,6 +228,8 @@ def test_asyncio_recipe_gives_what_on_msg_raised(serve_both: Serve, feed_class: 
                 await until_ended(feed_class(client))
             assert client.is_open
             feed = feed_class(client)
+            while not received:
+                await asyncio.wait_for(asyncio.sleep(0.001), SOON)
             assert received == [b"good"]
             feed.detach()
 

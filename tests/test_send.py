@@ -547,7 +547,7 @@ client = hftws.Client(sys.argv[1], ca_file=sys.argv[2] or None, close_timeout=0.
 client.connect()
 print("connected", flush=True)
 poll = select.poll()
-poll.register(client.fileno(), select.POLLHUP)
+poll.register(client.info()["descriptor"], select.POLLHUP)
 poll.poll()  # Until the kernel knows of the reset.
 errors = set()
 for _ in range(50):

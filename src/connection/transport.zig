@@ -38,7 +38,7 @@ pub fn TransportType(comptime Os: type) type {
     return struct {
         const Transport = @This();
         const KernelTls = KernelTlsType(Os);
-        const Link = LinkType(Os);
+        pub const Link = LinkType(Os);
         const Outbox = OutboxType(Os);
         pub const Watch = NotifierType(Os).Watch;
 
@@ -60,7 +60,7 @@ pub fn TransportType(comptime Os: type) type {
         /// The last read took all there was: no further read until the kernel reports more.
         socket_drained: bool = false,
         /// Reads left until `next` has to return to the owner.
-        read_budget: u32 = 0,
+        read_budget: u32 = constants.reads_per_turn_max,
         /// Why the peer will send nothing more; null while it may.
         end: ?types.StreamEnd = null,
         /// All that arrives is dropped until the stream ends.

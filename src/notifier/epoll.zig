@@ -4,7 +4,7 @@
 //! milliseconds on older ones.
 //!
 //! Invariant: the kernel watches exactly what the watches say, and its event carries the address of
-//! the watch.
+//! the watch, or one of the two numbers below that are no address.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -19,10 +19,22 @@ const Interest = os.Interest;
 const Ready = os.Ready;
 const Wake = os.Wake;
 
-/// `Os` needs `EpollEvent`, `epollCreate`, `epollControl`, `epollWait`, `epollWaitNs` and `close`.
+/// What the events of the signal and of the alarm carry instead of an address.
+const signal_mark = 1;
+const alarm_mark = 2;
+
+/// `Os` needs `EpollEvent`, `epollCreate`, `epollControl`, `epollWait`, `epollWaitNs`,
+/// `eventCreate`, `eventRaise`, `eventLower`, `timerCreate`, `timerSet` and `close`.
 pub fn NotifierType(comptime Os: type) type {
     return struct {
         epoll: Descriptor,
+        /// An eventfd, which `raise` makes readable.
+        signal: Descriptor,
+        /// A timerfd; null before the first `arm`.
+        alarm: ?Descriptor = null,
+        /// What the last wait found ready.
+        ready: [constants.events_per_wait_max]*Watch = undefined,
+        ready_count: usize = 0,
         /// How many descriptors are watched.
         watches: u32 = 0,
         /// False once the kernel has turned out not to have epoll_pwait2.
@@ -35,11 +47,26 @@ pub fn NotifierType(comptime Os: type) type {
         pub const Watch = WatchType(Notifier);
 
         pub fn init() os.NotifierError!Notifier {
-            return .{ .epoll = try Os.epollCreate() };
+            const epoll = try Os.epollCreate();
+            errdefer Os.close(epoll);
+            const signal = try Os.eventCreate();
+            errdefer Os.close(signal);
+            try addMark(epoll, signal, signal_mark);
+            return .{ .epoll = epoll, .signal = signal };
+        }
+
+        fn addMark(epoll: Descriptor, watched: Descriptor, mark: usize) os.NotifierError!void {
+            const event: EpollEvent = .{ .events = EPOLL.IN, .data = .{ .ptr = mark } };
+            return Os.epollControl(epoll, .add, watched, event) catch |failure| switch (failure) {
+                error.OutOfMemory => error.OutOfMemory,
+                error.WatchLimit, error.Unexpected => error.Unexpected,
+            };
         }
 
         pub fn deinit(notifier: *Notifier) void {
             assert(notifier.watches == 0);
+            if (notifier.alarm) |alarm| Os.close(alarm);
+            Os.close(notifier.signal);
             Os.close(notifier.epoll);
             notifier.* = undefined;
         }
@@ -109,12 +136,49 @@ pub fn NotifierType(comptime Os: type) type {
                 error.OutOfMemory => return error.OutOfMemory,
                 error.Unsupported, error.Unexpected => return error.Unexpected,
             };
+            notifier.ready_count = 0;
             for (events[0..count]) |*event| {
+                switch (event.data.ptr) {
+                    signal_mark, alarm_mark => continue,
+                    else => {},
+                }
                 const target: *Watch = @ptrFromInt(event.data.ptr);
                 assert(target.notifier == notifier);
                 target.ready = readyOf(event.events, target.interest);
+                notifier.ready[notifier.ready_count] = target;
+                notifier.ready_count += 1;
             }
             return if (count > 0) .ready else .timed_out;
+        }
+
+        /// See notifier.zig.
+        pub fn found(notifier: *Notifier) []const *Watch {
+            return notifier.ready[0..notifier.ready_count];
+        }
+
+        /// See notifier.zig.
+        pub fn raise(notifier: *Notifier) void {
+            Os.eventRaise(notifier.signal);
+        }
+
+        /// See notifier.zig.
+        pub fn lower(notifier: *Notifier) void {
+            assert(!notifier.disowned);
+            Os.eventLower(notifier.signal);
+        }
+
+        /// See notifier.zig.
+        pub fn arm(notifier: *Notifier, deadline_ns: ?u64) os.NotifierError!void {
+            assert(!notifier.disowned);
+            const alarm = notifier.alarm orelse created: {
+                if (deadline_ns == null) return;
+                const alarm = try Os.timerCreate();
+                errdefer Os.close(alarm);
+                try addMark(notifier.epoll, alarm, alarm_mark);
+                notifier.alarm = alarm;
+                break :created alarm;
+            };
+            Os.timerSet(alarm, deadline_ns);
         }
 
         inline fn poll(

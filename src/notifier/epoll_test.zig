@@ -28,6 +28,10 @@ const ScriptedOs = struct {
     var waits_ns: u32 = 0;
     var events_ready: []const EpollEvent = &.{};
 
+    /// The notifier's own descriptors. No other one has these numbers.
+    const signal = 1000;
+    const alarm = 1001;
+
     fn reset() void {
         changes = 0;
         operation_last = null;
@@ -40,6 +44,15 @@ const ScriptedOs = struct {
     pub fn epollCreate() os.NotifierError!Descriptor {
         return 3;
     }
+    pub fn eventCreate() os.NotifierError!Descriptor {
+        return signal;
+    }
+    pub fn eventRaise(_: Descriptor) void {}
+    pub fn eventLower(_: Descriptor) void {}
+    pub fn timerCreate() os.NotifierError!Descriptor {
+        return alarm;
+    }
+    pub fn timerSet(_: Descriptor, _: ?u64) void {}
     pub fn close(_: Descriptor) void {}
     pub fn epollControl(
         descriptor: Descriptor,
@@ -48,6 +61,7 @@ const ScriptedOs = struct {
         event: EpollEvent,
     ) os.WatchError!void {
         assert(descriptor == 3);
+        if (watched == signal or watched == alarm) return;
         changes += 1;
         operation_last = operation;
         descriptor_last = watched;

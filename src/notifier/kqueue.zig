@@ -3,7 +3,7 @@
 //! It uses one filter to read, and one to write.
 //!
 //! Invariant: the kernel has exactly the filters that the watches say, and each carries the address
-//! of its watch.
+//! of its watch; the signal and the alarm have a filter each.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,14 +16,19 @@ const Descriptor = os.Descriptor;
 const Interest = os.Interest;
 const Wake = os.Wake;
 
-/// `Os` needs `kqueueCreate`, `kqueueChange`, `kqueueWait`, `KernelEvent`, `kqueue_timeout_ns_max`
-/// and `close`.
+/// `Os` needs `kqueueCreate`, `kqueueChange`, `kqueueWait`, `KernelEvent`, `kqueue_timeout_ns_max`,
+/// `monotonicNs` and `close`.
 pub fn NotifierType(comptime Os: type) type {
     return struct {
         /// `none` once it is disowned.
         kqueue: Descriptor,
         /// How many descriptors are watched.
         watches: u32 = 0,
+        /// Whether the kernel has a filter for the alarm.
+        is_armed: bool = false,
+        /// What the last wait found ready.
+        ready: [constants.events_per_wait_max]*Watch = undefined,
+        ready_count: usize = 0,
 
         const Notifier = @This();
         const KernelEvent = Os.KernelEvent;
@@ -32,7 +37,32 @@ pub fn NotifierType(comptime Os: type) type {
         const none: Descriptor = -1;
 
         pub fn init() os.NotifierError!Notifier {
-            return .{ .kqueue = try Os.kqueueCreate() };
+            const notifier: Notifier = .{ .kqueue = try Os.kqueueCreate() };
+            errdefer Os.close(notifier.kqueue);
+            try notifier.changeOwn(KernelEvent.filter_user, KernelEvent.flag_add, 0, 0);
+            return notifier;
+        }
+
+        /// Changes the filter of the signal or of the alarm.
+        fn changeOwn(
+            notifier: *const Notifier,
+            filter: i16,
+            flags: u16,
+            fflags: u32,
+            data: isize,
+        ) os.NotifierError!void {
+            const event: KernelEvent = .{
+                .ident = 0,
+                .filter = filter,
+                .flags = flags,
+                .fflags = fflags,
+                .data = data,
+                .udata = 0,
+            };
+            return Os.kqueueChange(notifier.kqueue, &event) catch |failure| switch (failure) {
+                error.OutOfMemory => error.OutOfMemory,
+                error.WatchLimit, error.Unexpected => error.Unexpected,
+            };
         }
 
         pub fn deinit(notifier: *Notifier) void {
@@ -129,6 +159,7 @@ pub fn NotifierType(comptime Os: type) type {
             assert(notifier.kqueue != none);
             var events: [constants.events_per_wait_max]KernelEvent = undefined;
             var rest_ns = timeout_ns;
+            notifier.ready_count = 0;
             while (true) {
                 const part_ns: ?u64 = if (rest_ns) |rest|
                     @min(rest, Os.kqueue_timeout_ns_max)
@@ -148,9 +179,21 @@ pub fn NotifierType(comptime Os: type) type {
         }
 
         /// Notes one event. The two filters of a descriptor are two events, maybe from two waits.
-        fn note(notifier: *const Notifier, event: *const KernelEvent) void {
+        fn note(notifier: *Notifier, event: *const KernelEvent) void {
+            switch (event.filter) {
+                KernelEvent.filter_user => return,
+                KernelEvent.filter_timer => {
+                    notifier.is_armed = false;
+                    return;
+                },
+                else => {},
+            }
             const target: *Watch = @ptrFromInt(event.udata);
             assert(target.notifier == notifier);
+            if (target.ready == os.Ready{}) {
+                notifier.ready[notifier.ready_count] = target;
+                notifier.ready_count += 1;
+            }
             switch (event.filter) {
                 KernelEvent.filter_read => target.ready.readable = true,
                 KernelEvent.filter_write => target.ready.writable = true,
@@ -164,6 +207,47 @@ pub fn NotifierType(comptime Os: type) type {
             if (event.fflags != 0) {
                 target.told = @fromBackingInt(@as(u16, @truncate(event.fflags)));
             }
+        }
+
+        /// See notifier.zig.
+        pub fn found(notifier: *Notifier) []const *Watch {
+            return notifier.ready[0..notifier.ready_count];
+        }
+
+        /// See notifier.zig.
+        pub fn raise(notifier: *Notifier) void {
+            const trigger = KernelEvent.note_trigger;
+            notifier.changeOwn(KernelEvent.filter_user, 0, trigger, 0) catch |failure| {
+                switch (failure) {
+                    // Between the two changes of `lower`, whose caller looks afterwards.
+                    error.TooManyOpenFiles, error.TooManyOpenFilesInSystem => unreachable,
+                    error.OutOfMemory, error.Unexpected => {},
+                }
+            };
+        }
+
+        /// See notifier.zig. A filter that was triggered is reported until it is deleted.
+        pub fn lower(notifier: *Notifier) void {
+            assert(notifier.kqueue != none);
+            const filter = KernelEvent.filter_user;
+            notifier.changeOwn(filter, KernelEvent.flag_delete, 0, 0) catch unreachable;
+            // The kernel has just freed as much memory as this takes.
+            notifier.changeOwn(filter, KernelEvent.flag_add, 0, 0) catch unreachable;
+        }
+
+        /// See notifier.zig.
+        pub fn arm(notifier: *Notifier, deadline_ns: ?u64) os.NotifierError!void {
+            assert(notifier.kqueue != none);
+            const filter = KernelEvent.filter_timer;
+            if (notifier.is_armed) {
+                try notifier.changeOwn(filter, KernelEvent.flag_delete, 0, 0);
+                notifier.is_armed = false;
+            }
+            const deadline = deadline_ns orelse return;
+            const left_ns: u63 = @intCast(@max(1, deadline -| Os.monotonicNs()));
+            const flags = KernelEvent.flag_add | KernelEvent.flag_one_shot;
+            try notifier.changeOwn(filter, flags, KernelEvent.note_nanoseconds, left_ns);
+            notifier.is_armed = true;
         }
 
         /// Readable when a watched descriptor is ready. The notifier keeps it.

@@ -24,6 +24,7 @@ const CountingOs = struct {
     pub const KernelEvent = TestOs.KernelEvent;
     pub const kqueue_timeout_ns_max = 20 * std.time.ns_per_ms;
     pub const close = TestOs.close;
+    pub const monotonicNs = TestOs.monotonicNs;
 
     var changes: u32 = 0;
     var waits: u32 = 0;
@@ -285,6 +286,32 @@ test "kqueue: many descriptors with two filters each, after some watches changed
     } else return error.TestUnexpectedResult;
     try testing.expectEqual(Ready{}, told[0]);
     try testing.expectEqual(Ready{ .writable = true }, told[1]);
+}
+
+test "kqueue: a signal and an alarm, with a filter each" {
+    var notifier: TestNotifier = try .init();
+    defer notifier.deinit();
+    try testing.expectEqual(.timed_out, try notifier.wait(0));
+    for (0..2) |_| {
+        notifier.raise();
+        notifier.raise();
+        try testing.expectEqual(.ready, try notifier.wait(null));
+        try testing.expectEqual(.ready, try notifier.wait(null));
+        notifier.lower();
+        try testing.expectEqual(.timed_out, try notifier.wait(0));
+    }
+    const start_ns = TestOs.monotonicNs();
+    try notifier.arm(null);
+    try notifier.arm(start_ns + std.time.ns_per_hour);
+    try testing.expectEqual(.timed_out, try notifier.wait(0));
+    try notifier.arm(start_ns + std.time.ns_per_ms);
+    try testing.expectEqual(.ready, try notifier.wait(null));
+    try testing.expect(TestOs.monotonicNs() >= start_ns + std.time.ns_per_ms);
+    try testing.expectEqual(.timed_out, try notifier.wait(0)); // It is reported once.
+    try notifier.arm(0);
+    try notifier.arm(null);
+    try testing.expectEqual(.timed_out, try notifier.wait(0));
+    try testing.expectEqual(@as(usize, 0), notifier.found().len);
 }
 
 test "kqueue: a time-out longer than the kernel's limit is waited for in parts" {

@@ -21,6 +21,15 @@ pub const KernelEvent = extern struct {
     pub const flag_add = 0x0001;
     pub const flag_delete = 0x0002;
     pub const flag_end_of_file = 0x8000;
+
+    pub const filter_timer = -7;
+    pub const filter_user = -10;
+    /// EV_ONESHOT: deleted once it was reported.
+    pub const flag_one_shot = 0x0010;
+    /// NOTE_TRIGGER of `filter_user`: it is reported from then on.
+    pub const note_trigger = 0x01000000;
+    /// NOTE_NSECONDS of `filter_timer`: the unit of `data`.
+    pub const note_nanoseconds = 0x00000004;
 };
 
 /// `struct mach_timebase_info`: nanoseconds are units of mach_absolute_time(3) times numer / denom.

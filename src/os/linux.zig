@@ -594,6 +594,52 @@ noinline fn pollFailed() posix.PollError {
     return posix.pollError(c.errno(-1));
 }
 
+/// eventfd(2), not blocking, closed on exec. The caller closes it.
+pub fn eventCreate() posix.NotifierError!Descriptor {
+    const event = c.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
+    return switch (c.errno(event)) {
+        .SUCCESS => event,
+        else => |cause| posix.notifierError(cause),
+    };
+}
+
+/// Makes an eventfd readable, until `eventLower`. Any thread may call it, and a signal handler.
+pub fn eventRaise(event: Descriptor) void {
+    const count: u64 = 1;
+    // It fails only when the count is at its limit: then it is readable.
+    _ = c.write(event, @ptrCast(&count), @sizeOf(u64));
+}
+
+pub fn eventLower(event: Descriptor) void {
+    var count: u64 = undefined;
+    _ = c.read(event, @ptrCast(&count), @sizeOf(u64)); // It fails when it is not raised.
+}
+
+/// timerfd_create(2) on the clock of deadlines, not blocking, closed on exec. The caller closes it.
+pub fn timerCreate() posix.NotifierError!Descriptor {
+    const flags: linux.TFD = .{ .CLOEXEC = true, .NONBLOCK = true };
+    const timer = c.timerfd_create(.MONOTONIC, @bitCast(flags));
+    return switch (c.errno(timer)) {
+        .SUCCESS => timer,
+        else => |cause| posix.notifierError(cause),
+    };
+}
+
+/// Makes a timerfd readable from then on; null: not before it is set again.
+pub fn timerSet(timer: Descriptor, deadline_ns: ?u64) void {
+    const setting: c.itimerspec = .{
+        .it_interval = .{ .sec = 0, .nsec = 0 },
+        // A time of 0 would switch the timer off.
+        .it_value = if (deadline_ns) |deadline| posix.timespecOf(@max(deadline, 1)) else .{
+            .sec = 0,
+            .nsec = 0,
+        },
+    };
+    const flags: linux.TFD.TIMER = .{ .ABSTIME = true };
+    const status = c.timerfd_settime(timer, @bitCast(flags), &setting, null);
+    assert(c.errno(status) == .SUCCESS); // The descriptor and the time are valid.
+}
+
 const EpollPwait2 = *const fn (
     epoll: Descriptor,
     events: [*]EpollEvent,

@@ -9,6 +9,7 @@ const py = @import("py.zig");
 const c = py.c;
 const docs = @import("docs.zig");
 const driving = @import("driving.zig");
+const Host = @import("host.zig").Host;
 const exceptions = @import("exceptions.zig");
 const options_parser = @import("options.zig");
 const report = @import("report.zig");
@@ -25,11 +26,16 @@ pub const Client = struct {
     /// Owns every string of the options.
     arena: std.heap.ArenaAllocator,
     callback: sinks.Callback,
-    /// Null if the caller gave none. Owned, and so is `on_close`.
+    /// Null if the caller gave none. Owned, and so are the next two.
     on_open: ?*py.Object,
     on_close: ?*py.Object,
+    on_error: ?*py.Object,
+    /// The loop that it is in, and its place there. The loop has a reference to the client, too.
+    membership: Membership,
     /// True when `on_close` has been called for this connection, or it was never open.
     close_told: bool,
+    /// Whether this connection was open once.
+    was_open: bool,
     /// Messages delivered since the last call of `poll`.
     messages: usize,
     /// The response to the upgrade, or to a GET.
@@ -37,28 +43,49 @@ pub const Client = struct {
 
     pub const instance = py.Instance(Client);
 
-    /// How a turn ended.
-    const Outcome = enum { blocked, opened, finished, closed };
+    /// How a turn ended. `more`: by its bound, with perhaps more to do.
+    const Outcome = enum { blocked, more, opened, finished, closed };
+
+    pub const Membership = struct {
+        /// Owned; null when the client is in no loop.
+        loop: ?*py.Object = null,
+        node: std.DoublyLinkedList.Node = .{},
+        /// Messages that its turn may still deliver.
+        turn_left: usize = 0,
+        /// Whether the connection failed, in this turn, with the exception that is set.
+        failed: enum { no, stalled, over } = .no,
+        /// Whether kept messages leave no room, and that was told.
+        is_stalled: bool = false,
+    };
 
     // ---- Connecting and receiving. -------------------------------------------------------------
 
     fn connect(client: *Client) py.Error!*py.Object {
+        if (client.driver.isInLoop()) {
+            try client.beginInLoop();
+            return py.none();
+        }
         try client.beginDriving();
         defer client.driver.end();
-        switch (client.driver.connection.state()) {
-            .idle, .closed => {},
-            else => return py.raise(c.PyExc_RuntimeError, "already connected"),
-        }
+        try client.requireEnded();
         try client.start();
         try client.awaitOpen();
         try client.tellOpen();
         return py.none();
     }
 
+    fn requireEnded(client: *Client) py.Error!void {
+        switch (client.driver.connection.state()) {
+            .idle, .closed => {},
+            else => return py.raise(c.PyExc_RuntimeError, "already connected"),
+        }
+    }
+
     /// Frees what is left of the last connection, and begins a new one.
     fn start(client: *Client) py.Error!void {
         client.response.forget();
         client.close_told = true;
+        client.was_open = false;
         client.callback.dropSpare();
         client.driver.connection.leavePinnedRings();
         client.driver.start() catch |err| return exceptions.raiseStart(err, client.facts());
@@ -70,6 +97,7 @@ pub const Client = struct {
             .blocked => try client.driver.wait(null),
             .opened => return,
             .finished, .closed => return exceptions.raiseClosed(client.facts()),
+            .more => unreachable, // Alone, a turn has no such bound.
         };
     }
 
@@ -80,8 +108,11 @@ pub const Client = struct {
         const connection = &client.driver.connection;
         connection.beginTurn();
         while (connection.state() != .closed) switch (try client.turn()) {
-            .blocked => try client.driver.wait(null),
-            .opened, .finished, .closed => {},
+            .blocked => {
+                try client.driver.wait(null);
+                if (client.driver.own.takeStop()) return py.none();
+            },
+            .opened, .finished, .closed, .more => {},
         };
         const ordinary = connection.failure() == null and connection.closed().?.isOrdinary();
         return if (ordinary) py.none() else exceptions.raiseClosed(client.facts());
@@ -94,18 +125,27 @@ pub const Client = struct {
         defer client.driver.end();
         try client.requireStarted();
         const connection = &client.driver.connection;
+        const host = &client.driver.own;
+        host.has_untold = false;
         if (connection.state() == .closed) return exceptions.raiseClosed(client.facts());
+        if (host.loop.?.takeWake()) try host.callOwner("_run_soon");
         client.messages = 0;
         connection.beginTurn();
         const until_ns = if (timeout_ns) |timeout| core.os.Os.monotonicNs() +| timeout else null;
         while (true) {
             const outcome = try client.turn();
+            if (outcome == .closed) {
+                if (client.messages == 0) return exceptions.raiseClosed(client.facts());
+                host.has_untold = true; // The next call tells it.
+            }
             if (outcome != .blocked or client.messages > 0) break;
             const left_ns = if (until_ns) |until| until -| core.os.Os.monotonicNs() else null;
             if (left_ns == 0) break;
             try client.driver.wait(left_ns);
+            if (host.takeStop()) break;
         }
-        try client.driver.checkSignals();
+        try host.checkSignals();
+        try client.driver.requireUnreserved();
         return py.integer(client.messages);
     }
 
@@ -123,8 +163,10 @@ pub const Client = struct {
         const code = try options_parser.closeCode(bound[0]);
         const reason = try options_parser.closeReason(bound[1]);
         try client.driver.requireUnreserved();
-        if (client.driver.in_callback) { // The call that runs the callback does the rest.
+        // The call that runs the callback does the rest, or the loop.
+        if (client.driver.host.in_callback or client.driver.isInLoop()) {
             client.driver.connection.close(code, reason);
+            client.driver.ask();
             return py.none();
         }
         try client.beginDriving();
@@ -165,22 +207,25 @@ pub const Client = struct {
     /// Not inlined: two such loops in one function would compete for registers.
     noinline fn turnInto(
         client: *Client,
-        comptime target: enum { on_msg, nowhere },
+        comptime target: enum { on_msg, nowhere, bounded },
     ) py.Error!Outcome {
+        client.driver.is_blocked = false;
         var sink = switch (target) {
-            .on_msg => sinks.CallingSink{
-                .callback = &client.callback,
-                .driver = &client.driver,
-                .count = &client.messages,
-            },
+            .on_msg => client.callingSink(),
             .nowhere => sinks.CountingSink{ .count = &client.messages },
+            .bounded => sinks.BoundedSink{
+                .inner = client.callingSink(),
+                .left = &client.membership.turn_left,
+            },
         };
-        while (true) switch (client.driver.connection.pump(&sink) catch |err| switch (err) {
-            error.PythonError => return error.PythonError,
-            else => |failure| return client.raiseNext(failure),
+        while (true) switch (client.driver.connection.pump(&sink) catch |err| {
+            return client.afterPump(err);
         }) {
             .message => unreachable, // The sink took them.
-            .blocked => return .blocked,
+            .blocked => {
+                client.driver.is_blocked = true;
+                return .blocked;
+            },
             .opened => |head| {
                 try client.response.setHead(head);
                 return .opened;
@@ -188,10 +233,20 @@ pub const Client = struct {
             .response => |head| try client.response.setHead(head),
             .body => |bytes| if (!try client.keepBody(bytes)) return .finished,
             .finished => return .finished,
-            .closed => {
+            .closed => |closed| {
+                if (client.driver.isInLoop() and !closed.isOrdinary()) return client.failInLoop();
                 try client.tellClosed();
                 return .closed;
             },
+        };
+    }
+
+    fn callingSink(client: *Client) sinks.CallingSink {
+        return .{
+            .callback = &client.callback,
+            .driver = &client.driver,
+            .host = client.driver.host,
+            .count = &client.messages,
         };
     }
 
@@ -209,16 +264,40 @@ pub const Client = struct {
         return fits;
     }
 
-    fn raiseNext(client: *Client, err: core.connection.NextError) py.Error {
+    /// What an error of `pump` means for the turn.
+    fn afterPump(
+        client: *Client,
+        err: (core.connection.NextError || py.Error || error{TurnOver}),
+    ) py.Error!Outcome {
         switch (err) {
+            error.PythonError => return error.PythonError,
+            error.TurnOver => return .more,
             error.Failed => {
+                if (client.driver.isInLoop()) return client.failInLoop();
                 try client.tellClosed();
                 return exceptions.raiseClosed(client.facts());
             },
             error.ReceiveRingPinned, error.OutOfMemory => |stall| {
+                client.membership.failed = .stalled;
                 return exceptions.raiseStall(stall);
             },
         }
+    }
+
+    /// Tells on_close first, which may connect anew: so the exception is made before.
+    fn failInLoop(client: *Client) py.Error!Outcome {
+        const connection = &client.driver.connection;
+        if (connection.failure() == null and connection.closed().?.local) {
+            try client.tellClosed(); // We ended it: that is no failure.
+            return .closed;
+        }
+        exceptions.raiseClosed(client.facts()) catch {};
+        const exception = py.takeException();
+        defer py.decref(exception);
+        try client.tellClosed();
+        client.membership.failed = .over;
+        py.setException(exception);
+        return error.PythonError;
     }
 
     fn facts(client: *const Client) exceptions.Facts {
@@ -235,7 +314,15 @@ pub const Client = struct {
         return @atomicLoad(bool, &client.ready, .acquire);
     }
 
-    fn requireReady(client: *Client) py.Error!void {
+    pub inline fn enter(client: *Client) py.Error!Host.Entrance {
+        return client.driver.enter();
+    }
+
+    pub inline fn leave(client: *Client, entrance: Host.Entrance) void {
+        client.driver.leave(entrance);
+    }
+
+    pub fn requireReady(client: *Client) py.Error!void {
         if (!client.isReady()) return py.raise(c.PyExc_RuntimeError, "__init__ was not called");
     }
 
@@ -245,10 +332,98 @@ pub const Client = struct {
         }
     }
 
+    // ---- In a loop. ----------------------------------------------------------------------------
+
+    /// Begins to connect; the loop does the rest.
+    pub fn beginInLoop(client: *Client) py.Error!void {
+        try client.requireReady();
+        try client.requireEnded();
+        client.membership.is_stalled = false;
+        client.start() catch |err| {
+            // What goes wrong with the name or the address is told by on_error.
+            if (client.driver.connection.failure() == null) return err;
+            c.PyErr_Clear();
+        };
+        client.driver.ask();
+    }
+
+    /// One turn: delivers what is there, within bounds, and tells the client's own callbacks what
+    /// has happened to the connection. Raises what a callback raises; the next turn goes on.
+    pub fn turnInLoop(client: *Client) py.Error!void {
+        const membership = &client.membership;
+        const loop = &client.driver.host.loop.?;
+        const connection = &client.driver.connection;
+        if (connection.state() == .idle) return;
+        membership.failed = .no;
+        membership.turn_left = core.constants.messages_per_turn_max;
+        const outcome = client.boundedTurn() catch |err| {
+            if (membership.failed == .no) {
+                loop.ask(connection);
+                return err;
+            }
+            // A callback may have begun a new connection, or begins one now.
+            defer if (connection.state() == .connecting) loop.ask(connection);
+            try client.tellFailure();
+            return client.settleInLoop();
+        };
+        membership.is_stalled = false;
+        switch (outcome) {
+            .blocked => {},
+            .more => return loop.ask(connection),
+            .opened => {
+                loop.ask(connection);
+                try client.tellOpen();
+            },
+            .finished => { // The server has refused the upgrade.
+                exceptions.raiseClosed(client.facts()) catch {};
+                membership.failed = .over;
+                try client.tellFailure();
+            },
+            .closed => {},
+        }
+        if (connection.state() == .connecting and outcome != .blocked) return loop.ask(connection);
+        return client.settleInLoop();
+    }
+
+    fn boundedTurn(client: *Client) py.Error!Outcome {
+        if (client.callback.on_msg == null) return client.turnInto(.nowhere);
+        return client.turnInto(.bounded);
+    }
+
+    fn settleInLoop(client: *Client) py.Error!void {
+        const host = client.driver.host;
+        const connection = &client.driver.connection;
+        if (client.membership.is_stalled) return host.loop.?.askLater(
+            connection,
+            core.os.Os.monotonicNs() + core.constants.stall_retry_ns,
+        );
+        host.loop.?.settle(connection) catch |err| return exceptions.raiseWait(err);
+    }
+
+    /// Gives the exception that is set to `on_error`; without one, or if on_close was not called,
+    /// to sys.unraisablehook, so that it is never lost.
+    fn tellFailure(client: *Client) py.Error!void {
+        const exception = py.takeException();
+        defer py.decref(exception);
+        const is_over = client.membership.failed == .over;
+        if (!is_over) {
+            if (client.membership.is_stalled) return; // It was told.
+            client.membership.is_stalled = true;
+        }
+        const object = instance.objectOf(client);
+        if (client.on_error) |on_error| {
+            return client.driver.callBack(on_error, &.{ object, exception });
+        }
+        if (is_over and client.on_close != null and client.was_open) return;
+        py.setException(exception);
+        c.PyErr_WriteUnraisable(object);
+    }
+
     // ---- Callbacks for the beginning and the end. ----------------------------------------------
 
     fn tellOpen(client: *Client) py.Error!void {
         client.close_told = false;
+        client.was_open = true;
         const on_open = client.on_open orelse return;
         try client.driver.callBack(on_open, &.{instance.objectOf(client)});
     }
@@ -290,6 +465,7 @@ pub const Client = struct {
         client.driver.connection.send(opcode, payload) catch |err| {
             return client.raiseSend(err, payload.len);
         };
+        client.driver.afterSend();
     }
 
     fn ping(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
@@ -317,6 +493,7 @@ pub const Client = struct {
         client.driver.connection.ping(payload) catch |err| {
             return client.raiseSend(err, payload.len);
         };
+        client.driver.afterSend();
     }
 
     fn reserve(client: *Client, arguments: py.Arguments) py.Error!*py.Object {
@@ -355,7 +532,7 @@ pub const Client = struct {
         while (true) switch (try client.turn()) {
             .blocked => try client.driver.wait(null),
             .finished => break,
-            .opened, .closed => unreachable, // A GET is never upgraded.
+            .opened, .closed, .more => unreachable, // A GET is never upgraded.
         };
         return client.response.toTuple();
     }
@@ -366,10 +543,48 @@ pub const Client = struct {
 
     fn fileno(client: *Client) py.Error!*py.Object {
         try client.requireReady();
-        if (client.driver.connection.transport.link.socket) |*socket| {
-            return py.integer(@as(c_long, socket.descriptor));
+        const own = &client.driver.own;
+        if (own.is_watched.load(.acquire)) return py.integer(own.descriptor());
+        const entrance = client.driver.enter() catch |err| {
+            // Another thread is inside, in a call that has made the loop: it tells what to do when
+            // it leaves.
+            if (own.door.isInherited() or client.driver.isInLoop()) return err;
+            c.PyErr_Clear();
+            return py.integer(own.beWatched());
+        };
+        defer client.driver.leave(entrance);
+        if (client.driver.isInLoop()) {
+            const message = "the client is in a loop: fileno() of the loop is for both";
+            return py.raise(c.PyExc_RuntimeError, message);
         }
-        return py.raise(c.PyExc_ValueError, "not connected: there is no file descriptor");
+        try client.driver.requireOwnLoop();
+        const descriptor = own.beWatched();
+        if (!own.driving) client.driver.settle();
+        return py.integer(descriptor);
+    }
+
+    /// Makes run() return. Any thread may call it.
+    fn stop(client: *Client) py.Error!*py.Object {
+        const host = try client.ownHost("stop()");
+        host.stop();
+        return py.none();
+    }
+
+    /// Lets `_run_soon` be called by the thread that drives the client. Any thread may call it.
+    fn wake(client: *Client) py.Error!*py.Object {
+        const host = try client.ownHost("call_soon_threadsafe()");
+        host.wake();
+        return py.none();
+    }
+
+    fn ownHost(client: *Client, name: []const u8) py.Error!*Host {
+        try client.requireReady();
+        if (@atomicLoad(*Host, &client.driver.host, .acquire) == &client.driver.own) {
+            try client.driver.own.door.requireOwn();
+            return &client.driver.own;
+        }
+        const message = "the client is in a loop: call {s} of the loop";
+        return py.raiseFormat(c.PyExc_RuntimeError, message, .{name});
     }
 
     fn info(client: *Client) py.Error!*py.Object {
@@ -383,7 +598,7 @@ pub const Client = struct {
     }
 
     fn isOpen(client: *Client) py.Error!*py.Object {
-        if (client.driver.door.isInherited() or !client.isReady()) return py.boolean(false);
+        if (client.driver.own.door.isInherited() or !client.isReady()) return py.boolean(false);
         return py.boolean(client.driver.connection.isUsable());
     }
 
@@ -425,7 +640,9 @@ pub const Client = struct {
         _: ?*py.Object,
     ) callconv(.c) ?*py.Object {
         const object = py.allocate(type_object) catch return null;
-        instance.of(object).driver.door = .init();
+        const client = instance.of(object);
+        client.driver.own.init(object);
+        client.driver.host = &client.driver.own;
         return object;
     }
 
@@ -461,7 +678,7 @@ pub const Client = struct {
             null;
         if (latency) |histograms| histograms.* = .{};
 
-        try client.driver.init(parsed.core);
+        client.driver.init(parsed.core);
         const connection = &client.driver.connection;
         connection.clock = ModuleState.get().clock;
         connection.latency = latency;
@@ -471,6 +688,7 @@ pub const Client = struct {
         client.callback = .{ .on_msg = c.Py_XNewRef(parsed.on_msg), .spare = null };
         client.on_open = c.Py_XNewRef(parsed.on_open);
         client.on_close = c.Py_XNewRef(parsed.on_close);
+        client.on_error = c.Py_XNewRef(parsed.on_error);
         client.close_told = true;
     }
 
@@ -478,7 +696,8 @@ pub const Client = struct {
         const client = instance.of(object);
         return py.visitAll(.{
             py.typeObjectOf(object), client.callback.on_msg,  client.on_open,
-            client.on_close,         client.response.headers,
+            client.on_close,         client.response.headers, client.on_error,
+            client.membership.loop,
         }, visit, argument);
     }
 
@@ -487,13 +706,14 @@ pub const Client = struct {
         py.clearReference(&client.callback.on_msg);
         py.clearReference(&client.on_open);
         py.clearReference(&client.on_close);
+        py.clearReference(&client.on_error);
         return 0;
     }
 
     /// Warns, as the standard library's sockets do, when nobody closed the connection.
     fn finalize(object: *py.Object) callconv(.c) void {
         const client = instance.of(object);
-        if (!client.ready or client.driver.door.isInherited()) return;
+        if (!client.ready or client.driver.own.door.isInherited()) return;
         switch (client.driver.connection.state()) {
             .idle, .closed => return,
             else => {},
@@ -512,7 +732,7 @@ pub const Client = struct {
         c.PyObject_GC_UnTrack(object);
         const client = instance.of(object);
         _ = clear(object);
-        if (client.driver.door.isWhole()) client.release();
+        if (client.driver.own.door.isWhole()) client.release();
         py.free(object);
     }
 
@@ -537,6 +757,10 @@ pub const Client = struct {
         return py.optional(client.on_close);
     }
 
+    fn onError(client: *Client) py.Error!*py.Object {
+        return py.optional(client.on_error);
+    }
+
     const exclusive = driving.Exclusive(Client);
 
     var methods = [_]c.PyMethodDef{
@@ -550,6 +774,8 @@ pub const Client = struct {
         instance.method("reserve", exclusive.method(reserve), docs.reserve),
         instance.noArguments("fetch", exclusive.noArguments(fetch), docs.fetch),
         instance.noArguments("fileno", fileno, docs.fileno),
+        instance.noArguments("stop", stop, docs.stop),
+        instance.noArguments("_wake", wake, "For call_soon_threadsafe()."),
         instance.noArguments("info", exclusive.noArguments(info), docs.info),
         instance.noArguments("stats", stats, docs.stats),
         .{},
@@ -559,6 +785,7 @@ pub const Client = struct {
         instance.getter("on_msg", onMsg, "Called with each Message."),
         instance.getter("on_open", onOpen, "Called when it is connected."),
         instance.getter("on_close", onClose, "Called when it has ended."),
+        instance.getter("on_error", onError, "Called when it fails in a loop."),
         instance.getter("is_open", isOpen, "Whether messages can be sent and received now."),
         instance.getter("wants_write", exclusive.noArguments(wantsWrite),
             \\Whether something waits in the send ring for the socket to be writable.

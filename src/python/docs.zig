@@ -101,10 +101,12 @@ pub const fileno =
     \\fileno($self, /)
     \\--
     \\
-    \\The socket's file descriptor, for a loop of your own: when it is readable, or writable
-    \\while wants_write is true, call poll(). Messages that have been read already do not make
-    \\it readable: call poll(0) once after connect() and after every exception of a callback,
-    \\before you wait, and every few milliseconds when is_open is false, until it raises.
+    \\A descriptor for another event loop: when it is readable, call poll().
+    \\
+    \\It is the same for the life of the client, also before connect() and after the end of a
+    \\connection, and is readable exactly when poll() has something to do: messages, a deadline,
+    \\room in the socket for what waits to be sent, or an end to tell. With busy_poll=True it always
+    \\is. It is not the socket: see Client.info()["descriptor"]. Raises RuntimeError in a loop.
 ;
 
 pub const info =
@@ -119,4 +121,83 @@ pub const stats =
     \\--
     \\
     \\Counters, and with latency=True a histogram of each stage, in nanoseconds.
+;
+
+pub const stop =
+    \\stop($self, /)
+    \\--
+    \\
+    \\Makes run() return, or a poll() that waits; the next one, if none does now.
+    \\
+    \\The connection stays open, and another run() goes on. Any thread may call it, and a signal
+    \\handler. Raises RuntimeError when the client is in a loop: stop that.
+;
+
+pub const loop_add =
+    \\add($self, client, /)
+    \\--
+    \\
+    \\Takes a client into the loop, which connects it if it is not connected.
+    \\
+    \\Returns at once. The client's own callbacks tell what becomes of it: on_open, on_close and
+    \\on_error. Raises ValueError when it is in a loop already, RuntimeError when it is running or
+    \\another thread uses it.
+;
+
+pub const loop_remove =
+    \\remove($self, client, /)
+    \\--
+    \\
+    \\Gives a client back. Its connection stays as it is, for run() or poll() of the client.
+    \\
+    \\From a callback of that client: when the callback has returned. Raises ValueError when the
+    \\client is not in this loop.
+;
+
+pub const loop_run =
+    \\run($self, /)
+    \\--
+    \\
+    \\Receives for all clients, until stop() is called or nothing is left to wait for.
+    \\
+    \\That is when no client is connected or connecting, and no timer is set. What a callback
+    \\raises comes out of here, and run() can be called again to go on: nothing is lost.
+;
+
+pub const loop_run_once =
+    \\run_once($self, /, timeout=0.0)
+    \\--
+    \\
+    \\Delivers what is there and returns how many messages that were.
+    \\
+    \\When there is nothing, waits up to timeout seconds for the first; None waits without end.
+    \\Raises what a callback raises.
+;
+
+pub const loop_close =
+    \\close($self, /)
+    \\--
+    \\
+    \\Closes all connections, each with its closing handshake, and gives all clients back.
+    \\
+    \\Takes at most the longest close_timeout. Raises RuntimeError from a callback.
+;
+
+pub const loop_stop =
+    \\stop($self, /)
+    \\--
+    \\
+    \\Makes run() return, or a run_once() that waits; the next one, if none does now.
+    \\
+    \\All connections stay as they are. Any thread may call it, and a signal handler.
+;
+
+pub const loop_fileno =
+    \\fileno($self, /)
+    \\--
+    \\
+    \\A descriptor for another event loop: when it is readable, call run_once().
+    \\
+    \\It is the same for the life of the loop, and readable exactly when run_once() has something
+    \\to do; with a client that busy polls, always.
 ;

@@ -13,7 +13,7 @@ const assert = std.debug.assert;
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
-const driving = @import("driving.zig");
+const host_module = @import("host.zig");
 const ModuleState = @import("module_state.zig").ModuleState;
 
 const Delivery = core.delivery.Delivery;
@@ -33,7 +33,7 @@ pub const Message = struct {
     /// Zeros if the connection takes no timestamps.
     stamps: Stamps,
     /// The door of the client whose messages this object is lent for.
-    door: *const driving.Door,
+    door: *const host_module.Door,
     /// Set while the message is lent, null once it is kept.
     line: ?*const Line,
     /// A copy of the line's rate, from when the message was kept.
@@ -47,7 +47,7 @@ pub const Message = struct {
 
     /// Makes a message object, to be lent for one client only. It has no payload until the first
     /// `lend`: only `discard` may be called before.
-    pub fn create(door: *const driving.Door) py.Error!*py.Object {
+    pub fn create(door: *const host_module.Door) py.Error!*py.Object {
         const object = try py.allocate(ModuleState.get().message_type);
         const message = instance.of(object);
         message.payload = &.{};
@@ -190,7 +190,7 @@ pub const Message = struct {
         defer section.leave();
         const line = message.line orelse return py.boolean(message.is_last);
         // Only the thread that receives may check what else has arrived.
-        if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, driving.in_use);
+        if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, host_module.in_use);
         return py.boolean(!line.hasMore());
     }
 

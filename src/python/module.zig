@@ -8,6 +8,7 @@ const c = py.c;
 const exceptions = @import("exceptions.zig");
 const fork = @import("fork.zig");
 const Client = @import("client.zig").Client;
+const Loop = @import("loop.zig").Loop;
 const Message = @import("message.zig").Message;
 const ModuleState = @import("module_state.zig").ModuleState;
 const options = @import("options.zig");
@@ -82,7 +83,8 @@ fn addTypes(module: *py.Object) py.Error!void {
         ModuleState.set(try makeState(module));
     }
     const state = ModuleState.get();
-    inline for (.{ "client_type", "message_type", "reservation_type" }) |name| {
+    const names = .{ "client_type", "loop_type", "message_type", "reservation_type" };
+    inline for (names) |name| {
         try py.checkStatus(c.PyModule_AddType(module, @field(state, name)));
     }
     const version = core.constants.version;
@@ -92,10 +94,13 @@ fn addTypes(module: *py.Object) py.Error!void {
 fn makeState(module: *py.Object) py.Error!ModuleState {
     const client_type = try makeType(module, &Client.spec);
     errdefer py.decref(@ptrCast(client_type));
+    const loop_type = try makeType(module, &Loop.spec);
+    errdefer py.decref(@ptrCast(loop_type));
     const message_type = try makeType(module, &Message.spec);
     errdefer py.decref(@ptrCast(message_type));
     return .{
         .client_type = client_type,
+        .loop_type = loop_type,
         .message_type = message_type,
         .reservation_type = try makeType(module, &Reservation.spec),
         .clock = .init(),

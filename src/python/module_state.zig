@@ -11,6 +11,7 @@ const Clock = core.clock.ClockType(core.os.Os);
 pub const ModuleState = struct {
     /// The types are owned, and never freed.
     client_type: *c.PyTypeObject,
+    loop_type: *c.PyTypeObject,
     message_type: *c.PyTypeObject,
     reservation_type: *c.PyTypeObject,
     /// Its first anchor is taken when the module is imported. The clock of each client begins as a

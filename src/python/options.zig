@@ -28,6 +28,7 @@ pub const Parsed = struct {
     on_msg: ?*py.Object,
     on_open: ?*py.Object,
     on_close: ?*py.Object,
+    on_error: ?*py.Object,
 };
 
 /// The arguments by name. A field's type says what is taken; an argument that was not given leaves
@@ -39,6 +40,7 @@ const Arguments = struct {
     on_msg: ?*py.Object = null,
     on_open: ?*py.Object = null,
     on_close: ?*py.Object = null,
+    on_error: ?*py.Object = null,
     headers: ?*py.Object = null,
     subprotocols: ?*py.Object = null,
     deflate: ?*py.Object = null,
@@ -162,6 +164,7 @@ pub fn parse(arena: Allocator, positional: *py.Object, keywords: ?*py.Object) py
         .on_msg = callable(arguments.on_msg),
         .on_open = callable(arguments.on_open),
         .on_close = callable(arguments.on_close),
+        .on_error = callable(arguments.on_error),
     };
 }
 

@@ -84,6 +84,24 @@ pub fn noMemory() Error {
     return error.PythonError;
 }
 
+/// Takes the exception that is set; a new reference.
+pub fn takeException() *Object {
+    var class: ?*Object = null;
+    var value: ?*Object = null;
+    var traceback: ?*Object = null;
+    c.PyErr_Fetch(@ptrCast(&class), @ptrCast(&value), @ptrCast(&traceback));
+    c.PyErr_NormalizeException(@ptrCast(&class), @ptrCast(&value), @ptrCast(&traceback));
+    if (traceback) |found| _ = c.PyException_SetTraceback(value, found);
+    decrefOptional(class);
+    decrefOptional(traceback);
+    return value.?;
+}
+
+/// Sets an exception that was taken.
+pub fn setException(exception: *Object) void {
+    c.PyErr_SetObject(typeObjectOf(exception), exception);
+}
+
 pub fn formatMessage(
     buffer: []u8,
     comptime format: []const u8,

@@ -17,6 +17,10 @@ pub fn info(connection: *const core.Connection) py.Error!*py.Object {
     try setAddress(dict, "peer_address", if (link.socket) |s| s.peerAddress() else null);
     try setAddress(dict, "local_address", if (link.socket) |s| s.localAddress() else null);
     try setTls(dict, connection);
+    try py.setItem(dict, "descriptor", if (link.socket) |*socket|
+        py.integer(@as(c_long, socket.descriptor))
+    else
+        py.none());
     try py.setItem(dict, "compression", compressionInfo(connection));
     const source = if (connection.options.timestamps == .none)
         .none

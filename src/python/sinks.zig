@@ -6,6 +6,7 @@
 const core = @import("core");
 const py = @import("py.zig");
 const Driver = @import("driving.zig").Driver;
+const Host = @import("host.zig").Host;
 const Message = @import("message.zig").Message;
 
 const Delivery = core.delivery.Delivery;
@@ -29,6 +30,7 @@ pub const Callback = struct {
 pub const CallingSink = struct {
     callback: *Callback,
     driver: *Driver,
+    host: *Host,
     count: *usize,
     /// The message to lend next. Owned between `prepare` and `take`.
     prepared: *py.Object = undefined,
@@ -44,7 +46,7 @@ pub const CallingSink = struct {
             }
             Message.instance.of(spare).discard();
         }
-        sink.prepared = try Message.create(&sink.driver.door);
+        sink.prepared = try Message.create(&sink.host.door);
     }
 
     pub inline fn take(sink: *CallingSink, delivery: *const Delivery) py.Error!void {
@@ -52,14 +54,37 @@ pub const CallingSink = struct {
         const message = Message.instance.of(sink.prepared);
         message.lend(delivery);
 
-        sink.driver.in_callback = true;
+        sink.host.in_callback = true;
         const result = py.callWithOne(sink.callback.on_msg.?, sink.prepared);
         if (message.isUnused()) sink.callback.spare = sink.prepared else message.keep();
         if (result) |returned| py.decref(returned); // Its `__del__` may call what a callback may.
-        sink.driver.in_callback = false;
+        sink.host.in_callback = false;
 
         _ = try py.check(result);
-        try sink.driver.afterCallback();
+        try sink.host.door.requireOwn();
+        try sink.driver.requireUnreserved();
+    }
+};
+
+/// The same for a client in a loop: after so many messages, others have their turn.
+pub const BoundedSink = struct {
+    inner: CallingSink,
+    /// How many messages are left in this turn. In the client, so that a callback can end the turn.
+    left: *usize,
+
+    pub const delivers = true;
+
+    pub inline fn prepare(sink: *BoundedSink) py.Error!void {
+        return sink.inner.prepare();
+    }
+
+    pub inline fn take(
+        sink: *BoundedSink,
+        delivery: *const Delivery,
+    ) (py.Error || error{TurnOver})!void {
+        try sink.inner.take(delivery);
+        sink.left.* -|= 1;
+        if (sink.left.* == 0) return error.TurnOver;
     }
 };
 

@@ -117,6 +117,8 @@ pub const Bed = struct {
     asks_for_message: bool = false,
     /// How many of the client's bytes the test has checked.
     checked_size: usize = 0,
+    /// Whether the connection has joined the loop; the bed moves before that.
+    joined: bool = false,
 
     pub fn init(options: types.Options) !Bed {
         return initSeeded(options, 1);
@@ -134,6 +136,7 @@ pub const Bed = struct {
     }
 
     pub fn deinit(bed: *Bed) void {
+        if (bed.joined) bed.loop.leave(&bed.connection);
         bed.connection.deinit();
         bed.loop.deinit();
         ScriptedOs.deinit();
@@ -205,7 +208,13 @@ pub const Bed = struct {
 
     /// Waits until something happens, or for this long.
     pub fn waitFor(bed: *Bed, timeout_ns: ?u64) loop_module.WaitError!types.Wake {
-        return bed.loop.wait(&.{&bed.connection}, timeout_ns);
+        if (!bed.joined) bed.loop.join(&bed.connection);
+        bed.joined = true;
+        bed.loop.unask(&bed.connection);
+        try bed.loop.settle(&bed.connection);
+        // One that waits for nothing has not been asked yet, or is over.
+        if (bed.connection.interest() == null) return .ready;
+        return bed.loop.wait(timeout_ns);
     }
 
     /// Starts the connection, and goes through the upgrade.

@@ -26,8 +26,8 @@ const EPOLL = linux.EPOLL;
 pub const Event = @import("core").os.darwin.KernelEvent;
 
 /// From sys/event.h of macOS, what `KernelEvent` does not have.
-pub const filter_timer = -7;
-pub const filter_user = -10;
+pub const filter_timer = Event.filter_timer;
+pub const filter_user = Event.filter_user;
 pub const flag_enable = 0x0004;
 pub const flag_disable = 0x0008;
 pub const flag_one_shot = 0x0010;

@@ -187,15 +187,16 @@ pub const Kernel = struct {
     }
 
     /// Notes in each watch of the notifier what it is ready for. False when none is.
-    fn noteReady(state: *Kernel, notifier: *const Notifier) bool {
-        var any_ready = false;
+    fn noteReady(state: *Kernel, notifier: *Notifier) bool {
         for (state.watches) |place| {
             const watch = place orelse continue;
             if (watch.notifier != notifier) continue;
             watch.ready = state.readiness(watch);
-            if (watch.ready.readable or watch.ready.writable) any_ready = true;
+            if (watch.ready == os.Ready{}) continue;
+            notifier.ready[notifier.ready_count] = watch;
+            notifier.ready_count += 1;
         }
-        return any_ready;
+        return notifier.ready_count > 0;
     }
 
     fn readiness(state: *Kernel, watched: *const Watch) os.Ready {
@@ -626,6 +627,15 @@ pub fn lockMemory() os.TuneError!void {}
 
 /// See notifier.zig.
 pub const Notifier = struct {
+    /// What the last wait found ready.
+    ready: [sockets_max]*Watch = undefined,
+    ready_count: usize = 0,
+    /// How many descriptors are watched.
+    watches: u32 = 0,
+    /// What `raise` and `arm` were called for.
+    raised: bool = false,
+    alarm_ns: ?u64 = null,
+
     pub const Watch = WatchType(Notifier);
 
     pub fn init() os.NotifierError!Notifier {
@@ -662,15 +672,17 @@ pub const Notifier = struct {
             if (watchOf(watched) != null) @panic("two watches of one descriptor");
             const place = std.mem.findScalar(?*Watch, &kernel.watches, null);
             kernel.watches[place orelse @panic("too many watches")] = target;
+            notifier.watches += 1;
         }
         target.notifier = notifier;
         target.descriptor = watched;
         target.interest = interest;
     }
 
-    pub fn unwatch(_: *Notifier, target: *Watch) void {
+    pub fn unwatch(notifier: *Notifier, target: *Watch) void {
         if (target.notifier == null) return;
         target.* = .{};
+        notifier.watches -= 1;
         for (&kernel.watches) |*place| {
             if (place.* == target) place.* = null;
         }
@@ -681,6 +693,7 @@ pub const Notifier = struct {
     pub fn wait(notifier: *Notifier, timeout_ns: ?u64) os.WaitError!os.Wake {
         kernel.wait_calls += 1;
         kernel.drained = false;
+        notifier.ready_count = 0;
         if (kernel.wait_failure) |failure| return failure;
         if (kernel.strike(.wait, os.WaitError)) |failure| return failure;
         if (kernel.strikes(.interrupt)) return .interrupted;
@@ -691,7 +704,11 @@ pub const Notifier = struct {
         const is_watching = for (kernel.watches) |place| {
             if (place) |watched| if (watched.notifier == notifier) break true;
         } else false;
-        if (!is_watching) @panic("waits for nothing");
+        if (notifier.raised) {
+            _ = kernel.noteReady(notifier);
+            return .ready;
+        }
+        if (!is_watching and timeout_ns != 0) @panic("waits for nothing");
         const end_ns = kernel.now_ns +| (timeout_ns orelse std.math.maxInt(u64));
         var paused = false;
         while (true) {
@@ -705,6 +722,22 @@ pub const Notifier = struct {
             if (happening_ns > end_ns) return .timed_out;
             paused = true;
         }
+    }
+
+    pub fn found(notifier: *Notifier) []const *Watch {
+        return notifier.ready[0..notifier.ready_count];
+    }
+
+    pub fn raise(notifier: *Notifier) void {
+        notifier.raised = true;
+    }
+
+    pub fn lower(notifier: *Notifier) void {
+        notifier.raised = false;
+    }
+
+    pub fn arm(notifier: *Notifier, deadline_ns: ?u64) os.NotifierError!void {
+        notifier.alarm_ns = deadline_ns;
     }
 
     pub fn descriptor(_: *const Notifier) Descriptor {

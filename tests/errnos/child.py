@@ -80,7 +80,7 @@ class Once:
 
     def end_sending(self, client: hftws.Client) -> None:
         """Tells the server that it need not wait any longer."""
-        with socket.socket(fileno=os.dup(client.fileno())) as sock:
+        with socket.socket(fileno=os.dup(client.info()["descriptor"])) as sock:
             sock.shutdown(socket.SHUT_WR)
 
     def make(self) -> hftws.Client:

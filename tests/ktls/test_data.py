@@ -336,7 +336,7 @@ def test_a_server_that_hangs_up_amid_what_is_sent(tls_serve: Serve, engine: str)
         peer.send_text("last words")
         peer.sock.shutdown(socket.SHUT_WR)
         poll = select.poll()
-        poll.register(client.fileno(), select.POLLRDHUP)
+        poll.register(client.info()["descriptor"], select.POLLRDHUP)
         assert poll.poll(1000 * SOON), "the end does not arrive"
         with pytest.raises(hftws.Error):
             for _ in range(100):  # What is sent fits into the buffers, though nobody reads it.
