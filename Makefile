@@ -89,8 +89,8 @@ test-safe: build
 
 # macOS's notifier, memory and tuning under the client, over stand-ins for its kernel. From within
 # tests/, so that the processes which tests start import this build, too.
-KQUEUE_TESTS = test_system.py $(addprefix test_,$(addsuffix .py,connect messages close send \
-	callbacks tls)) kqueue -k "not busy and not left_behind"
+KQUEUE_TESTS = test_system.py $(addprefix test_,$(addsuffix .py,connect lookup messages close \
+	send callbacks tls)) kqueue -k "not busy and not left_behind"
 
 test-kqueue: $(VENV)/.installed
 ifeq ($(shell uname -s),Linux)

@@ -108,8 +108,9 @@ class Client(_core.ClientBase):
         suite without one of these AEADs (``ECDHE-RSA-AES128-SHA256``) leaves the records to
         ``tls="openssl"``, which is slower; those with SHA-1, or with tags of 8 bytes (``CCM8``),
         protect less. Suites without a certificate or without encryption are never offered.
-    :param connect_timeout: seconds for name, TCP, TLS and upgrade together. A look-up of the name
-        that takes longer is not cut short: it is the system's.
+    :param connect_timeout: seconds for name, TCP, TLS and upgrade together; after that,
+        :exc:`ConnectTimeout` says which of them it was. The system looks the name up in a thread of
+        its own; one that is still at it then ends by itself.
     :param close_timeout: seconds to wait for the peer in the closing handshake, and for it to hang
         up after an error of the protocol or of TLS that it has been told of: the exception comes
         then.

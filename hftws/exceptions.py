@@ -35,11 +35,17 @@ class InvalidURL(Error, ValueError):
 
 
 class ConnectError(Error, ConnectionError):
-    """No TCP connection: the name does not resolve, or no address could be reached."""
+    """No TCP connection: the name does not resolve, or no address could be reached.
+
+    Also raised if the system has no thread or no descriptors left to look the name up.
+    """
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """``connect_timeout`` passed before the connection was open, whichever stage it was in."""
+    """``connect_timeout`` passed before the connection was open; the message names the stage.
+
+    That may be the look-up of the name, too.
+    """
 
 
 class TLSError(Error, ConnectionError):

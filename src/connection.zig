@@ -132,8 +132,8 @@ pub fn ConnectionType(comptime Os: type) type {
             assert(connection.state() == .idle or connection.clock.multiplier != 0);
         }
 
-        /// Resolves the name and begins to connect. Blocks while the name is looked up, and until
-        /// the clock is 11 ms old. A connection that has ended can be started again.
+        /// Begins to look up the name; `next` connects. Blocks until the clock is 11 ms old, and
+        /// for nothing else. A connection that has ended can be started again.
         pub fn start(connection: *Connection) StartError!void {
             assert(connection.lifecycle.isAtRest());
             // If there is no memory for the rings, the state stays `closed`, but not as a failure.
@@ -499,8 +499,8 @@ pub fn ConnectionType(comptime Os: type) type {
             connection.invariants();
         }
 
-        /// What the loop's notifier remembers of the socket, or while connecting, of the dialer's.
-        /// The connection must not move while something is watched.
+        /// What the loop's notifier remembers of the socket, or while connecting, of what
+        /// the dialer waits for. The connection must not move while something is watched.
         pub inline fn watch(connection: *Connection) *Transport.Watch {
             return &connection.transport.link.watch;
         }

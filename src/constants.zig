@@ -150,6 +150,13 @@ pub const request_size_max = 64 * kib;
 /// How many of a name's addresses are tried.
 pub const addresses_max = 16;
 
+/// The stack of a thread that looks a name up. macOS gives threads 512 KiB, and musl 128 KiB, which
+/// is enough for their own getaddrinfo. glibc's takes buffers of up to 64 KiB from the stack, and
+/// loads modules (NSS) for LDAP, mDNS or systemd-resolved, whose needs nobody knows; and the
+/// thread-local variables of all libraries of the program lie there, too. Memory that is not
+/// touched costs nothing, except after `lock_memory()`, and is given back with the answer.
+pub const lookup_stack_size = 1024 * kib;
+
 const kib = 1024;
 
 comptime {

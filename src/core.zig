@@ -8,6 +8,7 @@ pub const delivery = @import("delivery.zig");
 pub const deflate = @import("deflate.zig");
 pub const histogram = @import("histogram.zig");
 pub const http = @import("http.zig");
+pub const lookup = @import("lookup.zig");
 pub const loop = @import("loop.zig");
 pub const notifier = @import("notifier.zig");
 pub const os = @import("os.zig");
@@ -33,6 +34,7 @@ test {
     _ = deflate;
     _ = histogram;
     _ = http;
+    _ = lookup;
     _ = loop;
     _ = notifier;
     _ = os;
@@ -53,6 +55,7 @@ test {
     _ = @import("connection/ktls_test.zig");
     _ = @import("connection/last_word_test.zig");
     _ = @import("connection/latency.zig");
+    _ = @import("connection/lookup_test.zig");
     _ = @import("connection/opening_test.zig");
     _ = @import("connection/closing.zig");
     _ = @import("connection/kernel_tls.zig");

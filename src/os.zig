@@ -39,6 +39,7 @@ pub const Ready = posix.Ready;
 pub const Wake = posix.Wake;
 
 pub const ResolveError = posix.ResolveError;
+pub const ThreadError = posix.ThreadError;
 pub const OpenError = posix.OpenError;
 pub const ConnectError = posix.ConnectError;
 pub const BindError = posix.BindError;
@@ -61,7 +62,8 @@ pub const receiveFailure = posix.receiveFailure;
 pub const ClockType = @import("os/clock.zig").ClockType;
 
 /// The functions that a platform declares: for each a field, of the function's type. A platform may
-/// declare more: a `Notifier` of its own is used instead of epoll and kqueue.
+/// declare more: a `Notifier` of its own is used instead of epoll and kqueue, a `Lookup` instead of
+/// threads.
 pub const Interface = struct {
     // Sockets. A descriptor of `openSocket` never blocks, and never raises SIGPIPE.
 

@@ -379,7 +379,7 @@ const Ordeal = struct {
     fn checkNeverOpen(ordeal: *const Ordeal, failure: types.Failure) !void {
         const counts = &ordeal.faults.counts;
         switch (failure) {
-            .resolve => try expect(counts.get(.resolve) > 0),
+            .resolve => try expect(counts.get(.lookup) + counts.get(.resolve) > 0),
             .open_socket => try expect(counts.get(.open) + counts.get(.option) > 0),
             .connect => try expect(counts.get(.connect) + counts.get(.connect_result) > 0),
             .timed_out => |stage| try expectEqual(.connecting, stage),

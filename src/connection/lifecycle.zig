@@ -38,11 +38,11 @@ pub fn LifecycleType(comptime Os: type) type {
             transport.invariants();
             if (lifecycle.isAtRest()) {
                 assert(transport.link.socket == null);
-                assert(lifecycle.opening.dialer.socket == null);
+                assert(lifecycle.opening.dialer.isIdle());
             } else {
                 assert(transport.receive_ring != null);
             }
-            if (state != .connecting) assert(lifecycle.opening.dialer.socket == null);
+            if (state != .connecting) assert(lifecycle.opening.dialer.isIdle());
             if (transport.compression != null) assert(state == .open or state == .closing);
         }
 
@@ -54,7 +54,7 @@ pub fn LifecycleType(comptime Os: type) type {
             };
         }
 
-        /// Looks up the name, and blocks until the answer is there; `next` then connects.
+        /// Begins to look up the name; `next` goes on.
         pub fn begin(
             lifecycle: *Lifecycle,
             transport: *Transport,

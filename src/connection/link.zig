@@ -21,7 +21,8 @@ pub fn LinkType(comptime Os: type) type {
         const Link = @This();
 
         socket: ?SocketType(Os) = null,
-        /// Watches the socket, or while connecting, the dialer's; cancelled before it is closed.
+        /// Watches the socket, or while connecting, what the dialer waits for; cancelled before
+        /// that is closed.
         watch: NotifierType(Os).Watch = .{},
         tls: ?ssl.Session = null,
         kernel_tls: KernelTlsType(Os) = .{},

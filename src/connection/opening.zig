@@ -4,7 +4,7 @@
 //!                                     └──────▶ anything else: its body, then over
 //!
 //! Holds what only opening needs, and moves the state from `connecting` up to `requesting` or
-//! `reading_body`. Except for the name look-up it never waits: each call goes on as far as it can.
+//! `reading_body`. It never waits: each call goes on as far as it can.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,6 +16,7 @@ const types = @import("types.zig");
 const ws = @import("../ws.zig");
 const DialerType = @import("dialer.zig").DialerType;
 const FillError = @import("transport.zig").FillError;
+const LookupError = @import("../lookup.zig").Error;
 const KernelTlsType = @import("kernel_tls.zig").KernelTlsType;
 const Machine = @import("state.zig").Machine;
 const TransportType = @import("transport.zig").TransportType;
@@ -61,14 +62,14 @@ pub fn OpeningType(comptime Os: type) type {
         /// TLS sessions of earlier connections to this server, which the next one can resume.
         tickets: ssl.Tickets = .{},
 
-        /// Looks up the name, and blocks until the answer is there.
-        pub fn begin(opening: *Opening, options: *const Options) os.ResolveError!void {
+        /// Begins to look up the name.
+        pub fn begin(opening: *Opening, options: *const Options) LookupError!void {
             opening.* = .{
                 .deadline_ns = Os.monotonicNs() +| options.connect_timeout_ns,
                 .tickets = opening.tickets,
             };
             const port = options.url.port;
-            return opening.dialer.resolve(options.host, port, opening.deadline_ns);
+            return opening.dialer.begin(options.host, port, opening.deadline_ns);
         }
 
         /// Goes on as far as it can without waiting.
@@ -87,7 +88,7 @@ pub fn OpeningType(comptime Os: type) type {
             };
         }
 
-        // ---- TCP. ------------------------------------------------------------------------------
+        // ---- Name and TCP. ---------------------------------------------------------------------
 
         fn dial(
             opening: *Opening,
@@ -114,14 +115,19 @@ pub fn OpeningType(comptime Os: type) type {
             return .advanced;
         }
 
-        /// What a loop waits for while TCP is set up. Null before the first `next`.
+        /// What a loop waits for until TCP is set up. Null if `next` has something to do.
         pub inline fn interest(opening: *const Opening) ?types.Interest {
-            const socket = if (opening.dialer.socket) |*found| found else return null;
-            return .{ .descriptor = socket.descriptor, .events = .{ .writable = true } };
+            return opening.dialer.interest();
         }
 
         pub inline fn noteReady(opening: *Opening, ready: os.Ready) void {
-            opening.dialer.answered = ready.readable or ready.writable;
+            opening.dialer.noteReady(ready);
+        }
+
+        /// The stage that opening has reached.
+        fn stageOf(opening: *const Opening, machine: *const Machine) types.Stage {
+            if (opening.dialer.lookup != null) return .resolving;
+            return machine.state.stage();
         }
 
         // ---- TLS. ------------------------------------------------------------------------------
@@ -286,7 +292,7 @@ pub fn OpeningType(comptime Os: type) type {
             transport: *const Transport,
             options: *const Options,
         ) ?Step {
-            const stage = machine.state.stage();
+            const stage = opening.stageOf(machine);
             if (sendFailure(machine, transport)) |cause| {
                 return .{ .failed = .{ .ended = .{ .stage = stage, .cause = cause } } };
             }

@@ -189,10 +189,12 @@ test "connection: a failure while connecting is reported, and leaves nothing ope
         defer bed.deinit();
         kernel.resolve_failure = error.TemporaryFailure;
         try bed.start();
+        try bed.driveToEnd();
         try bed.expectFailure(.{ .resolve = error.TemporaryFailure });
         kernel.resolve_failure = null;
         kernel.addresses.count = 0;
         try bed.start();
+        try bed.driveToEnd();
         try bed.expectFailure(.{ .resolve = error.NameNotFound });
         try expectEqual(.ready, try bed.waitFor(null));
     }

@@ -14,7 +14,7 @@ const assert = std.debug.assert;
 pub const State = enum {
     /// Never started.
     idle,
-    /// TCP is being set up.
+    /// The name is being looked up, or TCP is being set up.
     connecting,
     /// TLS is being set up.
     securing,
@@ -37,7 +37,7 @@ pub const State = enum {
         };
     }
 
-    /// The stage of a connection that is not open yet.
+    /// The stage of a connection that is not open yet, once its name has been looked up.
     pub fn stage(state: State) Stage {
         return switch (state) {
             .connecting => .connecting,
@@ -50,7 +50,7 @@ pub const State = enum {
 };
 
 /// The stages of opening in which a connection can time out or end.
-pub const Stage = enum { connecting, securing, requesting, reading_body };
+pub const Stage = enum { resolving, connecting, securing, requesting, reading_body };
 
 const States = std.EnumSet(State);
 

@@ -4,6 +4,7 @@ const std = @import("std");
 const constants = @import("../constants.zig");
 const os = @import("../os.zig");
 const http = @import("../http.zig");
+const lookup = @import("../lookup.zig");
 const ssl = @import("../ssl.zig");
 const ws = @import("../ws.zig");
 const socket = @import("../socket.zig");
@@ -114,7 +115,8 @@ pub const Closed = struct {
 
 /// Why a connection failed, with what an exception needs to explain it.
 pub const Failure = union(enum) {
-    resolve: os.ResolveError,
+    /// The look-up of the name failed, or could not begin.
+    resolve: lookup.Error,
     open_socket: socket.OpenError,
     connect: struct { cause: os.ConnectError, address: os.Address },
     timed_out: Stage,

@@ -25,6 +25,8 @@ pub const Mapping = posix.Mapping;
 pub const MapOptions = posix.MapOptions;
 
 pub const resolve = posix.resolve;
+pub const resolveLiteral = posix.resolveLiteral;
+pub const startThread = posix.startThread;
 pub const connect = posix.connect;
 pub const connectResult = posix.connectResult;
 pub const bind = posix.bind;
@@ -51,6 +53,14 @@ pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {
         error.Unsupported, error.InvalidValue, error.Unexpected => return error.Unexpected,
     };
     return descriptor;
+}
+
+/// socketpair(2): two connected sockets of this machine, closed on exec.
+pub fn socketPair() posix.OpenError![2]Descriptor {
+    const pair = try posix.socketPair(0);
+    errdefer for (pair) |descriptor| posix.close(descriptor);
+    for (pair) |descriptor| try setDescriptorFlags(descriptor);
+    return pair;
 }
 
 fn setDescriptorFlags(descriptor: Descriptor) error{Unexpected}!void {

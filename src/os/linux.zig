@@ -24,6 +24,8 @@ pub const Mapping = posix.Mapping;
 pub const MapOptions = posix.MapOptions;
 
 pub const resolve = posix.resolve;
+pub const resolveLiteral = posix.resolveLiteral;
+pub const startThread = posix.startThread;
 pub const connect = posix.connect;
 pub const connectResult = posix.connectResult;
 pub const bind = posix.bind;
@@ -40,6 +42,11 @@ pub const counterFrequency = posix.counterFrequency;
 /// socket(2): non-blocking, and closed on exec.
 pub fn openSocket(address: *const Address) posix.OpenError!Descriptor {
     return posix.openSocket(address, c.SOCK.NONBLOCK | c.SOCK.CLOEXEC);
+}
+
+/// socketpair(2): two connected sockets of this machine, closed on exec.
+pub fn socketPair() posix.OpenError![2]Descriptor {
+    return posix.socketPair(c.SOCK.CLOEXEC);
 }
 
 /// SO_BINDTODEVICE (socket(7)). Needs CAP_NET_RAW before Linux 5.7.

@@ -262,6 +262,12 @@ pub const ResolveError = error{
     Unexpected,
 };
 
+pub const ThreadError = error{
+    /// No more threads: RLIMIT_NPROC, a control group's limit, or no memory for a stack.
+    ThreadLimit,
+    Unexpected,
+};
+
 pub const OpenError = error{
     AddressFamilyNotSupported,
     /// This process has too many open descriptors (RLIMIT_NOFILE).
@@ -421,14 +427,24 @@ pub fn unexpected(cause: c.E) error{Unexpected} {
     return error.Unexpected;
 }
 
-/// getaddrinfo(3) for TCP. Blocks, unless the host is an address in text form.
-pub fn resolve(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void {
+/// Fills the list with the one address that the host is in text form, perhaps with a scope
+/// (`fe80::1%eth0`). False when it is a name. Asks no server and never blocks.
+pub fn resolveLiteral(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!bool {
     list.count = 0;
     if (Address.parse(host, port)) |address| {
         const appended = list.append(address);
         assert(appended);
-        return;
+        return true;
     }
+    if (std.mem.findScalar(u8, host, ':') == null) return false; // No name has one.
+    try resolveWith(host, port, list, .{ .NUMERICHOST = true });
+    if (list.count == 0) return error.NameNotFound;
+    return true;
+}
+
+/// getaddrinfo(3) for TCP. Blocks, unless the host is an address in text form.
+pub fn resolve(host: [:0]const u8, port: u16, list: *AddressList) ResolveError!void {
+    if (try resolveLiteral(host, port, list)) return;
     // First only the families of which this machine has an address (AI_ADDRCONFIG). On a machine
     // that has only the loopback interface that finds nothing, hence the second try.
     resolveWith(host, port, list, .{ .ADDRCONFIG = true }) catch |failure| switch (failure) {
@@ -481,18 +497,64 @@ pub fn resolveError(status: c.EAI) ResolveError {
     };
 }
 
+/// pthread_create(3): a thread that nobody joins, in which every signal is blocked: handlers run on
+/// the threads of the program, which they interrupt there.
+pub fn startThread(
+    run: *const fn (?*anyopaque) callconv(.c) ?*anyopaque,
+    argument: *anyopaque,
+) ThreadError!void {
+    var attributes: c.pthread_attr_t = undefined;
+    if (c.pthread_attr_init(&attributes) != .SUCCESS) return error.ThreadLimit; // No memory.
+    defer _ = c.pthread_attr_destroy(&attributes);
+    if (c.pthread_attr_setstacksize(&attributes, constants.lookup_stack_size) != .SUCCESS) {
+        return error.ThreadLimit;
+    }
+
+    // A new thread has the signal mask of the one that makes it.
+    var all: c.sigset_t = undefined;
+    var before: c.sigset_t = undefined;
+    _ = c.sigfillset(&all);
+    if (c.pthread_sigmask(c.SIG.SETMASK, &all, &before) != 0) return error.Unexpected;
+    defer {
+        var dropped: c.sigset_t = undefined;
+        _ = c.pthread_sigmask(c.SIG.SETMASK, &before, &dropped);
+    }
+    var thread: c.pthread_t = undefined;
+    switch (c.pthread_create(&thread, &attributes, run, argument)) {
+        .SUCCESS => {},
+        .AGAIN, .NOMEM => return error.ThreadLimit,
+        else => |cause| return unexpected(cause),
+    }
+    _ = c.pthread_detach(thread);
+}
+
+/// socketpair(2) of the local family; `flags` are the kernel's own, beside SOCK_STREAM.
+pub fn socketPair(flags: c_uint) OpenError![2]Descriptor {
+    var pair: [2]Descriptor = undefined;
+    return switch (c.errno(c.socketpair(c.AF.UNIX, c.SOCK.STREAM | flags, 0, &pair))) {
+        .SUCCESS => pair,
+        else => |cause| openError(cause),
+    };
+}
+
 /// socket(2) for TCP, of the address's family; `flags` are the kernel's own, beside SOCK_STREAM.
 pub fn openSocket(address: *const Address, flags: c_uint) OpenError!Descriptor {
     const family: c_uint = address.storage.family;
     const descriptor = c.socket(family, c.SOCK.STREAM | flags, c.IPPROTO.TCP);
     return switch (c.errno(descriptor)) {
         .SUCCESS => descriptor,
+        else => |cause| openError(cause),
+    };
+}
+
+fn openError(cause: c.E) OpenError {
+    return switch (cause) {
         .AFNOSUPPORT, .PROTONOSUPPORT => error.AddressFamilyNotSupported,
         .MFILE => error.TooManyOpenFiles,
         .NFILE => error.TooManyOpenFilesInSystem,
         .ACCES, .PERM => error.AccessDenied,
         .NOMEM, .NOBUFS => error.OutOfMemory,
-        else => |cause| unexpected(cause),
+        else => |other| unexpected(other),
     };
 }
 

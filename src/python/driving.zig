@@ -189,7 +189,8 @@ pub const Driver = struct {
 
     // ---- Waiting, alone. -----------------------------------------------------------------------
 
-    /// Starts the connection. Other Python threads run during that.
+    /// Starts the connection. Other Python threads run during that: to map the rings, and to learn
+    /// the rate of the CPU's counter, takes milliseconds.
     pub fn start(driver: *Driver) core.connection.StartError!void {
         return py.withoutLock(core.Connection.start, .{&driver.connection});
     }

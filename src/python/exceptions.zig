@@ -426,7 +426,7 @@ fn raiseEnded(
     options: *const connection.Options,
 ) py.Error {
     const class = switch (stage) {
-        .connecting => classes.?.ConnectError,
+        .resolving, .connecting => classes.?.ConnectError,
         .securing => classes.?.TLSError,
         .requesting, .reading_body => classes.?.HandshakeError,
     };
@@ -491,6 +491,7 @@ fn describeSend(err: core.os.SendError) []const u8 {
 
 fn describeStage(stage: connection.Stage) []const u8 {
     return switch (stage) {
+        .resolving => "looking up the name",
         .connecting => "connecting to",
         .securing => "in the TLS handshake with",
         .requesting => "waiting for the HTTP response of",
@@ -498,12 +499,15 @@ fn describeStage(stage: connection.Stage) []const u8 {
     };
 }
 
-fn describeResolve(err: core.os.ResolveError) []const u8 {
+fn describeResolve(err: core.lookup.Error) []const u8 {
     return switch (err) {
         error.NameNotFound => "the name does not resolve",
         error.TemporaryFailure => "no name server answered",
         error.ResolverFailure => "the name server failed",
-        error.OutOfMemory => "no memory to resolve the name",
+        error.OutOfMemory => "no memory to look up the name",
+        error.ThreadLimit => "the system has no more threads to look up the name",
+        error.TooManyOpenFiles => "too many open files in this process to look up the name",
+        error.TooManyOpenFilesInSystem => "too many open files in the system to look up the name",
         error.Unexpected => "the name could not be looked up",
     };
 }

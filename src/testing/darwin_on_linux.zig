@@ -32,6 +32,9 @@ pub const PeerProgress = linux.PeerProgress;
 pub const MapOptions = linux.MapOptions;
 
 pub const resolve = linux.resolve;
+pub const resolveLiteral = linux.resolveLiteral;
+pub const startThread = linux.startThread;
+pub const socketPair = linux.socketPair;
 pub const openSocket = linux.openSocket;
 pub const connect = linux.connect;
 pub const connectResult = linux.connectResult;

@@ -17,6 +17,8 @@ counts: std.EnumArray(Call, u32) = .initFill(0),
 receive_failure: ?os.ReceiveError = null,
 
 pub const Call = enum {
+    /// To begin a look-up, and its answer.
+    lookup,
     resolve,
     open,
     option,
@@ -44,7 +46,8 @@ pub fn init(random: std.Random) RandomFaults {
         const rates: []const u16 = switch (call) {
             // These end a connection: it should get far before that.
             .receive, .send => &.{ 0, 0, 5, 50 },
-            .resolve, .open, .option, .tls, .connect, .connect_result => &.{ 0, 0, 0, 200 },
+            .lookup, .resolve, .open, .option => &.{ 0, 0, 0, 200 },
+            .tls, .connect, .connect_result => &.{ 0, 0, 0, 200 },
             .map, .notifier, .watch, .wait => &.{ 0, 0, 100, 300 },
             .interrupt, .receive_short, .send_short => &.{ 0, 100, 500 },
         };

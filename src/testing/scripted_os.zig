@@ -1,14 +1,15 @@
 //! A fake kernel whose system calls return what a test has scripted.
 //!
 //! It is a platform, like os/linux.zig. It can be used wherever a `comptime Os: type` is expected.
-//! The script is three queues, for connects, reads and sends, and a clock that stands still until a
-//! test or a wait moves it. What a client must never do panics at once, with the client on the
-//! stack: use a closed descriptor, close a watched one, read again after a read that found nothing,
-//! wait for what cannot come. Numbers of closed descriptors are used again at once, as in real
-//! kernels. A process has one such kernel, `kernel`, which `reset` makes anew.
+//! The script is four queues, for look-ups, connects, reads and sends, and a clock that stands
+//! still until a test or a wait moves it. What a client must never do panics at once, with the
+//! client on the stack: use a closed descriptor, close a watched one, read again after a read that
+//! found nothing, wait for what cannot come. Numbers of closed descriptors are used again at once,
+//! as in real kernels. A process has one such kernel, `kernel`, which `reset` makes anew.
 
 const std = @import("std");
 const os = @import("../os.zig");
+const lookup_module = @import("../lookup.zig");
 const WatchType = @import("../notifier.zig").WatchType;
 const KernelTls = @import("kernel_tls.zig");
 pub const RandomFaults = @import("random_faults.zig");
@@ -24,6 +25,19 @@ pub const TlsDirection = os.TlsDirection;
 pub const ReceivedRecord = os.ReceivedRecord;
 pub const Mapping = os.Mapping;
 pub const MapOptions = os.MapOptions;
+
+/// When the answer to one look-up comes, which is `addresses` or `resolve_failure`. Without a step
+/// it is there at once.
+pub const LookupStep = union(enum) {
+    /// It cannot begin.
+    fails: lookup_module.Error,
+    /// The host is an address in text form.
+    literal,
+    /// The answer comes this much later.
+    answered: struct { after_ns: u64 = 0 },
+    /// The answer never comes.
+    silent,
+};
 
 /// The result of one connect. Without a step it succeeds at once.
 pub const ConnectStep = union(enum) {
@@ -82,6 +96,7 @@ pub const Kernel = struct {
     /// How many waits a signal will interrupt.
     interrupts: u32 = 0,
 
+    lookups: Queue(LookupStep) = .{},
     connects: Queue(ConnectStep) = .{},
     receives: Queue(ReceiveStep) = .{},
     sends: Queue(SendStep) = .{},
@@ -121,6 +136,8 @@ pub const Kernel = struct {
         fresh,
         connecting: struct { answer_ns: ?u64, result: os.ConnectError!void },
         connected,
+        /// The descriptor of a look-up.
+        resolving: struct { answer_ns: ?u64 },
     };
 
     /// Adds bytes to read, as one segment.
@@ -137,6 +154,10 @@ pub const Kernel = struct {
     /// Adds a step for a read.
     pub fn then(state: *Kernel, step: ReceiveStep) void {
         state.receives.push(state.arena.allocator(), step);
+    }
+
+    pub fn thenLookUp(state: *Kernel, step: LookupStep) void {
+        state.lookups.push(state.arena.allocator(), step);
     }
 
     pub fn thenConnect(state: *Kernel, step: ConnectStep) void {
@@ -164,7 +185,7 @@ pub const Kernel = struct {
     pub fn isIdle(state: *Kernel, wants_write: bool) bool {
         for (state.sockets) |place| {
             const socket = place orelse continue;
-            if (socket == .connecting) return false;
+            if (socket == .connecting or socket == .resolving) return false;
         }
         state.endPauses();
         if (state.receives.head() != null or state.tls.isReadable()) return false;
@@ -209,6 +230,11 @@ pub const Kernel = struct {
                 const failed = if (attempt.result) |_| false else |_| true;
                 return .{ .readable = failed, .writable = interest.writable };
             },
+            .resolving => |attempt| {
+                if (interest.writable) @panic("waits for a look-up to be writable");
+                const answer_ns = attempt.answer_ns orelse return .{};
+                return .{ .readable = interest.readable and state.now_ns >= answer_ns };
+            },
             .connected => {},
         }
         state.endPauses();
@@ -244,6 +270,7 @@ pub const Kernel = struct {
         return switch (state.socketOf(watched.descriptor).*) {
             .fresh => null,
             .connecting => |attempt| attempt.answer_ns,
+            .resolving => |attempt| attempt.answer_ns,
             .connected => pause: {
                 const step = state.receives.head() orelse break :pause null;
                 const pauses = watched.interest.readable and step.* == .pause_ns;
@@ -335,15 +362,64 @@ pub fn resolve(_: [:0]const u8, _: u16, list: *AddressList) os.ResolveError!void
     list.* = kernel.addresses;
 }
 
+/// See lookup.zig. Its descriptor is one of the sockets.
+pub const Lookup = struct {
+    watched: Descriptor,
+
+    pub fn begin(
+        host: [:0]const u8,
+        port: u16,
+        list: *AddressList,
+    ) lookup_module.Error!?*Lookup {
+        const step = kernel.lookups.take() orelse LookupStep{ .answered = .{} };
+        const answer_ns: ?u64 = switch (step) {
+            .fails => |failure| return failure,
+            .literal => {
+                try resolve(host, port, list);
+                return null;
+            },
+            .answered => |answered| kernel.now_ns + answered.after_ns,
+            .silent => null,
+        };
+        if (kernel.strike(.lookup, lookup_module.Error)) |failure| return failure;
+        const begun = kernel.arena.allocator().create(Lookup) catch return error.OutOfMemory;
+        const found = openDescriptor() orelse return error.TooManyOpenFiles;
+        begun.* = .{ .watched = found };
+        kernel.socketOf(found).* = .{ .resolving = .{ .answer_ns = answer_ns } };
+        return begun;
+    }
+
+    pub fn descriptor(lookup: *const Lookup) Descriptor {
+        return lookup.watched;
+    }
+
+    pub fn answer(lookup: *const Lookup, list: *AddressList) ?(lookup_module.Error!void) {
+        const answer_ns = kernel.socketOf(lookup.watched).resolving.answer_ns orelse return null;
+        if (kernel.now_ns < answer_ns) return null;
+        resolve("", 0, list) catch |err| return err;
+        if (list.count == 0) return error.NameNotFound;
+        return {};
+    }
+
+    pub fn drop(lookup: *Lookup) void {
+        close(lookup.watched);
+        lookup.* = undefined;
+    }
+};
+
 pub fn openSocket(_: *const Address) os.OpenError!Descriptor {
     if (kernel.open_failure) |failure| return failure;
     if (kernel.strike(.open, os.OpenError)) |failure| return failure;
+    return openDescriptor() orelse error.TooManyOpenFiles;
+}
+
+fn openDescriptor() ?Descriptor {
     for (&kernel.sockets, descriptor_first..) |*place, descriptor| {
         if (place.* != null) continue;
         place.* = .fresh;
         return @intCast(descriptor);
     }
-    return error.TooManyOpenFiles;
+    return null;
 }
 
 pub fn connect(descriptor: Descriptor, address: *const Address) os.ConnectError!os.ConnectState {
@@ -373,7 +449,7 @@ pub fn connect(descriptor: Descriptor, address: *const Address) os.ConnectError!
 pub fn connectResult(descriptor: Descriptor) os.ConnectError!void {
     const socket = kernel.socketOf(descriptor);
     switch (socket.*) {
-        .fresh => @panic("asked how a connect went that never was"),
+        .fresh, .resolving => @panic("asked how a connect went that never was"),
         .connected => {},
         .connecting => |attempt| {
             const answer_ns = attempt.answer_ns orelse @panic("the connect has not ended");

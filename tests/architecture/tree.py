@@ -27,6 +27,7 @@ FOLDERS = {
     "src/testing": "What the tests of the core share: scripted kernels, servers in memory",
     "tests": "The tests of the extension, and the tools that run tests in other places",
     "tests/errnos": "System calls that fail as a test wants it, by a shim over libc",
+    "tests/lookup": "Look-ups of names that are answered when a test lets them be",
     "tests/exchange": "Tests of the simulated exchange",
     "tests/fake_libssl": "Stand-ins in C for other TLS libraries",
     "tests/free_threading/stand_in": "What has no wheels for a free-threaded CPython",

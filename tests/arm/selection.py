@@ -25,6 +25,7 @@ NOT_ON_ARM = {
     "test_bench.py": "starts other clients, which have no wheels for Arm here",
     "test_errnos.py": COMPILES,
     "test_libssl.py": COMPILES,
+    "test_lookup.py": COMPILES,
     "test_soak.py": LONG,
     "test_leaks.py": MEASURES,
     "test_architecture.py": SOURCES,

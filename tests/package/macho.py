@@ -21,13 +21,14 @@ LIBSYSTEM = "/usr/lib/libSystem.B.dylib"
 
 _DECLARED = """
     __error arc4random_buf bind bzero ceil clock_gettime clock_gettime_nsec_np connect dladdr
-    dlclose dlerror dlopen dlsym fcntl free freeaddrinfo getaddrinfo getenv getpeername
+    dlclose dlerror dlopen dlsym fcntl free freeaddrinfo getaddrinfo getenv getpeername getpid
     getsockname getsockopt if_nametoindex inet_ntop inet_pton kevent kqueue mach_task_self_
     mach_timebase_info malloc malloc_size memcpy memmove memset memset_pattern16 mmap munmap
-    posix_memalign pthread_cond_destroy pthread_cond_signal pthread_cond_timedwait
-    pthread_mach_thread_np pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock
-    pthread_self realloc recv send setsockopt shutdown socket strerror strlen sysctlbyname
-    thread_policy_set
+    posix_memalign pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize
+    pthread_cond_destroy pthread_cond_signal pthread_cond_timedwait pthread_create
+    pthread_detach pthread_mach_thread_np pthread_mutex_destroy pthread_mutex_lock
+    pthread_mutex_unlock pthread_self pthread_sigmask realloc recv send setsockopt shutdown
+    sigfillset socket socketpair strerror strlen sysctlbyname thread_policy_set
 """
 
 #: What the extension imports of libSystem. All of it is in macOS 12.0 and later: test_macos.py

@@ -23,8 +23,8 @@ TARGETS = {"aarch64-macos.12.0": "arm64", "x86_64-macos.12.0": "x86_64"}
 #: They declare all of macho.LIBSYSTEM_IMPORTS.
 HEADERS = """
 arpa/inet.h dlfcn.h errno.h fcntl.h mach/mach.h mach/mach_time.h malloc/malloc.h math.h net/if.h
-netdb.h pthread.h stdlib.h string.h strings.h sys/event.h sys/mman.h sys/socket.h sys/sysctl.h
-time.h unistd.h
+netdb.h pthread.h signal.h stdlib.h string.h strings.h sys/event.h sys/mman.h sys/socket.h
+sys/sysctl.h time.h unistd.h
 """
 
 
