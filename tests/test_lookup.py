@@ -154,6 +154,16 @@ def test_a_look_up_without_descriptors_is_an_error(scenario: Scenario, serve: Se
     assert result["opens later"] is True
 
 
+def test_a_look_up_without_a_thread_is_an_error(scenario: Scenario, serve: Serve) -> None:
+    with serve(open_and_wait) as server:
+        result = scenario("no_threads", server.port)
+    assert result["error"] == "ConnectError"
+    text = "the system has no more threads to look up the name: held.example"
+    assert text in result["message"]
+    assert result["descriptors"] == 0
+    assert result["opens later"] is True
+
+
 def test_a_silent_name_server_takes_no_longer_than_connect_timeout() -> None:
     """The system's own resolver would ask it for a minute and a half."""
     namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--net"]

@@ -323,3 +323,20 @@ test "kqueue: a time-out longer than the kernel's limit is waited for in parts" 
     try testing.expect(TestOs.monotonicNs() - before_ns >= timeout_ns);
     try testing.expectEqual(@as(u32, 3), CountingOs.waits);
 }
+
+test "kqueue: a local socket whose peer has shut down is readable, and tells no error" {
+    const pair = try TestOs.socketPair();
+    defer for (pair) |end| TestOs.close(end);
+    var notifier: TestNotifier = try .init();
+    defer notifier.deinit();
+    var watch: Watch = .{};
+    defer watch.cancel();
+    try notifier.watch(&watch, pair[0], .{ .readable = true });
+    try testing.expectEqual(.timed_out, try notifier.wait(0));
+    TestOs.shutdownSend(pair[1]);
+    for (0..2) |_| {
+        try testing.expectEqual(.ready, try notifier.wait(test_timeout_ns));
+        try testing.expectEqual(Ready{ .readable = true }, watch.take());
+        try testing.expectEqual(std.c.E.SUCCESS, watch.told);
+    }
+}

@@ -199,6 +199,20 @@ def no_descriptors() -> object:
     return result
 
 
+def no_threads() -> object:
+    client = client_of()
+    before = descriptors()
+    held.held_no_threads(1)
+    result = fails(client.connect)
+    held.held_no_threads(0)
+    result["descriptors"] = descriptors() - before
+    held.held_allow(1)
+    client.connect()
+    result["opens later"] = client.is_open
+    client.close()
+    return result
+
+
 if __name__ == "__main__":
     result = globals()[sys.argv[1]]()
     print(json.dumps(result))

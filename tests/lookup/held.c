@@ -1,7 +1,10 @@
 /* Stands in for libc's getaddrinfo, by LD_PRELOAD: every name is 127.0.0.1, and the answer comes
- * when the test lets it come.
+ * when the test lets it come. Without threads, if the test wants that.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <string.h>
@@ -24,6 +27,19 @@ void held_allow(int count) {
     allowed += count;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
+}
+
+static int no_threads;
+
+/* Lets no thread be made, or makes them again. */
+void held_no_threads(int none) { no_threads = none; }
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                   void *argument) {
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (no_threads) return EAGAIN;
+    real = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, run, argument);
 }
 
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
