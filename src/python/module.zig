@@ -201,7 +201,8 @@ var methods = [_]c.PyMethodDef{
         \\pin_thread(cpu, /)
         \\--
         \\
-        \\Keeps the calling thread on one CPU.
+        \\Keeps the calling thread on one CPU, and on Linux the threads with which the system looks
+        \\up names for clients that connect in it: these run there while it sleeps.
         \\
         \\On Intel Macs it is a hint: threads given the same CPU share a cache, others do not.
         \\Raises ValueError for a CPU that this process may not use, NotImplementedError on Apple

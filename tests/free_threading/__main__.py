@@ -33,8 +33,9 @@ JOBS_MAX = 8
 #: What the interpreter of the tests needs besides pytest.
 PACKAGES = ("ziglang==0.17.1", "pytest>=8,<10", "websockets>=14.2,<18")
 PACKAGES += ("tlslite-ng==0.8.2", "wsproto==1.3.2")
-#: The tests: threads, messages, what is kept of them, and how a client ends.
+#: The tests: threads, messages, what is kept of them, how a client ends, and look-ups of names.
 TESTS = ("threads", "callbacks", "pinning", "send", "close", "messages", "memory", "timestamps")
+TESTS += ("lookup",)
 
 
 def run(command: Sequence[str], log: str, **options: object) -> None:
