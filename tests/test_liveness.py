@@ -1,16 +1,21 @@
 """A peer that does not read is waited for; one that is gone is noticed. On Linux's own TCP.
 
 A peer dies here by a filter on its socket that drops every segment (SO_ATTACH_FILTER): its kernel
-answers nothing more, not even probes, as when its machine has lost power.
+answers nothing more, not even probes, as when its machine has lost power. Where the kernel allows
+network namespaces, it also dies on a network of two machines, in another process (`dead_peer.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import socket
 import struct
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +118,45 @@ def test_a_peer_that_dies_in_silence_is_noticed(serve: Serve) -> None:
     with connected(serve, peer_timeout=PEER_TIMEOUT) as (client, peer):
         die(peer)
         expect_death(client)
+
+
+#: How a machine dies: with its link, so that ours sees no carrier; in its network, where nobody
+#: answers for its address; and behind a router, where its packets are lost without a word.
+DEATHS = ("pulled cable", "no machine", "silence")
+
+
+@pytest.fixture(scope="module")
+def deaths() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """One process for each, all at the same time."""
+    program = Path(__file__).with_name("dead_peer.py")
+    processes = {
+        death: subprocess.Popen(
+            [sys.executable, program, str(PEER_TIMEOUT), death], stdout=subprocess.PIPE, text=True
+        )
+        for death in DEATHS
+    }
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@on_linux
+@pytest.mark.long
+@pytest.mark.parametrize("death", DEATHS)
+def test_across_a_network_only_the_dead_are_given_up(
+    deaths: dict[str, subprocess.Popen[str]], death: str
+) -> None:
+    """A client without room, and an idle one; the peer lives on for two and a half timeouts."""
+    output, _ = deaths[death].communicate(timeout=4 * SOON)
+    assert deaths[death].returncode == 0
+    result = json.loads(output)
+    if "skip" in result:
+        pytest.skip(result["skip"])
+    assert result["before"] == {}, "it was given up, though it lived"
+    assert result["after"].keys() == {"waits for room", "idle"}
+    for said in result["after"].values():
+        assert "timed out" in said or "unreachable" in said
 
 
 def test_no_limit_means_no_probes_either(serve: Serve) -> None:

@@ -43,6 +43,7 @@ NOT_ON_ARM = {
     "test_connect.py::test_waiting_takes_no_cpu": MEASURES,
     "test_liveness.py::test_a_peer_that_answers_probes_is_not_taken_for_dead": NO_TCP_INFO,
     "test_liveness.py::test_a_slow_reader_gets_all_and_is_still_noticed_when_it_dies": NO_TCP_INFO,
+    "test_liveness.py::test_across_a_network_only_the_dead_are_given_up": NO_TCP_INFO,
     "test_compression.py::test_websockets_and_we_understand_each_other": LONG,
     "test_callbacks.py::test_other_threads_run_while_a_peer_never_pauses": MEASURES,
 }
