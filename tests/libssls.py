@@ -84,7 +84,7 @@ def machines_libssl() -> str:
 
     file = getattr(_ssl, "__file__", None)
     if file is None or sys.platform != "linux":
-        pytest.skip("the fake library needs Linux and a Python that is linked against a libssl")
+        pytest.skip("needs Linux, and a Python that is linked against a libssl")
     ctypes.CDLL(file)
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     found = re.search(r"\S*/libssl\.so\S*", maps)

@@ -1,7 +1,8 @@
 """A TLS server with sessions, in a process of its own, that misbehaves as it is told.
 
 For each connection it reads a line from its input, which says what it does, and writes a line of
-JSON: what the client offered, and what came of it.
+JSON: what the client offered, and what came of it. With ``numbered``, tickets have numbers, and are
+renewed unless it is told to ``keep`` them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import ssl
 import struct
 import sys
 from typing import Any
+
+from renewed_tickets import Tickets
 
 HEADER_SIZE = 5
 TICKET, PRE_SHARED_KEY = 35, 41
@@ -141,19 +144,25 @@ def serve(connection: Connection, command: str) -> bool:
 
 
 def main() -> None:
-    file, version = sys.argv[1:]
+    file, version, *numbered = sys.argv[1:]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    tickets = Tickets(context) if numbered else None
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     for line in sys.stdin:
         sock, _ = listener.accept()
         with sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tickets is not None:
+                tickets.renews = line.strip() != "keep"
             connection = Connection(sock, context)
             resumed = serve(connection, line.strip())
-        print(json.dumps({"offered": connection.offered, "resumed": resumed}), flush=True)
+        result: dict[str, Any] = {"offered": connection.offered, "resumed": resumed}
+        if tickets is not None:
+            result["shown"] = tickets.shown
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

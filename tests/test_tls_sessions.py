@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libssls
 import pytest
 import trustme
 from servers import PATIENCE, PEER_TIMEOUT
@@ -25,13 +26,15 @@ WAYS = ["hang up", "reset", "alert", "garbage", "half an answer"]
 class SessionServer:
     """The program `session_server.py`."""
 
-    def __init__(self, file: Path, version: str) -> None:
+    def __init__(self, file: Path, version: str, *options: str) -> None:
         program = Path(__file__).with_name("session_server.py")
-        command = [sys.executable, str(program), str(file), version]
+        command = [sys.executable, str(program), str(file), version, *options]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.input, self.output = self.process.stdin, self.process.stdout
+        #: The numbers of all tickets that were shown to it, where they have numbers.
+        self.shown: list[int] = []
         self.url = f"wss://127.0.0.1:{int(self.output.readline())}/"
 
     def tell(self, command: str) -> None:
@@ -41,6 +44,7 @@ class SessionServer:
     def hear(self) -> tuple[bool, bool]:
         """Of the last connection: whether a session was offered, and whether it was resumed."""
         result = json.loads(self.output.readline())
+        self.shown = result.get("shown", [])
         return result["offered"], result["resumed"]
 
     def close(self) -> None:
@@ -136,3 +140,22 @@ def test_what_ends_without_an_alert_is_resumed(
     client = client_of(server, ca_file, engine)
     for round_ in range(4):
         assert visit(client, server) == (round_ > 0, round_ > 0)
+
+
+def test_a_ticket_that_is_renewed_as_it_is_used_takes_the_place_of_the_old_one(
+    server_file: Path, ca_file: Path, engine: str
+) -> None:
+    """RFC 5077, section 3.3: such a server will soon forget the key of the old one."""
+    libssls.machines_libssl()  # Its calls are needed.
+    server = SessionServer(server_file, "TLSv1_2", "numbered")
+    try:
+        client = client_of(server, ca_file, engine)
+        assert visit(client, server) == (False, False)
+        for count in (1, 2, 3):
+            assert visit(client, server) == (True, True)
+            assert server.shown == list(range(1, count + 1))
+        for _ in range(2):  # What is not renewed is kept.
+            assert visit(client, server, "keep") == (True, True)
+        assert server.shown == [1, 2, 3, 4, 4]
+    finally:
+        server.close()
