@@ -38,6 +38,18 @@ pub const Options = struct {
     timestamps: os.TimestampMode = .none,
 };
 
+/// Which of them the system refused. The names are those of the Python API.
+pub const Option = enum {
+    peer_timeout,
+    receive_buffer_size,
+    send_buffer_size,
+    socket_busy_poll_us,
+    quick_ack,
+    timestamps,
+    interface,
+    local_address,
+};
+
 /// `Os` has to pass `os.assertPlatform`.
 pub fn SocketType(comptime Os: type) type {
     comptime os.assertPlatform(Os);
@@ -56,25 +68,55 @@ pub fn SocketType(comptime Os: type) type {
         const Socket = @This();
 
         /// Makes a socket of the address's family and sets its options; `connect` comes next. The
-        /// caller closes it.
-        pub fn open(address: *const Address, options: Options) OpenError!Socket {
+        /// caller closes it. With an error, `refused` says which option it is about, or null.
+        pub fn open(
+            address: *const Address,
+            options: Options,
+            refused: *?Option,
+        ) OpenError!Socket {
+            refused.* = null;
             const descriptor = try Os.openSocket(address);
             errdefer Os.close(descriptor);
             try Os.setNoDelay(descriptor);
-            if (options.peer_timeout_ms) |time_ms| try Os.setPeerTimeout(descriptor, time_ms);
-            if (options.receive_buffer_size) |size| try Os.setReceiveBufferSize(descriptor, size);
-            if (options.send_buffer_size) |size| try Os.setSendBufferSize(descriptor, size);
-            if (options.busy_poll_us) |time_us| try Os.setBusyPoll(descriptor, time_us);
-            if (options.quick_ack) try Os.setQuickAck(descriptor);
-            const stamped = try enableStamps(descriptor, options.timestamps);
-            if (options.interface) |name| try Os.bindToInterface(descriptor, name);
-            if (options.local_address) |local| try Os.bind(descriptor, &local);
-            return .{
+            var socket: Socket = .{
                 .descriptor = descriptor,
                 .quick_ack = options.quick_ack,
-                .stamped = stamped,
+                .stamped = false,
                 .peer_timeout_ms = options.peer_timeout_ms,
             };
+            for (std.enums.values(Option)) |option| {
+                refused.* = option;
+                try socket.set(option, options);
+            }
+            refused.* = null;
+            return socket;
+        }
+
+        /// In the order of `Option`: an address is bound on the interface that was chosen.
+        fn set(socket: *Socket, option: Option, options: Options) OpenError!void {
+            const descriptor = socket.descriptor;
+            switch (option) {
+                .peer_timeout => if (options.peer_timeout_ms) |time_ms| {
+                    try Os.setPeerTimeout(descriptor, time_ms);
+                },
+                .receive_buffer_size => if (options.receive_buffer_size) |size| {
+                    try Os.setReceiveBufferSize(descriptor, size);
+                },
+                .send_buffer_size => if (options.send_buffer_size) |size| {
+                    try Os.setSendBufferSize(descriptor, size);
+                },
+                .socket_busy_poll_us => if (options.busy_poll_us) |time_us| {
+                    try Os.setBusyPoll(descriptor, time_us);
+                },
+                .quick_ack => if (options.quick_ack) try Os.setQuickAck(descriptor),
+                .timestamps => socket.stamped = try enableStamps(descriptor, options.timestamps),
+                .interface => if (options.interface) |name| {
+                    try Os.bindToInterface(descriptor, name);
+                },
+                .local_address => if (options.local_address) |local| {
+                    try Os.bind(descriptor, &local);
+                },
+            }
         }
 
         /// No error on a system without kernel stamps (macOS): the stamps of a read then say

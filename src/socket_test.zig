@@ -7,6 +7,7 @@ const ScriptedOs = @import("testing/scripted_os.zig");
 const TestListener = @import("testing/listener.zig").TestListener;
 const socket_module = @import("socket.zig");
 const Address = os.Address;
+const Option = socket_module.Option;
 const Options = socket_module.Options;
 const SocketType = socket_module.SocketType;
 
@@ -23,7 +24,8 @@ const TestPair = struct {
     fn open(options: Options) !TestPair {
         const listener: TestListener = .open(true);
         defer listener.deinit();
-        var socket: RealSocket = try .open(&listener.address, options);
+        var refused: ?Option = null;
+        var socket: RealSocket = try .open(&listener.address, options, &refused);
         errdefer socket.close();
         switch (try socket.connect(&listener.address)) {
             .connected => {},
@@ -97,8 +99,10 @@ test "socket: TCP_NODELAY and keep-alive are on by default, sizes and addresses 
 test "socket: kernel stamps and quick acknowledgements, where there are any" {
     if (@import("builtin").os.tag != .linux) {
         const address = Address.parse("127.0.0.1", 0).?;
-        const result = RealSocket.open(&address, .{ .timestamps = .software });
+        var refused: ?Option = null;
+        const result = RealSocket.open(&address, .{ .quick_ack = true }, &refused);
         try testing.expectError(error.Unsupported, result);
+        try testing.expectEqual(.quick_ack, refused);
         return;
     }
     var pair: TestPair = try .open(.{ .timestamps = .software, .quick_ack = true });
@@ -123,15 +127,19 @@ test "socket: an option that the system lacks is an error, and leaks no descript
     RealOs.close(descriptor_next);
 
     const foreign = Address.parse("192.0.2.1", 0).?;
-    const foreign_result = RealSocket.open(&address, .{ .local_address = foreign });
+    var refused: ?Option = null;
+    const foreign_result = RealSocket.open(&address, .{ .local_address = foreign }, &refused);
     try testing.expectError(error.AddressNotAvailable, foreign_result);
+    try testing.expectEqual(.local_address, refused);
     const ipv6 = Address.parse("::1", 0).?;
-    const ipv6_result = RealSocket.open(&address, .{ .local_address = ipv6 });
+    const ipv6_result = RealSocket.open(&address, .{ .local_address = ipv6 }, &refused);
     try testing.expectError(error.AddressFamilyNotSupported, ipv6_result);
-    if (RealSocket.open(&address, .{ .interface = "no-such-device" })) |_| {
+    if (RealSocket.open(&address, .{ .interface = "no-such-device" }, &refused)) |_| {
         return error.TestUnexpectedResult;
     } else |failure| switch (failure) {
-        error.InterfaceNotFound, error.AccessDenied => {},
+        error.InterfaceNotFound, error.AccessDenied => {
+            try testing.expectEqual(.interface, refused);
+        },
         else => return failure,
     }
     const descriptor = try RealOs.openSocket(&address);
@@ -158,7 +166,9 @@ test "socket: a peer that has no room is alive while it answers, and gone when i
     ScriptedOs.reset(testing.allocator, 0);
     defer ScriptedOs.deinit();
     const address = Address.parse("127.0.0.1", 0).?;
-    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = 10_000 });
+    var refused: ?Option = null;
+    const options: Options = .{ .peer_timeout_ms = 10_000 };
+    var socket: SocketType(ScriptedOs) = try .open(&address, options, &refused);
     defer socket.close();
 
     // The kernel's own limit is right.
@@ -195,7 +205,9 @@ test "socket: without a limit the peer is not looked at" {
     ScriptedOs.reset(testing.allocator, 0);
     defer ScriptedOs.deinit();
     const address = Address.parse("127.0.0.1", 0).?;
-    var socket: SocketType(ScriptedOs) = try .open(&address, .{ .peer_timeout_ms = null });
+    var refused: ?Option = null;
+    const options: Options = .{ .peer_timeout_ms = null };
+    var socket: SocketType(ScriptedOs) = try .open(&address, options, &refused);
     defer socket.close();
     kernel.peer_progress = .{ .had_no_room = true, .has_unanswered = true, .silent_ms = 1_000_000 };
     for (1..5) |hour| try testing.expect(!socket.reviewPeer(hour * std.time.ns_per_hour));

@@ -6,8 +6,10 @@ between hftws and libc (errnos/shim.c) gives the numbers themselves, in a proces
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +69,8 @@ def job(shim: Path) -> Job:
     return run
 
 
+UNEXPECTED = "unexpected error of the kernel"
+
 #: call: errno: the client's message.
 CONNECTING = {
     "socket": {
@@ -76,7 +80,7 @@ CONNECTING = {
         "ENOBUFS": "no socket for 127.0.0.1: the kernel is out of memory",
         "EACCES": "no socket for 127.0.0.1: access denied",
         "EAFNOSUPPORT": "no socket for 127.0.0.1: the address family is not supported",
-        "EXDEV": "no socket for 127.0.0.1: unexpected error of the kernel",
+        "EXDEV": f"no socket for 127.0.0.1: {UNEXPECTED}: {os.strerror(errno.EXDEV)}",
     },
     "setsockopt": {
         "EPERM": "no socket for 127.0.0.1: a socket option needs a privilege",
@@ -266,3 +270,78 @@ def test_interrupted_and_short_calls_change_nothing(
     reading = "recv" if timestamps == "none" else "recvmsg"
     assert counts["connect"] > 0 and counts[reading] > seeds and counts["send"] > seeds
     assert counts["epoll_wait"] + counts["epoll_pwait2"] > 0
+
+
+SOL_TCP, SOL_SOCKET, BIND = socket.IPPROTO_TCP, socket.SOL_SOCKET, -1
+SO_BINDTODEVICE, SO_TIMESTAMPNS, SO_BUSY_POLL = 25, 35, 46
+TCP_KEEPIDLE, TCP_QUICKACK, TCP_USER_TIMEOUT = 4, 12, 18
+
+PRIVILEGE = "not permitted without a privilege"
+UNSUPPORTED = "not supported on this system"
+BAD_VALUE = "this system does not take the value"
+
+#: The option; how the message begins; the kernel's level, option and errno; how the message ends.
+REFUSED: list[tuple[dict[str, Any], str, int, int, str, str]] = [
+    ({}, "peer_timeout=30", SOL_TCP, TCP_USER_TIMEOUT, "ENOPROTOOPT", UNSUPPORTED),
+    ({"peer_timeout": 2.5}, "peer_timeout=2.5", SOL_TCP, TCP_KEEPIDLE, "EINVAL", BAD_VALUE),
+    (
+        {"receive_buffer_size": 4096},
+        "receive_buffer_size=4096",
+        SOL_SOCKET,
+        socket.SO_RCVBUF,
+        "ENOBUFS",
+        "the kernel is out of memory",
+    ),
+    (
+        {"send_buffer_size": 4096},
+        "send_buffer_size=4096",
+        SOL_SOCKET,
+        socket.SO_SNDBUF,
+        "EPERM",
+        PRIVILEGE,
+    ),
+    (
+        {"socket_busy_poll_us": 50},
+        "socket_busy_poll_us=50",
+        SOL_SOCKET,
+        SO_BUSY_POLL,
+        "EPERM",
+        PRIVILEGE,
+    ),
+    ({"quick_ack": True}, "quick_ack=True", SOL_TCP, TCP_QUICKACK, "EOPNOTSUPP", UNSUPPORTED),
+    (
+        {"timestamps": "software"},
+        "timestamps='software'",
+        SOL_SOCKET,
+        SO_TIMESTAMPNS,
+        "EINVAL",
+        BAD_VALUE,
+    ),
+    ({"interface": "lo"}, "interface='lo'", SOL_SOCKET, SO_BINDTODEVICE, "EPERM", PRIVILEGE),
+    (
+        {"interface": "lo"},
+        "interface='lo'",
+        SOL_SOCKET,
+        SO_BINDTODEVICE,
+        "EIO",
+        f"{UNEXPECTED}: {os.strerror(errno.EIO)}",
+    ),
+    (
+        {"local_address": "127.0.0.9"},
+        "local_address='127.0.0.9'",
+        BIND,
+        0,
+        "EADDRINUSE",
+        "the local address is in use",
+    ),
+    ({"local_address": "127.0.0.9"}, "local_address='127.0.0.9'", BIND, 0, "EACCES", PRIVILEGE),
+]
+
+
+def test_a_socket_option_that_the_kernel_refuses_is_named(job: Job) -> None:
+    """With its value, the reason, and the URL; nothing stays open."""
+    cases = [(options, level, name, error) for options, _, level, name, error, _ in REFUSED]
+    for case, outcome in zip(REFUSED, job({"kind": "refused", "cases": cases}), strict=True):
+        _, begin, *_, reason = case
+        message = f"{begin}: {reason} [ws://127.0.0.1:1/]"
+        assert outcome == [message, "0 are open"]

@@ -300,7 +300,21 @@ def test_an_interface_that_is_missing_is_named(serve: Serve) -> None:
     with serve([]) as server:
         client = server.client(interface="nope0")
         text = said_by(hftws.ConnectError, client.connect)
-    assert "interface 'nope0'" in text
+    assert text == f"interface='nope0': no such network interface [{client.url}]"
+
+
+def test_a_local_address_that_cannot_be_had_is_named(serve: Serve) -> None:
+    with serve([]) as server:
+        client = server.client(local_address="192.0.2.1")
+        text = said_by(hftws.ConnectError, client.connect)
+        assert text == (
+            f"local_address='192.0.2.1': the local address is not available [{client.url}]"
+        )
+        client = server.client(local_address="::1")
+        text = said_by(hftws.ConnectError, client.connect)
+        assert text == (
+            f"local_address='::1': the server's address is of another family [{client.url}]"
+        )
 
 
 def test_a_timeout_names_its_option_and_its_length(serve: Serve) -> None:

@@ -10,7 +10,8 @@ const types = @import("types.zig");
 const LookupError = @import("../lookup.zig").Error;
 const LookupType = @import("../lookup.zig").LookupType;
 const NotifierType = @import("../notifier.zig").NotifierType;
-const SocketType = @import("../socket.zig").SocketType;
+const socket_module = @import("../socket.zig");
+const SocketType = socket_module.SocketType;
 
 pub fn DialerType(comptime Os: type) type {
     return struct {
@@ -150,7 +151,9 @@ pub fn DialerType(comptime Os: type) type {
             address: *const os.Address,
             options: types.SocketOptions,
         ) ?types.Failure {
-            var socket = Socket.open(address, options) catch |err| return .{ .open_socket = err };
+            var refused: ?socket_module.Option = null;
+            var socket = Socket.open(address, options, &refused) catch |err|
+                return .{ .open_socket = .{ .cause = err, .option = refused } };
             const state = socket.connect(address) catch |err| {
                 socket.close();
                 return .{ .connect = .{ .cause = err, .address = address.* } };

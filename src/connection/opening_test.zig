@@ -204,7 +204,7 @@ test "connection: a failure while connecting is reported, and leaves nothing ope
         kernel.open_failure = error.TooManyOpenFiles;
         try bed.start();
         try bed.driveToEnd();
-        try bed.expectFailure(.{ .open_socket = error.TooManyOpenFiles });
+        try bed.expectFailure(.{ .open_socket = .{ .cause = error.TooManyOpenFiles } });
     }
     {
         var bed = try Bed.init(websocket_options);
@@ -212,7 +212,7 @@ test "connection: a failure while connecting is reported, and leaves nothing ope
         kernel.option_failure = error.PermissionDenied;
         try bed.start();
         try bed.driveToEnd();
-        try bed.expectFailure(.{ .open_socket = error.PermissionDenied });
+        try bed.expectFailure(.{ .open_socket = .{ .cause = error.PermissionDenied } });
     }
     {
         var bed = try Bed.init(websocket_options);

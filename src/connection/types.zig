@@ -117,7 +117,7 @@ pub const Closed = struct {
 pub const Failure = union(enum) {
     /// The look-up of the name failed, or could not begin.
     resolve: lookup.Error,
-    open_socket: socket.OpenError,
+    open_socket: struct { cause: socket.OpenError, option: ?socket.Option = null },
     connect: struct { cause: os.ConnectError, address: os.Address },
     timed_out: Stage,
     tls: struct { cause: ssl.Failure, in_handshake: bool },

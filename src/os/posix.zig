@@ -111,7 +111,21 @@ pub const Address = struct {
 
     /// `127.0.0.1:443`, `[::1]:443`; a link-local address with its scope: `[fe80::1%2]:443`.
     /// For `{f}`; never longer than `text_size_max`.
+    /// Such as `127.0.0.1:443` and `[::1]:443`.
     pub fn format(address: Address, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        switch (address.family()) {
+            .ipv4 => try address.formatHost(writer),
+            .ipv6 => {
+                try writer.writeByte('[');
+                try address.formatHost(writer);
+                try writer.writeByte(']');
+            },
+        }
+        try writer.print(":{d}", .{address.port()});
+    }
+
+    /// Without the port.
+    pub fn formatHost(address: Address, writer: *std.Io.Writer) std.Io.Writer.Error!void {
         var buffer: [text_size_max + 1:0]u8 = undefined;
         const source: *const anyopaque = switch (address.family()) {
             .ipv4 => &address.viewConst(c.sockaddr.in).addr,
@@ -120,14 +134,11 @@ pub const Address = struct {
         const text = inet_ntop(address.storage.family, source, &buffer, buffer.len);
         // Cannot fail: the family is known and the buffer is large enough.
         const ip_text = std.mem.span(text.?);
-        switch (address.family()) {
-            .ipv4 => try writer.print("{s}", .{ip_text}),
-            .ipv6 => switch (address.viewConst(c.sockaddr.in6).scope_id) {
-                0 => try writer.print("[{s}]", .{ip_text}),
-                else => |scope| try writer.print("[{s}%{d}]", .{ ip_text, scope }),
-            },
+        try writer.writeAll(ip_text);
+        if (address.family() == .ipv6) {
+            const scope = address.viewConst(c.sockaddr.in6).scope_id;
+            if (scope != 0) try writer.print("%{d}", .{scope});
         }
-        try writer.print(":{d}", .{address.port()});
     }
 
     /// In the kernel's form for its family. Asserts that it is large enough for that.

@@ -346,9 +346,9 @@ fn raiseFailure(failure: Failure, facts: Facts) py.Error {
         .resolve => |err| return raiseText(options, known.ConnectError, "{s}: {s}", .{
             describeResolve(err), options.host,
         }),
-        .open_socket => |err| return raiseOpenSocket(err, options),
-        .connect => |connect| return raiseText(options, known.ConnectError, "{s} ({f}): {s}", .{
-            options.host, connect.address, describeCause(connect.cause),
+        .open_socket => |open| return raiseOpenSocket(open.cause, open.option, options),
+        .connect => |connect| return raiseText(options, known.ConnectError, "{s} ({f}): {f}", .{
+            options.host, connect.address, Cause{ .err = connect.cause },
         }),
         .timed_out => |stage| return raiseTimeout(stage, options),
         .tls => |tls| return raiseTlsFailure(tls.cause, tls.in_handshake, options),
@@ -389,24 +389,83 @@ fn raiseConnectionClosed(facts: Facts, code: u16, reason: []const u8) py.Error {
 }
 
 /// Raises for a socket that could not be made, and names the option that the system refused.
-fn raiseOpenSocket(err: core.socket.OpenError, options: *const connection.Options) py.Error {
+fn raiseOpenSocket(
+    err: core.socket.OpenError,
+    refused: ?core.socket.Option,
+    options: *const connection.Options,
+) py.Error {
     const class = classes.?.ConnectError;
-    const cause = describeCause(err);
-    switch (err) {
-        error.InterfaceNotFound => if (options.socket.interface) |name| {
-            const format = "interface '{s}': {s}";
-            return raiseText(options, class, format, .{ name, cause });
-        },
-        error.AddressNotAvailable, error.AddressInUse => {
-            if (options.socket.local_address) |address| {
-                const format = "local_address {f}: {s}";
-                return raiseText(options, class, format, .{ address, cause });
-            }
-        },
-        else => {},
-    }
-    return raiseText(options, class, "no socket for {s}: {s}", .{ options.host, cause });
+    const option = refused orelse return raiseText(options, class, "no socket for {s}: {f}", .{
+        options.host, Cause{ .err = err },
+    });
+    const shown: ShownOption = .{ .option = option, .options = &options.socket };
+    return raiseText(options, class, "{f}: {f}", .{ shown, RefusedBecause{ .err = err } });
 }
+
+/// An option of the socket as Python's user gave it.
+const ShownOption = struct {
+    option: core.socket.Option,
+    options: *const core.socket.Options,
+
+    pub fn format(shown: ShownOption, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        const options = shown.options;
+        try writer.print("{t}=", .{shown.option});
+        switch (shown.option) {
+            .peer_timeout => {
+                const time_ms: f64 = @floatFromInt(options.peer_timeout_ms.?);
+                try writer.print("{d}", .{time_ms / std.time.ms_per_s});
+            },
+            .receive_buffer_size => try writer.print("{d}", .{options.receive_buffer_size.?}),
+            .send_buffer_size => try writer.print("{d}", .{options.send_buffer_size.?}),
+            .socket_busy_poll_us => try writer.print("{d}", .{options.busy_poll_us.?}),
+            .quick_ack => try writer.writeAll("True"),
+            .timestamps => try writer.print("'{t}'", .{options.timestamps}),
+            .interface => try writer.print("'{s}'", .{options.interface.?}),
+            .local_address => {
+                try writer.writeByte('\'');
+                try options.local_address.?.formatHost(writer);
+                try writer.writeByte('\'');
+            },
+        }
+    }
+};
+
+/// Why the system refused an option, after its name.
+const RefusedBecause = struct {
+    err: core.socket.OpenError,
+
+    pub fn format(refusal: RefusedBecause, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        switch (refusal.err) {
+            error.Unsupported => try writer.writeAll("not supported on this system"),
+            error.PermissionDenied, error.AccessDenied => try writer.writeAll(
+                "not permitted without a privilege",
+            ),
+            error.InvalidValue => try writer.writeAll("this system does not take the value"),
+            error.AddressFamilyNotSupported => try writer.writeAll(
+                "the server's address is of another family",
+            ),
+            else => |err| try writer.print("{f}", .{Cause{ .err = err }}),
+        }
+    }
+};
+
+/// Why a socket could not be made or connected. What has no name is told in the system's words.
+const Cause = struct {
+    err: SocketError,
+
+    pub fn format(cause: Cause, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        try writer.writeAll(describeCause(cause.err));
+        switch (cause.err) {
+            error.Unexpected => {
+                const text = std.mem.span(strerror(core.os.unexpectedErrno()));
+                try writer.print(": {s}", .{text});
+            },
+            else => {},
+        }
+    }
+};
+
+extern "c" fn strerror(errno: c_int) [*:0]const u8;
 
 fn raiseTimeout(stage: connection.Stage, options: *const connection.Options) py.Error {
     const option = switch (options.purpose) {

@@ -89,8 +89,32 @@ class Once:
         )
 
 
+def refused(options: dict[str, Any], level: int, name: int, errno_name: str) -> list[str]:
+    """What a client says when the kernel refuses it a socket option, and of which URL.
+
+    Level -1 stands for bind(2).
+    """
+    before = descriptors()
+    client = hftws.Client("ws://127.0.0.1:1/", lambda m: None, **options)
+    if level == -1:
+        force("bind", errno_name)
+    else:
+        shim.shim_force_option(level, name, getattr(errno, errno_name))
+    try:
+        client.connect()
+    except hftws.ConnectError as error:
+        shim.shim_clear()
+        client.close()
+        del client
+        return [str(error), f"{descriptors() - before} are open"]
+    raise AssertionError("it was not refused")
+
+
 def main() -> None:
     job = json.loads(sys.stdin.read())
+    if job["kind"] == "refused":
+        print(json.dumps([refused(*case) for case in job["cases"]]))
+        return
     if job["kind"] == "once":
         outcomes = []
         for url, stage, call, name, options in job["cases"]:

@@ -1,6 +1,7 @@
 /* Makes system calls fail as a test wants it, between hftws and libc, by LD_PRELOAD. Linux only.
  *
- * shim_force: the calls of a name fail with an errno. shim_disturb: calls are interrupted, would
+ * shim_force: the calls of a name fail with an errno. shim_force_option: those that set one socket
+ * option. shim_disturb: calls are interrupted, would
  * block, or do less than they could, at random by a seed: a correct program is not affected.
  * A disturbed call really does what a kernel would do: an interrupted connect goes on, an
  * interrupted read has read nothing.
@@ -15,15 +16,16 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum call { SOCKET, CONNECT, SETSOCKOPT, RECV, RECVMSG, SEND, EPOLL_CREATE1, EPOLL_CTL, EPOLL_WAIT,
+enum call { SOCKET, BIND, CONNECT, SETSOCKOPT, RECV, RECVMSG, SEND, EPOLL_CREATE1, EPOLL_CTL, EPOLL_WAIT,
             EPOLL_PWAIT2, MMAP, CALLS };
 
 static const char *const names[CALLS] = {
-    "socket", "connect", "setsockopt", "recv", "recvmsg", "send", "epoll_create1", "epoll_ctl",
+    "socket", "bind", "connect", "setsockopt", "recv", "recvmsg", "send", "epoll_create1", "epoll_ctl",
     "epoll_wait", "epoll_pwait2", "mmap",
 };
 
 static struct { int number; int left; } forced[CALLS];
+static struct { int number; int level; int name; } forced_option;
 static unsigned disturbed_per_mille;
 static uint64_t state;
 static unsigned counts[CALLS];
@@ -77,6 +79,12 @@ void shim_force(const char *name, int number, int times) {
     }
 }
 
+void shim_force_option(int level, int name, int number) {
+    forced_option.number = number;
+    forced_option.level = level;
+    forced_option.name = name;
+}
+
 void shim_disturb(uint64_t seed, unsigned per_mille) {
     state = seed;
     disturbed_per_mille = per_mille;
@@ -84,6 +92,7 @@ void shim_disturb(uint64_t seed, unsigned per_mille) {
 
 void shim_clear(void) {
     memset(forced, 0, sizeof forced);
+    memset(&forced_option, 0, sizeof forced_option);
     disturbed_per_mille = 0;
 }
 
@@ -100,6 +109,11 @@ int socket(int domain, int type, int protocol) {
     return ((int (*)(int, int, int))real(SOCKET))(domain, type, protocol);
 }
 
+int bind(int descriptor, const struct sockaddr *address, socklen_t size) {
+    if (fails(BIND)) return -1;
+    return ((int (*)(int, const struct sockaddr *, socklen_t))real(BIND))(descriptor, address, size);
+}
+
 int connect(int descriptor, const struct sockaddr *address, socklen_t size) {
     if (fails(CONNECT)) return -1;
     int (*next)(int, const struct sockaddr *, socklen_t) = real(CONNECT);
@@ -110,6 +124,10 @@ int connect(int descriptor, const struct sockaddr *address, socklen_t size) {
 
 int setsockopt(int descriptor, int level, int name, const void *value, socklen_t size) {
     if (fails(SETSOCKOPT)) return -1;
+    if (forced_option.number && forced_option.level == level && forced_option.name == name) {
+        errno = forced_option.number;
+        return -1;
+    }
     int (*next)(int, int, int, const void *, socklen_t) = real(SETSOCKOPT);
     return next(descriptor, level, name, value, size);
 }
