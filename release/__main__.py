@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.debian import PackageError, Unavailable
-
 from .build import ROOT, build_sdist, build_wheel
+from .debian import PackageError, Unavailable
 from .headers import Missing
 from .matrix import PLATFORMS, PYTHONS
 

@@ -19,8 +19,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tests import debian
-
+from . import debian
 from .matrix import PYTHONS, Python
 
 PYCONFIG = """\

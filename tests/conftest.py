@@ -15,6 +15,8 @@ import pytest
 import trustme
 
 sys.path.insert(0, str(Path(__file__).parent))  # Where `servers` is, in any import mode.
+# Where `release` is. Last: the hftws there may not be the one under test.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from footprint import no_huge_pages
 from servers import PATIENCE, Scripts, ScriptServer, Serve

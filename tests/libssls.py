@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import debian
 import pytest
+
+from release import debian
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tests" / "fake_libssl"

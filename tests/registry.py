@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from tests import debian
+from release import debian
 
 __all__ = ["pip"]
 

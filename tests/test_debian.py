@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import debian
 import pytest
-from debian import Apt, PackageError, Unavailable
 from servers import PATIENCE
+
+from release import debian
+from release.debian import Apt, PackageError, Unavailable
 
 CONTROL = "Package: old\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: a test\n"
 

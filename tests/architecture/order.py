@@ -28,8 +28,6 @@ WIDTH = 100
 NO_IO = ("ws", "http", "ssl", "deflate", "decode", "feed")
 IO = ("os", "socket", "notifier", "loop")
 FOR_TESTS = ("src/testing/", "src/fuzz", "tests/")
-#: Not a part of the product: it fetches packages with the help of tests/debian.py.
-TOOLS = "release/"
 #: Declares all that CPython has.
 PYTHON_H = "src/c/python.h"
 
@@ -192,7 +190,7 @@ def broken_rules(files: Graph) -> list[str]:
         for target in sorted(targets):
             if target == PYTHON_H and not path.startswith("src/python/"):
                 broken.append(f"{path} imports Python.h, which only src/python/ may see")
-            if target.startswith(FOR_TESTS) and not path.startswith(TOOLS):
+            if target.startswith(FOR_TESTS):
                 broken.append(f"{path} imports {target}, which is for tests")
             if module_of(path) == CONSTANTS:
                 broken.append(f"{path} imports {target}: constants import nothing")

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import tests.arm
+from release.debian import Unavailable
 from tests.arm.root import include_folder, install_packages, make_root, python_version
-from tests.debian import Unavailable
 
 PROJECT = Path(__file__).parents[2]
 WORK = PROJECT / "build" / "arm"

@@ -10,9 +10,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from release import debian
 from release.headers import from_debian
 from release.matrix import Python
-from tests import debian, registry
+from tests import registry
 
 ARCHITECTURE = "arm64"
 

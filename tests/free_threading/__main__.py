@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from release.debian import PackageError, Unavailable, download_source
 from tests import registry
-from tests.debian import PackageError, Unavailable, download_source
 from tests.ktls.host import cpus
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
-from tests.debian import PackageError, Unavailable
+from release.debian import PackageError, Unavailable
 
 from . import host, kernel, matrix, openssl, xstate
 from .errors import RigError

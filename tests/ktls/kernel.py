@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.debian import PackageError, Unavailable, unpack
+from release.debian import PackageError, Unavailable, unpack
 
 __all__ = ["ARCHITECTURE", "SUITES", "Kernel", "check_machine", "provide"]
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.debian import PackageError, Unavailable
+from release.debian import PackageError, Unavailable
 
 from . import host, kernel, openssl, xstate
 from .errors import RigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.debian import unpack
+from release.debian import unpack
 
 from .kernel import ARCHITECTURE, check_machine
 

@@ -38,10 +38,11 @@ from hftws.exchange import launch
 from hftws.exchange.order_book import book_histories
 from hftws.exchange.recording import Recording, TimeUnit
 from hftws.exchange.repeats import Repeats
+from release import debian
 from release.build import SOURCE_DATE_EPOCH, WORK, build_sdist
 from release.headers import PYCONFIG, from_debian, headers, installed, named
 from release.matrix import PLATFORMS, PYTHONS, Python
-from tests import debian, registry
+from tests import registry
 
 DRIVE = Path(__file__).with_name("drive.py")
 MESSAGES = 3000

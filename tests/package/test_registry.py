@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from release.debian import PackageError, Unavailable
 from tests import registry
-from tests.debian import PackageError, Unavailable
 
 UNREACHABLE = """\
 WARNING: Retrying (Retry(total=0, …)) after connection broken by 'NewConnectionError': /simple/a/
