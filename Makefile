@@ -75,7 +75,7 @@ test-python-2: build
 # What is long, or not about the core: `make test` has just shown the same.
 NOT_SAFE = $(addprefix --ignore=,integration exchange package autobahn \
 	$(addprefix test_,$(addsuffix .py,architecture bench ci debian demo fuzz_corpus ktls_rig leaks libssl \
-	soak tidy xstate_shim)))
+	selections soak tidy xstate_shim)))
 
 # The same tests again with every assertion of the core switched on, and with the AEAD that every
 # machine has. Freed memory is filled with noise, so that any use of it is noticed. From within

@@ -15,6 +15,7 @@ from pathlib import Path
 import tests.arm
 from release.debian import Unavailable
 from tests.arm.root import include_folder, install_packages, make_root, python_version
+from tests.arm.selection import PAGES_FILTERS
 
 PROJECT = Path(__file__).parents[2]
 WORK = PROJECT / "build" / "arm"
@@ -23,9 +24,8 @@ SITE = WORK / "site"
 PACKAGE = WORK / "package"
 CORE_TEST = WORK / "core" / "core-test"
 
-#: The tests that depend on the size of a page, by a part of their names.
+#: The tests that depend on the size of a page: `PAGES_FILTERS`.
 PAGES_TEST = WORK / "pages" / "core-test"
-PAGES_FILTERS = ("os:", "ringbuffer:", "outbox:", "aead:", "pinned", "full ring")
 
 #: Linux on Arm has pages of 4, 16 or 64 KiB.
 PAGE_SIZES = (16 * 1024, 64 * 1024)

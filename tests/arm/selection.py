@@ -1,10 +1,11 @@
-"""Which tests of the extension run on the emulated CPU: a plugin of pytest, for `make arm-test`.
+"""Which tests run on the emulated CPU: for those of the extension a plugin of pytest.
 
 Emulated, the whole suite would take an hour. Of every test function one set of parameters runs, a
 different one from function to function, so that ws and wss, both TLS engines and every kind of
 sending have their share. Nothing is chosen by chance.
 
-`NOT_ON_ARM` names what cannot run there, or would take the time of all others.
+`NOT_ON_ARM` names what cannot run there, or would take the time of all others. That all the names
+here are names of tests is for tests/test_selections.py to see.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
+
+#: The tests of the core that depend on the size of a page, by a part of their names.
+PAGES_FILTERS = ("os:", "ringbuffer:", "outbox:", "aead:", "pinned", "full ring")
 
 COMPILES = "compiles a library for this machine's own libc, which the emulated one cannot load"
 MEASURES = "measures time or memory, of which an emulator has its own"
@@ -33,6 +37,7 @@ NOT_ON_ARM = {
     "test_ci.py": RUNNERS,
     "test_debian.py": RUNNERS,
     "test_ktls_rig.py": RUNNERS,
+    "test_selections.py": RUNNERS,
     "test_fuzz_corpus.py": "runs the tests of the core, which run by themselves",
     "test_connect.py::test_every_address_of_a_name_is_tried": COMPILES,
     "test_connect.py::test_the_first_address_that_answers_is_taken": COMPILES,
