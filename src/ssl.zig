@@ -12,7 +12,7 @@
 //! A further engine is more than a file in `ssl/`: a name in `types.Engine`, a variant of
 //! `Session.Records` that is made from a `types.Takeover` in `chooseEngine`, and a case in each
 //! switch that the compiler then reports. The connection knows three ways to seal (`sealsInPlace`,
-//! `sealsApart`, `inKernel`) and two to open (`opener`); a fourth or a third changes
+//! `sealsApart`, or the kernel) and two to open (`opener`); a fourth or a third changes
 //! `connection.zig` and `connection/outbox.zig` too. Users choose it by name: `python/options.zig`
 //! and `hftws/client.py`.
 
@@ -50,7 +50,8 @@ pub const sizeToRecordEnd = record.sizeToRecordEnd;
 pub const Opener = enum {
     /// `Session.open`: the socket has ciphertext.
     user_space,
-    /// The socket has plaintext already, and `Session.accept` takes it.
+    /// The socket has plaintext already, and `Session.accept` takes it. The kernel also seals what
+    /// is sent: it takes over both directions at once.
     kernel,
 };
 
@@ -310,11 +311,6 @@ pub const Session = struct {
     /// Whether `seal` makes the records, in another place.
     pub inline fn sealsApart(session: *const Session) bool {
         return session.records == .openssl;
-    }
-
-    /// Whether the kernel opens and seals the records.
-    pub inline fn inKernel(session: *const Session) bool {
-        return session.records == .ktls;
     }
 
     /// Seals the front of `plaintext`, at most one record, into `to_send`.

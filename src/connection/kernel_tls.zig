@@ -79,7 +79,7 @@ pub fn KernelTlsType(comptime Os: type) type {
                 tls.refuseKernel(switch (err) {
                     error.KeysFixed => .keys_fixed,
                     // This kernel takes the first keys of this cipher, and no later ones.
-                    error.Unsupported => if (tls.inKernel()) .keys_fixed else .no_cipher,
+                    error.Unsupported => if (tls.opener() == .kernel) .keys_fixed else .no_cipher,
                     error.NotConnected, error.OutOfMemory, error.Unexpected => .unexpected,
                 });
                 return error.TlsFailed;

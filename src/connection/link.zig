@@ -12,7 +12,7 @@ pub const Opener = enum {
     none,
     /// OpenSSL or the direct engine, from the ciphertext ring into the receive ring.
     user_space,
-    /// The kernel: plaintext comes out of the socket.
+    /// The kernel, which seals, too: plaintext comes out of the socket, and goes into it.
     kernel,
 };
 
@@ -47,11 +47,6 @@ pub fn LinkType(comptime Os: type) type {
         pub inline fn sealsApart(link: *const Link) bool {
             const tls = if (link.tls) |*session| session else return false;
             return tls.sealsApart();
-        }
-
-        pub inline fn inKernel(link: *const Link) bool {
-            const tls = if (link.tls) |*session| session else return false;
-            return tls.inKernel();
         }
 
         /// The offset of content in the free part of the send ring: room for the record's header.

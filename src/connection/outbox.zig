@@ -60,7 +60,7 @@ pub fn OutboxType(comptime Os: type) type {
             }
             if (link.isSecure()) assert(outbox.ciphertext != null);
             if (outbox.awaits_peer) assert(link.sealsApart());
-            if (link.kernel_tls.records_unsent) assert(link.inKernel());
+            if (link.kernel_tls.records_unsent) assert(link.opener() == .kernel);
         }
 
         /// Sends one frame with a copy of the payload: queued whole or not at all, then flushed.
@@ -332,7 +332,10 @@ pub fn OutboxType(comptime Os: type) type {
         pub inline fn queuePending(outbox: *Outbox, link: *Link) void {
             const tls = if (link.tls) |*session| session else return;
             if (!tls.hasPending()) return;
-            if (tls.inKernel()) outbox.sendPendingRecords(link) else outbox.writePending(tls);
+            switch (tls.opener()) {
+                .kernel => outbox.sendPendingRecords(link),
+                .user_space => outbox.writePending(tls),
+            }
         }
 
         /// With kernel TLS, sends the pending control records, or waits until the ring is empty.
@@ -422,7 +425,7 @@ pub fn OutboxType(comptime Os: type) type {
                     return false;
                 };
                 ring.consume(size);
-                if (link.inKernel()) link.tls.?.countSealed(size);
+                if (link.opener() == .kernel) link.tls.?.countSealed(size);
             }
         }
 

@@ -187,7 +187,7 @@ pub fn TransportType(comptime Os: type) type {
                 transport.outbox.?.invariants(&transport.link);
             }
             // All records that were read before the handover have been opened in user space.
-            if (transport.link.inKernel()) {
+            if (transport.link.opener() == .kernel) {
                 assert(transport.ciphertext_ring.?.readable().len == 0);
                 assert(!transport.link.kernel_tls.handover_waits);
             }
@@ -258,7 +258,7 @@ pub fn TransportType(comptime Os: type) type {
                 => return transport.endStream(.eof),
                 else => |cause| return transport.endStream(.{ .receive = cause }),
             };
-            const in_kernel = transport.link.inKernel();
+            const in_kernel = transport.link.opener() == .kernel;
             const is_end = if (in_kernel) read.content_type == null else size == 0;
             if (is_end) return transport.endStream(transport.endFound());
             transport.counters.reads += 1;
@@ -445,7 +445,7 @@ pub fn TransportType(comptime Os: type) type {
         pub fn handOverToKernel(transport: *Transport) error{TlsFailed}!bool {
             const link = &transport.link;
             const tls = if (link.tls) |*session| session else return true;
-            if (!tls.wantsKernel() or tls.inKernel()) return true;
+            if (!tls.wantsKernel() or tls.opener() == .kernel) return true;
             const outbox = &transport.outbox.?;
             outbox.sendPending(link);
             link.kernel_tls.handover_waits = outbox.hasUnsent(link);
