@@ -430,8 +430,9 @@ pub fn unexpectedErrno() u16 {
     return unexpected_errno;
 }
 
-/// Keeps the errno for `unexpectedErrno`.
-pub fn unexpected(cause: c.E) error{Unexpected} {
+/// Keeps the errno for `unexpectedErrno`. Not inline: the address of a thread's variable would cost
+/// the calls that do not fail two instructions.
+pub noinline fn unexpected(cause: c.E) error{Unexpected} {
     @branchHint(.cold);
     assert(cause != .SUCCESS);
     unexpected_errno = @truncate(@as(u32, @intCast(@backingInt(cause))));
