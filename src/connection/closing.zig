@@ -11,6 +11,8 @@
 //! If TLS fails, our last word is an alert, and the same holds for it, in every state:
 //!
 //!     alert sent ─▶ FIN ─▶ the peer hangs up ─▶ closed
+//!
+//! But a kernel that cannot open a record gives nothing more to read: after FIN comes the end.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -250,7 +250,8 @@ pub fn TransportType(comptime Os: type) type {
                     transport.socket_drained = true;
                     return false;
                 },
-                // A kernel that has failed to open a record gives nothing more of the stream.
+                // A kernel that has failed to open a record gives nothing more of the stream, not
+                // even its end. Alert and FIN are under way: the socket is closed.
                 error.BadRecord,
                 error.RecordTooLong,
                 error.WrongVersion,
