@@ -233,3 +233,6 @@ def show_summary(stats: dict[str, Any], feed: Feed, seconds: float) -> None:
         print(f"  {stream:<24}{count:>8}")
     print("\nUntil its turn, a message waits for those in front of it in the same read:")
     print("for their records to be opened, and for the callback that parses them.")
+    kernel = stats["latency"]["kernel"]
+    print(f"The kernel stamps a read, not a message: of {kernel['count']} times from there,")
+    print(f"{kernel['lower_bounds']} are lower bounds, of messages with others behind them.")

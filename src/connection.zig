@@ -66,7 +66,10 @@ pub fn ConnectionType(comptime Os: type) type {
         pub fn init(options: Options) Connection {
             return .{
                 .options = options,
-                .transport = .{ .line = .{ .hasMoreFn = hasMore } },
+                .transport = .{ .line = .{
+                    .hasMoreFn = hasMore,
+                    .isStampExactFn = isStampExact,
+                } },
                 .clock = Clock.init(),
                 .parser = .init(options.parserOptions(false)),
             };
@@ -348,9 +351,22 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// `moreWaiting`, for `Line.hasMore`.
         fn hasMore(line: *const delivery.Line) bool {
+            return ofLine(line).moreWaiting();
+        }
+
+        /// For `Line.isStampExact`. A TLS record is readable only when the whole of it is there: so
+        /// all messages that end in one record were complete at the same moment.
+        fn isStampExact(line: *const delivery.Line) bool {
+            const connection = ofLine(line);
+            const transport = &connection.transport;
+            if (line.stamps.kernel_ns == 0 or !transport.openedAll()) return false;
+            if (transport.link.tls != null) return true;
+            return connection.parser.parsed_size == transport.receive_ring.?.readable().len;
+        }
+
+        fn ofLine(line: *const delivery.Line) *const Connection {
             const found: *const Transport = @alignCast(@fieldParentPtr("line", line));
-            const connection: *const Connection = @alignCast(@fieldParentPtr("transport", found));
-            return connection.moreWaiting();
+            return @alignCast(@fieldParentPtr("transport", found));
         }
 
         /// Stamps the message that is about to be handed over, and records its latency.
@@ -358,7 +374,14 @@ pub fn ConnectionType(comptime Os: type) type {
             const line = &connection.transport.line;
             if (!line.stamped) return;
             line.stamps.delivered_cycles = Os.cycles();
-            if (connection.latency) |latency| latency.record(&line.stamps, line.rate);
+            if (connection.latency != null) connection.recordLatency();
+        }
+
+        /// Apart, so that it costs a message nothing when no latency is recorded.
+        noinline fn recordLatency(connection: *const Connection) void {
+            @branchHint(.cold);
+            const line = &connection.transport.line;
+            connection.latency.?.record(line, isStampExact(line));
         }
 
         // ---- Sending. --------------------------------------------------------------------------

@@ -21,8 +21,8 @@ pub const Delivery = struct {
     line: *const Line,
 };
 
-/// When a message passed each stage. A read has one kernel stamp, that of its newest segment, which
-/// all messages in it share.
+/// When a message passed each stage. A read has one kernel stamp, that of the segment with its last
+/// byte, which all messages in it share: see `Line.isStampExact`.
 pub const Stamps = struct {
     /// When the kernel or the NIC received the segment, ns since the epoch; 0 when unknown.
     kernel_ns: i64 = 0,
@@ -44,10 +44,25 @@ pub const Line = struct {
     rate: Rate = .{},
     /// The connection's part of `hasMore`, so that a line does not depend on the connection's type.
     hasMoreFn: *const fn (line: *const Line) bool,
+    /// The same for `isStampExact`.
+    isStampExactFn: *const fn (line: *const Line) bool,
+    /// Whether the read took all that was in the socket.
+    took_all: bool = false,
+    /// The last moment at which the socket is known to have held nothing of what the read took;
+    /// 0 when unknown. Each message in it arrived later. Not a stamp: those are copied for each
+    /// message.
+    earliest_cycles: u64 = 0,
 
     /// Whether another message can be delivered without reading the socket. For use while a
     /// message is lent, by the thread that receives.
     pub fn hasMore(line: *const Line) bool {
         return line.hasMoreFn(line);
+    }
+
+    /// Whether the kernel's stamp is that of the segment which completed the message. Of a message
+    /// with more behind it in the read, it is only the latest that is possible: the message is at
+    /// least as old as the stamp. For use as `hasMore`.
+    pub fn isStampExact(line: *const Line) bool {
+        return line.isStampExactFn(line);
     }
 };

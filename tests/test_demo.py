@@ -144,7 +144,9 @@ def test_all_that_is_printed_fits_80_columns(capsys: pytest.CaptureFixture[str])
     demo.show_connection(client)
     print(demo.newest_line(feed))
     counters = dict.fromkeys(("messages", "records", "reads"), 9_999_999) | {"bytes": 10**10}
-    demo.show_summary(counters, feed, 1234.5)
+    kernel = {**STAGE, "count": 99_999_999, "lower_bounds": 99_999_999}
+    stats: dict[str, Any] = {**counters, "latency": {"kernel": kernel}}
+    demo.show_summary(stats, feed, 1234.5)
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= demo.WIDTH
 
 

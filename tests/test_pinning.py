@@ -192,7 +192,8 @@ def test_kept_message_answers_as_it_did(serve_both: Serve) -> None:
     facts: list[tuple[Any, ...]] = []
 
     def look(msg: hftws.Message) -> tuple[Any, ...]:
-        times = (msg.t_kernel, msg.t_received, msg.t_decrypted, msg.t_delivered, msg.cycles)
+        arrived = (msg.t_kernel, msg.t_kernel_exact, msg.t_earliest)
+        times = (*arrived, msg.t_received, msg.t_decrypted, msg.t_delivered, msg.cycles)
         return (msg.opcode, msg.is_text, msg.is_last, len(msg), bytes(msg), str(msg), *times)
 
     def on_msg(msg: hftws.Message) -> None:

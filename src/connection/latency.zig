@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const Histogram = @import("../histogram.zig").Histogram;
+const Line = @import("../delivery.zig").Line;
 const Stamps = @import("../delivery.zig").Stamps;
 
 pub const Latency = struct {
@@ -9,15 +10,22 @@ pub const Latency = struct {
     kernel: Histogram = .empty,
     /// From the return of the read to the open record.
     decrypt: Histogram = .empty,
-    /// From the open record to the callback.
+    /// From the open record to the callback, with the callbacks of the messages in front of it in
+    /// the same record (without TLS: in the same read).
     deliver: Histogram = .empty,
     /// From the kernel's stamp (or the return of the read, without a stamp) to the callback.
     total: Histogram = .empty,
+    /// How many values of `kernel` are lower bounds: a read has one stamp, that of its last byte,
+    /// and messages with more behind them in the read may have arrived earlier.
+    kernel_lower_bounds: u64 = 0,
+    /// How many values of `total` are: those, and all without a stamp.
+    total_lower_bounds: u64 = 0,
 
-    /// Takes a few nanoseconds a stage.
-    pub fn record(latency: *Latency, stamps: *const Stamps, rate: anytype) void {
-        const decrypt_ns = elapsed(rate, stamps.received_cycles, stamps.decrypted_cycles);
-        const deliver_ns = elapsed(rate, stamps.decrypted_cycles, stamps.delivered_cycles);
+    /// For the message of the line that is about to be delivered. Takes a few nanoseconds a stage.
+    pub fn record(latency: *Latency, line: *const Line, stamp_exact: bool) void {
+        const stamps = &line.stamps;
+        const decrypt_ns = elapsed(line, stamps.received_cycles, stamps.decrypted_cycles);
+        const deliver_ns = elapsed(line, stamps.decrypted_cycles, stamps.delivered_cycles);
         latency.decrypt.record(decrypt_ns);
         latency.deliver.record(deliver_ns);
         var total_ns = decrypt_ns + deliver_ns;
@@ -25,30 +33,37 @@ pub const Latency = struct {
             // The wall clock may have been set back in between.
             const kernel_ns: u64 = @intCast(@max(stamps.received_ns - stamps.kernel_ns, 0));
             latency.kernel.record(kernel_ns);
+            latency.kernel_lower_bounds += @intFromBool(!stamp_exact);
             total_ns += kernel_ns;
         }
         latency.total.record(total_ns);
+        latency.total_lower_bounds += @intFromBool(!stamp_exact);
     }
 
-    fn elapsed(rate: anytype, from_cycles: u64, to_cycles: u64) u64 {
-        return rate.nanoseconds(to_cycles -| from_cycles);
+    fn elapsed(line: *const Line, from_cycles: u64, to_cycles: u64) u64 {
+        return line.rate.nanoseconds(to_cycles -| from_cycles);
     }
 };
 
-test "latency: each stage gets its share" {
-    const Clock = struct {
-        fn nanoseconds(_: @This(), cycles: u64) u64 {
-            return cycles / 2;
-        }
+fn lineOf(stamps: Stamps, cycles_per_ns: u64) Line {
+    return .{
+        .stamps = stamps,
+        .rate = .{ .multiplier = (1 << 48) / cycles_per_ns },
+        .hasMoreFn = undefined,
+        .isStampExactFn = undefined,
     };
+}
+
+test "latency: each stage gets its share" {
     var latency: Latency = .{};
-    latency.record(&.{
+    const line = lineOf(.{
         .kernel_ns = 1_000,
         .received_ns = 1_030,
         .received_cycles = 100,
         .decrypted_cycles = 140,
         .delivered_cycles = 160,
-    }, Clock{});
+    }, 2);
+    latency.record(&line, true);
     try std.testing.expectEqual(@as(u64, 30), latency.kernel.max);
     try std.testing.expectEqual(@as(u64, 20), latency.decrypt.max);
     try std.testing.expectEqual(@as(u64, 10), latency.deliver.max);
@@ -56,18 +71,25 @@ test "latency: each stage gets its share" {
 }
 
 test "latency: without a kernel stamp the total begins at the read" {
-    const Clock = struct {
-        fn nanoseconds(_: @This(), cycles: u64) u64 {
-            return cycles;
-        }
-    };
     var latency: Latency = .{};
-    latency.record(&.{
+    const line = lineOf(.{
         .received_ns = 1_030,
         .received_cycles = 100,
         .decrypted_cycles = 140,
         .delivered_cycles = 160,
-    }, Clock{});
+    }, 1);
+    latency.record(&line, false);
     try std.testing.expectEqual(@as(u64, 0), latency.kernel.count);
+    try std.testing.expectEqual(@as(u64, 0), latency.kernel_lower_bounds);
     try std.testing.expectEqual(@as(u64, 60), latency.total.max);
+    try std.testing.expectEqual(@as(u64, 1), latency.total_lower_bounds);
+}
+
+test "latency: what only has a lower bound is counted" {
+    var latency: Latency = .{};
+    const line = lineOf(.{ .kernel_ns = 1_000, .received_ns = 1_030 }, 1);
+    for ([_]bool{ false, false, true }) |stamp_exact| latency.record(&line, stamp_exact);
+    try std.testing.expectEqual(@as(u64, 3), latency.kernel.count);
+    try std.testing.expectEqual(@as(u64, 2), latency.kernel_lower_bounds);
+    try std.testing.expectEqual(@as(u64, 2), latency.total_lower_bounds);
 }

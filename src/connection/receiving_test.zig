@@ -235,3 +235,58 @@ test "connection: all messages of a read have its kernel stamp" {
     try expect(try bed.connection.next() == .message);
     try expectEqual(@as(i64, 0), bed.connection.transport.line.stamps.kernel_ns);
 }
+
+test "connection: what is read arrived after the last moment at which the socket was empty" {
+    var options = websocket_options;
+    options.timestamps = .software;
+    options.socket.timestamps = .software;
+    options.receive_ring_capacity = 512 * 1024;
+    options.busy_poll = true; // So that a read may find nothing.
+    var bed = try Bed.init(options);
+    defer bed.deinit();
+    kernel.spins_allowed = true;
+    try bed.open();
+    const transport = &bed.connection.transport;
+    var empty_cycles = try emptyLook(&bed);
+    kernel.feed(try bed.encode(&@as([3]Frame, @splat(textFrame(quarterOfRead())))));
+    try expect(transport.look());
+    try bed.pump();
+    try expectEqual(empty_cycles, transport.line.earliest_cycles);
+
+    // Three reads, the first two of them full: what those left was as old.
+    empty_cycles = try emptyLook(&bed);
+    kernel.feed(try bed.encode(&@as([9]Frame, @splat(textFrame(quarterOfRead())))));
+    bed.connection.beginTurn();
+    for (0..3) |index| {
+        kernel.now_ns += 1_000;
+        try expect(try transport.receive(.none));
+        try expectEqual(empty_cycles, transport.line.earliest_cycles);
+        try expectEqual(index == 2, transport.line.took_all);
+    }
+    const read_cycles = ScriptedOs.cycles(); // The last read was short, and took no time.
+    try bed.pump();
+    kernel.now_ns += 1_000;
+    try bed.feed(&.{textFrame("x")});
+    bed.connection.beginTurn();
+    try bed.pump();
+    try expectEqual(read_cycles, transport.line.earliest_cycles);
+}
+
+/// A read that finds nothing; returns when.
+fn emptyLook(bed: *Bed) !u64 {
+    const transport = &bed.connection.transport;
+    kernel.now_ns += 1_000;
+    bed.connection.beginTurn();
+    const cycles = ScriptedOs.cycles();
+    try bed.pump();
+    try expectEqual(cycles, transport.empty_cycles);
+    try expect(transport.spin_target.len > 0);
+    return cycles;
+}
+
+/// The payload of a text frame; four of those fill a read.
+fn quarterOfRead() []const u8 {
+    return &(struct {
+        const payload: [constants.read_size_max / 4 - 4]u8 = @splat('0');
+    }.payload);
+}

@@ -78,6 +78,9 @@ pub fn TransportType(comptime Os: type) type {
 
         line: Line,
         kernel_stamp: os.KernelStamp = .{},
+        /// The last moment at which the socket is known to have been empty, if stamps are taken;
+        /// 0 when it is not known.
+        empty_cycles: u64 = 0,
         /// The sum of all connections since `init`.
         counters: types.Counters = .{},
 
@@ -87,6 +90,7 @@ pub fn TransportType(comptime Os: type) type {
             assert(transport.link.socket == null);
             assert(transport.compression == null);
             const secure = options.url.scheme.isSecure();
+            const stamped = options.timestamps != .none;
             const capacity = constants.ciphertext_ring_capacity;
             var send_ring = if (transport.outbox) |*outbox| outbox.ring else null;
             const sealed_ring = if (transport.outbox) |*outbox| outbox.ciphertext else null;
@@ -110,10 +114,12 @@ pub fn TransportType(comptime Os: type) type {
                 .outbox = transport.outbox,
                 .inflated_ring = transport.inflated_ring,
                 .line = .{
-                    .stamped = options.timestamps != .none,
+                    .stamped = stamped,
                     .rate = transport.line.rate,
                     .hasMoreFn = transport.line.hasMoreFn,
+                    .isStampExactFn = transport.line.isStampExactFn,
                 },
+                .empty_cycles = if (stamped) Os.cycles() else 0, // There is no socket yet.
                 .counters = transport.counters,
             };
         }
@@ -334,15 +340,25 @@ pub fn TransportType(comptime Os: type) type {
             target: []u8,
         ) types.Read {
             if (opener == .kernel) return transport.readKernel(target);
-            const stamp = if (transport.line.stamped) &transport.kernel_stamp else null;
+            const line = &transport.line;
+            const begun_cycles = if (line.stamped) Os.cycles() else 0;
+            const stamp = if (line.stamped) &transport.kernel_stamp else null;
             const size = transport.link.socket.?.receive(target, stamp) catch |err| {
+                switch (err) {
+                    error.WouldBlock => transport.empty_cycles = begun_cycles,
+                    else => {},
+                }
                 return .{ .target = target, .result = err };
             };
-            if (transport.line.stamped and size > 0) transport.stampRead();
+            if (line.stamped and size > 0) transport.stampRead();
+            line.took_all = size < target.len;
+            // What is not in this read came after it began. A full read may have left more.
+            if (line.took_all) transport.empty_cycles = begun_cycles;
             return .{ .target = target, .result = size };
         }
 
-        /// Reads what the kernel has opened. It gives no stamps then.
+        /// Reads what the kernel has opened. It gives no stamps then, and finding nothing does not
+        /// mean that nothing has arrived: some kernels look for records in the background.
         fn readKernel(transport: *Transport, target: []u8) types.Read {
             const read = KernelTls.read(&transport.link.socket.?, target);
             if (read.result) |_| {
@@ -436,7 +452,11 @@ pub fn TransportType(comptime Os: type) type {
                     if (outbox.awaits_peer) outbox.flush(link); // The peer may have answered.
                     return step.received_used > 0;
                 },
-                .needs_room => return false, // Until the socket has taken some of our ciphertext.
+                .needs_room => { // Until the socket has taken some of our ciphertext.
+                    // The record gets the stamps of a later read, but has arrived before it.
+                    transport.empty_cycles = transport.line.earliest_cycles;
+                    return false;
+                },
                 .closed => return transport.endStream(.close_notify),
             }
         }
@@ -454,6 +474,7 @@ pub fn TransportType(comptime Os: type) type {
             assert(transport.ciphertext_ring.?.readable().len == 0); // See `sizeToRecordEnd`.
             try KernelTls.handOver(&link.socket.?, tls);
             transport.kernel_stamp = .{};
+            transport.empty_cycles = 0;
             transport.socket_drained = false;
             return true;
         }
@@ -496,6 +517,7 @@ pub fn TransportType(comptime Os: type) type {
             stamps.received_ns = Os.realtimeNs();
             stamps.received_cycles = Os.cycles();
             stamps.decrypted_cycles = stamps.received_cycles;
+            transport.line.earliest_cycles = transport.empty_cycles;
             stamps.kernel_ns = switch (transport.kernel_stamp.source) {
                 .none => 0,
                 .software, .hardware => transport.kernel_stamp.realtime_ns,
@@ -514,6 +536,14 @@ pub fn TransportType(comptime Os: type) type {
         pub inline fn hasRecord(transport: *const Transport) bool {
             const tls = if (transport.link.tls) |*session| session else return false;
             return tls.recordWaiting(transport.ciphertext_ring.?.readable());
+        }
+
+        /// Whether what was opened last ends with the last byte that the socket had: nothing of
+        /// its read waits to be opened.
+        pub inline fn openedAll(transport: *const Transport) bool {
+            if (!transport.line.took_all) return false;
+            if (transport.link.tls == null) return true;
+            return transport.ciphertext_ring.?.readable().len == 0;
         }
 
         /// What a loop waits for. Null when there is no socket.

@@ -27,6 +27,8 @@ pub const Message = struct {
     opcode: u8,
     /// Set when the message is kept. While it is lent, `line.hasMore` has the answer.
     is_last: bool,
+    /// Whether `stamps.kernel_ns` is exact; set as `is_last` is.
+    stamp_exact: bool,
     pinned: bool,
     /// The memoryview that `data` returns, once it was used. Owned while the message is lent.
     view: ?*py.Object,
@@ -36,8 +38,9 @@ pub const Message = struct {
     door: *const host_module.Door,
     /// Set while the message is lent, null once it is kept.
     line: ?*const Line,
-    /// A copy of the line's rate, from when the message was kept.
+    /// Copies of the line's, from when the message was kept.
     rate: Rate,
+    earliest_cycles: u64,
     /// The ring that the payload lies in.
     ring: *RingBuffer,
     /// In `ring`, while `pinned`.
@@ -93,8 +96,10 @@ pub const Message = struct {
     }
 
     /// Pins the bytes of a message that the callback has kept. Takes the caller's reference.
-    pub fn keep(message: *Message) void {
-        message.leave(message.payload, !message.line.?.hasMore());
+    pub noinline fn keep(message: *Message) void {
+        const line = message.line.?;
+        message.stamp_exact = line.stamped and line.isStampExact();
+        message.leave(message.payload, !line.hasMore());
     }
 
     /// Frees a message that is not lent, before its ring is freed. Takes the caller's reference.
@@ -103,6 +108,7 @@ pub const Message = struct {
     pub fn discard(message: *Message) void {
         const object = instance.objectOf(message);
         const own = py.isOwn(object);
+        message.stamp_exact = false; // Nobody can tell any more.
         if (own and !message.isUnused()) return message.leave(message.payload[0..0], true);
         // Another thread made it, without the GIL: this one cannot tell whether it is unused. It
         // must not have a pin, since the thread that frees it may do so late or never.
@@ -118,7 +124,7 @@ pub const Message = struct {
         defer section.leave();
         message.show(&.{});
         message.is_last = true;
-        if (message.line) |line| message.rate = line.rate;
+        if (message.line) |line| message.copyOf(line);
         message.line = null;
     }
 
@@ -131,13 +137,18 @@ pub const Message = struct {
             message.ring.pin(&message.pin, pinned);
             message.pinned = true;
         }
-        message.rate = message.line.?.rate;
+        message.copyOf(message.line.?);
         message.line = null;
         const view = message.view;
         message.view = null;
         section.leave();
         py.decrefOptional(view);
         py.decref(object);
+    }
+
+    fn copyOf(message: *Message, line: *const Line) void {
+        message.rate = line.rate;
+        message.earliest_cycles = line.earliest_cycles;
     }
 
     /// Drops the view: an unused message and its view would keep each other alive.
@@ -188,10 +199,39 @@ pub const Message = struct {
         var section: py.Section = undefined;
         section.enter(instance.objectOf(message));
         defer section.leave();
-        const line = message.line orelse return py.boolean(message.is_last);
-        // Only the thread that receives may check what else has arrived.
-        if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, host_module.in_use);
+        const line = try message.lineToAsk() orelse return py.boolean(message.is_last);
         return py.boolean(!line.hasMore());
+    }
+
+    fn isStampExact(message: *Message) py.Error!*py.Object {
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(message));
+        defer section.leave();
+        const line = try message.lineToAsk() orelse return py.boolean(message.stamp_exact);
+        return py.boolean(line.isStampExact());
+    }
+
+    /// Null when the message is kept. Raises in another thread than the one that receives: only
+    /// that may check what else has arrived.
+    fn lineToAsk(message: *const Message) py.Error!?*const Line {
+        const line = message.line orelse return null;
+        if (!message.door.isInside()) return py.raise(c.PyExc_RuntimeError, host_module.in_use);
+        return line;
+    }
+
+    fn earliestTime(message: *Message) py.Error!*py.Object {
+        if (!message.hasStamps()) return py.none();
+        var section: py.Section = undefined;
+        section.enter(instance.objectOf(message));
+        defer section.leave();
+        const kept = message.earliest_cycles;
+        const moment_cycles = if (message.line) |line| line.earliest_cycles else kept;
+        if (moment_cycles == 0) return py.none();
+        const before_ns = message.nanoseconds(message.stamps.received_cycles -| moment_cycles);
+        const earliest_ns = message.stamps.received_ns - before_ns;
+        // A segment that came out of order, or was stamped just before, has an earlier stamp.
+        const kernel_ns = message.stamps.kernel_ns;
+        return py.integer(if (kernel_ns == 0) earliest_ns else @min(earliest_ns, kernel_ns));
     }
 
     fn kernelTime(message: *Message) py.Error!*py.Object {
@@ -216,10 +256,14 @@ pub const Message = struct {
         var section: py.Section = undefined;
         section.enter(instance.objectOf(message));
         defer section.leave();
+        const elapsed_ns = message.nanoseconds(moment_cycles -| message.stamps.received_cycles);
+        return py.integer(message.stamps.received_ns + elapsed_ns);
+    }
+
+    /// For a caller in the section of the message.
+    fn nanoseconds(message: *const Message, elapsed_cycles: u64) i64 {
         const rate = if (message.line) |line| line.rate else message.rate;
-        const elapsed_cycles = moment_cycles -| message.stamps.received_cycles;
-        const elapsed_ns = rate.nanoseconds(elapsed_cycles);
-        return py.integer(message.stamps.received_ns + @as(i64, @intCast(elapsed_ns)));
+        return std.math.lossyCast(i64, rate.nanoseconds(elapsed_cycles));
     }
 
     fn cycles(message: *Message) py.Error!*py.Object {
@@ -289,9 +333,28 @@ pub const Message = struct {
             \\Over TLS a whole record counts as more, whatever is in it.
         ),
         instance.getter("t_kernel", kernelTime,
-            \\When the kernel or the NIC got the newest segment of the read, ns since the epoch.
+            \\When the kernel or the NIC got the segment that ends the read, ns since the epoch.
             \\
-            \\None when there is no such stamp. See Client.info()["kernel_stamp_source"].
+            \\All messages of a read share it, since a read has only one. So it is the latest moment
+            \\at which this message can have arrived, and its age is at least the time since then:
+            \\t_kernel_exact says whether it is more, t_earliest how much more it can be. None when
+            \\there is no such stamp: see Client.info()["kernel_stamp_source"].
+        ),
+        instance.getter("t_kernel_exact", isStampExact,
+            \\Whether t_kernel is the moment at which this message had arrived whole.
+            \\
+            \\True for the message that ends with the last byte of a read that took all there was.
+            \\A TLS record cannot be opened before all of it has arrived, so over TLS it is true
+            \\for all messages of the last record. False when t_kernel is None. While a message is
+            \\lent to on_msg, RuntimeError in other threads.
+        ),
+        instance.getter("t_earliest", earliestTime,
+            \\The earliest moment at which this message can have arrived, ns since the epoch.
+            \\
+            \\That is the last one at which the socket was known to be empty: the beginning of the
+            \\newest read before that took all there was, or found nothing. The message arrived
+            \\between it and t_kernel (or t_received, without a stamp). On the clock of the system,
+            \\also with stamps of the NIC. None without timestamps, and with TLS in the kernel.
         ),
         instance.getter("t_received", receivedTime,
             \\When the read of the socket returned, ns since the epoch; None without timestamps.

@@ -123,14 +123,17 @@ pub fn stats(connection: *const core.Connection) py.Error!*py.Object {
     };
     const stages = try py.check(c.PyDict_New());
     defer py.decref(stages);
-    inline for (@typeInfo(core.connection.Latency).@"struct".field_names) |name| {
-        try py.setItem(stages, name, histogramInfo(&@field(latency, name)));
+    // Only where the kernel's stamp is the beginning can a value be a lower bound.
+    try py.setItem(stages, "kernel", histogramInfo(&latency.kernel, latency.kernel_lower_bounds));
+    inline for (.{ "decrypt", "deliver" }) |name| {
+        try py.setItem(stages, name, histogramInfo(&@field(latency, name), 0));
     }
+    try py.setItem(stages, "total", histogramInfo(&latency.total, latency.total_lower_bounds));
     try py.checkStatus(c.PyDict_SetItemString(dict, "latency", stages));
     return dict;
 }
 
-fn histogramInfo(source: *const Histogram) py.Error!*py.Object {
+fn histogramInfo(source: *const Histogram, lower_bounds: u64) py.Error!*py.Object {
     var snapshot: Histogram = undefined; // Another thread may be using the client.
     source.snapshot(&snapshot);
     const histogram = &snapshot;
@@ -144,6 +147,7 @@ fn histogramInfo(source: *const Histogram) py.Error!*py.Object {
         try py.setItem(dict, entry[0], py.integer(histogram.percentile(entry[1])));
     }
     try py.setItem(dict, "max", py.integer(histogram.max));
+    try py.setItem(dict, "lower_bounds", py.integer(@min(lower_bounds, histogram.count)));
     return dict;
 }
 

@@ -64,9 +64,11 @@ def test_other_engines_leave_the_kernel_alone(tls_serve: Serve, stat: TlsStat, o
 def test_the_kernel_stamps_nothing(tls_serve: Serve, engine: str, timestamps: str) -> None:
     """The kernel loses its stamp of a segment with the record's cover. Our own stamps are there."""
     stamps = []
+    arrivals = []
 
     def on_msg(msg: hftws.Message) -> None:
         stamps.append((msg.t_kernel, msg.t_received, msg.t_decrypted, msg.t_delivered))
+        arrivals.append((msg.t_kernel_exact, msg.t_earliest))
 
     with connected(tls_serve, on_msg, timestamps=timestamps, tls=engine) as (client, peer):
         assert client.info()["kernel_stamp_source"] == "none" or engine != "ktls"
@@ -79,6 +81,9 @@ def test_the_kernel_stamps_nothing(tls_serve: Serve, engine: str, timestamps: st
             assert received is decrypted is delivered is None
         else:
             assert received <= decrypted <= delivered
+    for exact, earliest in arrivals:
+        assert not exact or engine != "ktls"
+        assert earliest is None or (engine != "ktls" and timestamps != "none")
 
 
 def test_a_client_connects_again_and_again(tls_serve: Serve, engine: str, stat: TlsStat) -> None:
