@@ -11,7 +11,6 @@ import shutil
 import sys
 import textwrap
 import time
-from collections import Counter
 from typing import Any, TextIO
 
 from hftws._core import Message
@@ -87,81 +86,20 @@ def receive(url: str, ca_file: str | None, seconds: float, busy_poll: bool) -> i
     return code if code or summary["messages"] else 1
 
 
-class Histogram:
-    """Durations in ns, kept to about 3 % in as much memory as there are different ones."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
-        self.min = 0
-        self.max = 0
-
-    def record(self, duration_ns: int) -> None:
-        """Adds one."""
-        shift = max(duration_ns.bit_length() - 5, 0)
-        if not self.counts:
-            self.min = duration_ns
-        self.counts[duration_ns >> shift << shift] += 1
-        self.min = min(self.min, duration_ns)
-        self.max = max(self.max, duration_ns)
-
-    def summary(self) -> dict[str, int]:
-        """The same keys as a stage of `stats()["latency"]`."""
-        total = self.counts.total()
-        wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
-        found = dict.fromkeys(wanted, 0)
-        passed = 0
-        for value in sorted(self.counts):
-            before, passed = passed, passed + self.counts[value]
-            for name, share in wanted.items():
-                if before < share * total <= passed:
-                    found[name] = max(value, self.min)
-        return {"count": total, "min": self.min, **found, "max": self.max}
-
-
 class Feed:
-    """Counts messages by stream, keeps the newest one, and divides the way to decryption.
-
-    The stage that `stats()` calls `decrypt` begins with the read. Until a record's turn comes,
-    those in front of it in the same read are opened, and their messages delivered: the end of the
-    callback before tells how long that took.
-    """
+    """Counts messages by stream, and keeps the newest one."""
 
     def __init__(self) -> None:
         self.by_stream: dict[str, int] = {}
         self.newest = b""
-        self.wait = Histogram()
-        self.decrypt = Histogram()
-        self._read_at = 0
-        self._opened_at = 0
-        self._returned_at = 0
-        self._waited = 0
 
     def on_msg(self, msg: Message) -> None:
         """Parses each message, as a program that trades would."""
-        assert msg.t_received is not None
-        assert msg.t_decrypted is not None
-        self.divide(msg.t_received, msg.t_decrypted)
         envelope = loads(bytes(msg.data))
         stream = envelope.get("stream", "(other)")  # The exchange says when it goes away.
         self.by_stream[stream] = self.by_stream.get(stream, 0) + 1
         if msg.is_last:
             self.newest = bytes(msg.data)
-        self._returned_at = time.time_ns()
-
-    def divide(self, received_ns: int, decrypted_ns: int) -> None:
-        """Takes the stamps of a message before its callback does anything else."""
-        taken = max(decrypted_ns - received_ns, 0)
-        if received_ns != self._read_at:
-            self._waited = 0  # The first of its read.
-        elif decrypted_ns != self._opened_at:  # Else it is in the record of the one before.
-            self._waited = min(max(self._returned_at - received_ns, 0), taken)
-        self._read_at, self._opened_at = received_ns, decrypted_ns
-        self.wait.record(self._waited)
-        self.decrypt.record(taken - self._waited)
-
-    def latency(self) -> dict[str, dict[str, int]]:
-        """The stages that it has measured."""
-        return {"wait": self.wait.summary(), "decrypt": self.decrypt.summary()}
 
 
 def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdout) -> None:
@@ -176,7 +114,7 @@ def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdou
         if now < min(refresh, end):
             continue
         refresh = now + REFRESH_S  # From here, also after a pause: there is nothing to catch up.
-        stages = {**client.stats()["latency"], **feed.latency()}
+        stages = client.stats()["latency"]
         width = min(WIDTH, shutil.get_terminal_size().columns - 1) if live else WIDTH
         lines = [line[:width] for line in (*latency_table(stages), newest_line(feed))]
         if live and drawn:

@@ -145,7 +145,9 @@ pub fn ConnectionType(comptime Os: type) type {
             try connection.transport.renew(options);
             connection.parser = .init(options.parserOptions(false));
             connection.clock.calibrate();
-            connection.transport.line.rate = connection.clock.rate();
+            const transport = &connection.transport;
+            transport.line.rate = connection.clock.rate();
+            transport.staged = transport.line.stamped and connection.latency != null;
             defer connection.invariants();
             return connection.lifecycle.begin(&connection.transport, options);
         }
@@ -379,9 +381,9 @@ pub fn ConnectionType(comptime Os: type) type {
 
         /// Apart, so that it costs a message nothing when no latency is recorded.
         noinline fn recordLatency(connection: *const Connection) void {
-            @branchHint(.cold);
             const line = &connection.transport.line;
-            connection.latency.?.record(line, isStampExact(line));
+            const turn_cycles = connection.transport.turn_cycles;
+            connection.latency.?.record(line, turn_cycles, isStampExact(line));
         }
 
         // ---- Sending. --------------------------------------------------------------------------

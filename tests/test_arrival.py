@@ -380,3 +380,66 @@ def test_without_timestamps_nothing_is_known(serve_both: Serve) -> None:
         assert client.poll(SOON) == 1
     nothing = Arrival(kernel=None, exact=False, earliest=None, received=None)
     assert arrivals.seen == [nothing] == [arrival(msg) for msg in arrivals.kept]
+
+
+# ---- Waiting, apart from decrypting. -----------------------------------------------------------
+
+#: What a callback takes at least: longer than a record takes to open, on any machine.
+SLOW_NS = 3_000_000
+
+
+def slow(_: hftws.Message) -> None:
+    until = time.perf_counter_ns() + SLOW_NS
+    while time.perf_counter_ns() < until:
+        pass
+
+
+def stages_of_a_burst(client: hftws.Client, peer: Peer, data: bytes) -> dict[str, Any]:
+    """The histograms of ten messages that were read together, and no others."""
+    together(client, peer, data)
+    assert client.poll(SOON) == 10
+    stats = client.stats()
+    assert stats["messages"] == 10
+    latency: dict[str, Any] = stats["latency"]
+    assert {histogram["count"] for name, histogram in latency.items() if name != "kernel"} == {10}
+    return latency
+
+
+@pytest.mark.parametrize("engine", ["direct", "openssl"])
+def test_a_slow_callback_makes_others_wait_and_not_decrypt(
+    serve: Serve, tls_context: ssl.SSLContext, ca_file: Path, engine: str
+) -> None:
+    """The records of a read are opened one by one, each when the message before is delivered."""
+    with connected_by_record(serve, tls_context, ca_file, slow, tls=engine, latency=True) as (
+        client,
+        peer,
+    ):
+        records = b"".join(peer.seal(text(str(index))) for index in range(10))
+        latency = stages_of_a_burst(client, peer, records)
+    wait, decrypt, deliver = (latency[stage] for stage in ("wait", "decrypt", "deliver"))
+    assert wait["max"] >= 9 * SLOW_NS
+    assert wait["mean"] >= 4.5 * SLOW_NS
+    # Not all of them: the CPU may be taken away in any stage.
+    assert decrypt["p50"] < SLOW_NS
+    assert deliver["p50"] < SLOW_NS
+    means = [latency[stage]["mean"] for stage in ("kernel", "wait", "decrypt", "deliver")]
+    assert latency["total"]["mean"] == pytest.approx(sum(means), abs=1000)
+
+
+def test_messages_of_one_record_have_its_turn(
+    serve: Serve, tls_context: ssl.SSLContext, ca_file: Path
+) -> None:
+    """They were decrypted together: what the later ones wait for is being delivered."""
+    with connected_by_record(serve, tls_context, ca_file, slow, latency=True) as (client, peer):
+        latency = stages_of_a_burst(client, peer, peer.seal(text("x") * 10))
+    assert latency["wait"]["min"] == latency["wait"]["max"]
+    assert latency["decrypt"]["min"] == latency["decrypt"]["max"]
+    assert latency["deliver"]["max"] >= 9 * SLOW_NS
+
+
+def test_plain_messages_have_no_turn(serve: Serve) -> None:
+    """Nothing has to be opened; and a turn of the connection before does not count."""
+    with connected(serve, slow, latency=True) as (client, peer):
+        latency = stages_of_a_burst(client, peer, text("x") * 10)
+    assert latency["wait"]["max"] == latency["decrypt"]["max"] == 0
+    assert latency["deliver"]["max"] >= 9 * SLOW_NS

@@ -36,7 +36,7 @@ SLACK_NS = 50_000_000
 
 #: Linux stamps TCP segments, and an emulator does not hand the stamps on (tests/arm).
 KERNEL_STAMPS = sys.platform == "linux" and "HFTWS_TEST_EMULATED" not in os.environ
-STAGES = ("kernel", "decrypt", "deliver", "total")
+STAGES = ("kernel", "wait", "decrypt", "deliver", "total")
 
 
 @dataclass

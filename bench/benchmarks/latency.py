@@ -20,8 +20,8 @@ DESCRIPTION = (
     "300-byte messages, one each millisecond on average, at least 0.2 ms apart and else irregular "
     "(exponential, the same for all). Time from before a message is sent to its callback, "
     "of clients that sleep in the kernel or spin (busy poll), and their CPU time per message. "
-    "Stages: from the kernel's stamp to the return of the read, from there to the open record, "
-    "from there to the callback, as hftws tells them."
+    "Stages: from the kernel's stamp to the return of the read, from the record's turn to the open "
+    "record, from there to the callback, as hftws tells them."
 )
 
 MESSAGE_SIZE = 300

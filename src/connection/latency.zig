@@ -8,7 +8,10 @@ const Stamps = @import("../delivery.zig").Stamps;
 pub const Latency = struct {
     /// From the kernel's stamp to the return of the read.
     kernel: Histogram = .empty,
-    /// From the return of the read to the open record.
+    /// From there until the turn of the message's last TLS record comes: those in front of it in
+    /// the same read are opened before, and their messages delivered.
+    wait: Histogram = .empty,
+    /// From there to the open record.
     decrypt: Histogram = .empty,
     /// From the open record to the callback, with the callbacks of the messages in front of it in
     /// the same record (without TLS: in the same read).
@@ -21,14 +24,23 @@ pub const Latency = struct {
     /// How many values of `total` are: those, and all without a stamp.
     total_lower_bounds: u64 = 0,
 
-    /// For the message of the line that is about to be delivered. Takes a few nanoseconds a stage.
-    pub fn record(latency: *Latency, line: *const Line, stamp_exact: bool) void {
+    /// For the message of the line that is about to be delivered. `newest_turn_cycles` is the turn
+    /// of its record; a moment before the read, if it has none. Takes a few nanoseconds a stage.
+    pub fn record(
+        latency: *Latency,
+        line: *const Line,
+        newest_turn_cycles: u64,
+        stamp_exact: bool,
+    ) void {
         const stamps = &line.stamps;
-        const decrypt_ns = elapsed(line, stamps.received_cycles, stamps.decrypted_cycles);
+        const turn_cycles = @max(newest_turn_cycles, stamps.received_cycles);
+        const wait_ns = elapsed(line, stamps.received_cycles, turn_cycles);
+        const decrypt_ns = elapsed(line, turn_cycles, stamps.decrypted_cycles);
         const deliver_ns = elapsed(line, stamps.decrypted_cycles, stamps.delivered_cycles);
+        latency.wait.record(wait_ns);
         latency.decrypt.record(decrypt_ns);
         latency.deliver.record(deliver_ns);
-        var total_ns = decrypt_ns + deliver_ns;
+        var total_ns = wait_ns + decrypt_ns + deliver_ns;
         if (stamps.kernel_ns != 0) {
             // The wall clock may have been set back in between.
             const kernel_ns: u64 = @intCast(@max(stamps.received_ns - stamps.kernel_ns, 0));
@@ -63,9 +75,10 @@ test "latency: each stage gets its share" {
         .decrypted_cycles = 140,
         .delivered_cycles = 160,
     }, 2);
-    latency.record(&line, true);
+    latency.record(&line, 116, true);
     try std.testing.expectEqual(@as(u64, 30), latency.kernel.max);
-    try std.testing.expectEqual(@as(u64, 20), latency.decrypt.max);
+    try std.testing.expectEqual(@as(u64, 8), latency.wait.max);
+    try std.testing.expectEqual(@as(u64, 12), latency.decrypt.max);
     try std.testing.expectEqual(@as(u64, 10), latency.deliver.max);
     try std.testing.expectEqual(@as(u64, 60), latency.total.max);
 }
@@ -78,7 +91,7 @@ test "latency: without a kernel stamp the total begins at the read" {
         .decrypted_cycles = 140,
         .delivered_cycles = 160,
     }, 1);
-    latency.record(&line, false);
+    latency.record(&line, 0, false);
     try std.testing.expectEqual(@as(u64, 0), latency.kernel.count);
     try std.testing.expectEqual(@as(u64, 0), latency.kernel_lower_bounds);
     try std.testing.expectEqual(@as(u64, 60), latency.total.max);
@@ -88,7 +101,7 @@ test "latency: without a kernel stamp the total begins at the read" {
 test "latency: what only has a lower bound is counted" {
     var latency: Latency = .{};
     const line = lineOf(.{ .kernel_ns = 1_000, .received_ns = 1_030 }, 1);
-    for ([_]bool{ false, false, true }) |stamp_exact| latency.record(&line, stamp_exact);
+    for ([_]bool{ false, false, true }) |stamp_exact| latency.record(&line, 0, stamp_exact);
     try std.testing.expectEqual(@as(u64, 3), latency.kernel.count);
     try std.testing.expectEqual(@as(u64, 2), latency.kernel_lower_bounds);
     try std.testing.expectEqual(@as(u64, 2), latency.total_lower_bounds);

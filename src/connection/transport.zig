@@ -81,6 +81,11 @@ pub fn TransportType(comptime Os: type) type {
         /// The last moment at which the socket is known to have been empty, if stamps are taken;
         /// 0 when it is not known.
         empty_cycles: u64 = 0,
+        /// Whether `turn_cycles` is taken.
+        staged: bool = false,
+        /// When the newest TLS record's turn to be opened came: those in front of it in the same
+        /// read were opened before, and their messages delivered.
+        turn_cycles: u64 = 0,
         /// The sum of all connections since `init`.
         counters: types.Counters = .{},
 
@@ -435,6 +440,7 @@ pub fn TransportType(comptime Os: type) type {
 
             const outbox = &transport.outbox.?;
             const to_send = outbox.openTarget(link);
+            if (transport.staged) transport.turn_cycles = Os.cycles();
             const step = tls.open(bytes, room, to_send) catch return error.TlsFailed;
             received.consume(step.received_used);
             if (step.to_send_size > 0) outbox.sendSealed(link, step.to_send_size);

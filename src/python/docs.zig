@@ -123,8 +123,8 @@ pub const stats =
     \\Counters, and with latency=True a histogram of each stage, in nanoseconds.
     \\
     \\"latency" has the stages of each message: "kernel" (from t_kernel to the return of the
-    \\read), "decrypt" (until its TLS record is open, with those in front of it in the same read
-    \\and their callbacks), "deliver" (from
+    \\read), "wait" (until its TLS record's turn comes: those in front of it in the same read
+    \\are opened and delivered first), "decrypt" (that record's own opening), "deliver" (from
     \\there to on_msg), and "total", their sum. "lower_bounds" is how many of the values are at
     \\least that long: "kernel" of messages whose t_kernel_exact is false, and "total" of those
     \\and of all without a kernel stamp.

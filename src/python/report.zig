@@ -125,7 +125,7 @@ pub fn stats(connection: *const core.Connection) py.Error!*py.Object {
     defer py.decref(stages);
     // Only where the kernel's stamp is the beginning can a value be a lower bound.
     try py.setItem(stages, "kernel", histogramInfo(&latency.kernel, latency.kernel_lower_bounds));
-    inline for (.{ "decrypt", "deliver" }) |name| {
+    inline for (.{ "wait", "decrypt", "deliver" }) |name| {
         try py.setItem(stages, name, histogramInfo(&@field(latency, name), 0));
     }
     try py.setItem(stages, "total", histogramInfo(&latency.total, latency.total_lower_bounds));
