@@ -11,7 +11,7 @@ STUBTEST = $(BIN)/python -m mypy.stubtest hftws._core \
 # the code that the tool then produces is the same.
 export ZIG_DEBUG_CMD = 1
 
-.PHONY: help build demo test test-core test-python test-python-1 test-python-2 test-safe check lint types integration-test soak bench format map clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
+.PHONY: help build demo test test-core test-python test-python-1 test-python-2 test-safe check lint types integration-test soak bench format map stubs clean fuzz fuzz-smoke autobahn test-valgrind test-kqueue wheels wheels-test ktls-test arm-test free-threading-test
 
 help:
 	@echo "make demo              the simulated exchange and a live latency table, for 10 seconds"
@@ -35,6 +35,7 @@ help:
 	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
 	@echo "make format            rewrite the sources in the house format"
 	@echo "make map               rewrite the order and the map in ARCHITECTURE.md, from the sources"
+	@echo "make stubs             copy the docstrings of the extension into its stub"
 	@echo "make clean             remove what was built, except .venv"
 
 # The environment of the developers, made again when pyproject.toml has changed.
@@ -204,6 +205,10 @@ format: $(VENV)/.installed
 # Rewrites the sections of ARCHITECTURE.md that are generated from the sources: tests/architecture/.
 map:
 	$(PYTHON) -m tests.architecture
+
+# Rewrites the docstrings in hftws/_core.pyi, from the extension.
+stubs: build
+	PYTHONPATH=. $(BIN)/python -m tests.stubs
 
 clean:
 	rm -rf .zig-cache zig-out build dist .pytest_cache .mypy_cache .ruff_cache hftws/*.so

@@ -85,5 +85,5 @@ def get(
         tls="auto",
         tls_libraries=tls_libraries(),
     )
-    status, response_headers, body = client.fetch()
+    status, response_headers, body = _core.fetch(client)
     return Response(status, response_headers, body)

@@ -519,10 +519,3 @@ def test_nothing_is_left_behind(serve_both: Serve, monkeypatch: pytest.MonkeyPat
             time.sleep(0.001)  # The server's end of the last connection goes, too.
         assert len(os.listdir("/dev/fd")) == before
     assert unraisable == []
-
-
-def test_a_websocket_client_does_not_fetch() -> None:
-    """The method is inherited from the native base, where a GET is what it is for."""
-    client = hftws.Client("ws://127.0.0.1:1/")
-    with pytest.raises(RuntimeError, match="fetch"):
-        client.fetch()

@@ -520,7 +520,10 @@ pub const Client = struct {
 
     // ---- The HTTP side. ------------------------------------------------------------------------
 
-    /// One GET: (status, headers, body).
+    /// One GET: (status, headers, body). A function of the module, not a method: a client of
+    /// WebSockets, which inherits this type, has no use for it.
+    pub const fetchExclusively = exclusive.noArguments(fetch);
+
     fn fetch(client: *Client) py.Error!*py.Object {
         try client.beginDriving();
         defer client.driver.end();
@@ -772,7 +775,6 @@ pub const Client = struct {
         instance.method("send", exclusive.method(send), docs.send),
         instance.method("ping", exclusive.method(ping), docs.ping),
         instance.method("reserve", exclusive.method(reserve), docs.reserve),
-        instance.noArguments("fetch", exclusive.noArguments(fetch), docs.fetch),
         instance.noArguments("fileno", fileno, docs.fileno),
         instance.noArguments("stop", stop, docs.stop),
         instance.noArguments("_wake", wake, "For call_soon_threadsafe()."),
@@ -782,26 +784,20 @@ pub const Client = struct {
     };
 
     var getters = [_]c.PyGetSetDef{
-        instance.getter("on_msg", onMsg, "Called with each Message."),
-        instance.getter("on_open", onOpen, "Called when it is connected."),
-        instance.getter("on_close", onClose, "Called when it has ended."),
-        instance.getter("on_error", onError, "Called when it fails in a loop."),
-        instance.getter("is_open", isOpen, "Whether messages can be sent and received now."),
-        instance.getter("wants_write", exclusive.noArguments(wantsWrite),
-            \\Whether something waits in the send ring for the socket to be writable.
+        instance.getter("on_msg", onMsg, docs.on_msg),
+        instance.getter("on_open", onOpen, docs.on_open),
+        instance.getter("on_close", onClose, docs.on_close),
+        instance.getter("on_error", onError, docs.on_error),
+        instance.getter("is_open", isOpen, docs.is_open),
+        instance.getter("wants_write", exclusive.noArguments(wantsWrite), docs.wants_write),
+        instance.getter("subprotocol", exclusive.noArguments(subprotocol), docs.subprotocol),
+        instance.getter(
+            "response_headers",
+            exclusive.noArguments(responseHeaders),
+            docs.response_headers,
         ),
-        instance.getter("subprotocol", exclusive.noArguments(subprotocol),
-            \\The one that the server chose, or None.
-        ),
-        instance.getter("response_headers", exclusive.noArguments(responseHeaders),
-            \\The headers of the server's answer to the upgrade, as a list of pairs.
-        ),
-        instance.getter("close_code", exclusive.noArguments(closeCode),
-            \\How the connection ended (RFC 6455, section 7.1.5); None while it has not.
-        ),
-        instance.getter("close_reason", exclusive.noArguments(closeReason),
-            \\The reason that came with close_code.
-        ),
+        instance.getter("close_code", exclusive.noArguments(closeCode), docs.close_code),
+        instance.getter("close_reason", exclusive.noArguments(closeReason), docs.close_reason),
         .{},
     };
 

@@ -1,15 +1,19 @@
-//! The docstrings of the methods of `hftws.Client`, with their signatures.
+//! The docstrings of what `hftws.Client` has from its base class, methods with their signatures.
+//!
+//! `hftws/_core.pyi` has the same texts, for editors: `make stubs` copies them.
 
 pub const connect =
     \\connect($self, /)
     \\--
     \\
-    \\Connects: name, TCP, TLS, WebSocket upgrade. Blocks until done.
+    \\Connects: name, TCP, TLS, WebSocket upgrade (RFC 6455, section 4.1). Blocks until done.
     \\
     \\Every address that the name resolves to is tried. A client whose connection has ended can
-    \\connect again. Then on_open(client) is called.
+    \\connect again. At the end on_open(client) is called.
     \\
-    \\Raises ConnectError, ConnectTimeout, TLSError or HandshakeError.
+    \\Raises ConnectError, ConnectTimeout after connect_timeout seconds, TLSError or
+    \\HandshakeError; RuntimeError when it is connected already; what on_open raises, and then it
+    \\is connected.
 ;
 
 pub const run =
@@ -22,17 +26,19 @@ pub const run =
     \\closed with 1000, 1001 or no code. Raises ConnectionClosed when it ends otherwise,
     \\ProtocolError or MessageTooBig when the peer misbehaves, TLSError when a record is bad,
     \\and BufferError when kept messages leave no room (see wait_for_room). What a callback
-    \\raises comes out of here, and run() can be called again to go on.
+    \\raises comes out of here, and run() can be called again to go on. Raises RuntimeError before
+    \\connect(), and from a callback of the same client.
 ;
 
 pub const poll =
     \\poll($self, /, timeout=0.0)
     \\--
     \\
-    \\Delivers what is there and returns how many messages that were.
+    \\Delivers what is there to on_msg, and returns how many messages that were.
     \\
     \\When there is nothing, waits up to timeout seconds for the first; None waits without end.
-    \\Raises what run() raises, and ConnectionClosed also after an ordinary end.
+    \\Raises what run() raises, and ConnectionClosed also after an ordinary end; ValueError when
+    \\timeout is negative or NaN.
 ;
 
 pub const wait_for_room =
@@ -57,44 +63,59 @@ pub const close =
     \\Messages that still arrive are dropped. When the connection has ended, it only gives back
     \\the memory of the rings, which another connect() maps anew. From a callback it returns at
     \\once, and the call under way finishes the handshake.
+    \\
+    \\The code is 1000 to 1003, 1007 to 1014 or 3000 to 4999; the reason has at most 123 bytes of
+    \\UTF-8: ValueError otherwise. Raises what on_close raises, and nothing for what the peer
+    \\does.
 ;
 
 pub const send =
-    \\send($self, data, /, *, text=None)
+    \\send($self, /, data, *, text=None)
     \\--
     \\
     \\Sends one message: a str as text, bytes-like data as binary, or as text with text=True.
     \\
-    \\Returns at once. What the socket does not take waits in the send ring and goes out with
-    \\the next call of run(), poll() or send(). Raises BufferError when the ring has no room:
-    \\nothing of the message is sent then. Data sent as text is not checked to be UTF-8.
+    \\Copies the data and returns at once. What the socket does not take waits in the send ring
+    \\and goes out with the next call of run(), poll() or send(). Data sent as text is not
+    \\checked to be UTF-8.
+    \\
+    \\Raises BufferError when the ring has no room, and ValueError when it is too small for the
+    \\message: nothing of it is sent then. Raises ConnectionClosed when the connection has ended
+    \\or cannot be written, RuntimeError before connect(), and TypeError for other data.
 ;
 
 pub const ping =
-    \\ping($self, payload=b'', /)
+    \\ping($self, /, payload=b'')
     \\--
     \\
-    \\Sends a ping with at most 125 bytes. Pings of the peer are answered without help.
+    \\Sends a ping (RFC 6455, section 5.5.2). Pings of the peer are answered without help.
+    \\
+    \\The payload has at most 125 bytes: ValueError otherwise. stats() counts the pongs. Raises
+    \\what send() raises.
 ;
 
 pub const reserve =
-    \\reserve($self, n, /, *, text)
+    \\reserve($self, /, n, *, text)
     \\--
     \\
     \\A context manager that gives the place of a message of n bytes in the send ring.
     \\
-    \\The message is masked and sent at the end of the block, without a copy; after an exception
-    \\it is dropped. Nothing else can be sent in between. The block itself takes some 400 ns: it
-    \\pays for messages of many KiB, or where it saves you a buffer of your own. A slice of the
-    \\view (numpy.frombuffer) that outlives the block ends it in BufferError: the message is not
-    \\sent, and send, poll, run and close raise RuntimeError until the slice is gone.
+    \\The block gets a writable memoryview. The message is masked and sent at the end of the
+    \\block, without a copy; after an exception it is dropped. Nothing else can be sent in
+    \\between. The block itself takes some 400 ns: it pays for messages of many KiB, or where it
+    \\saves you a buffer of your own.
+    \\
+    \\The place is lent until the end of the block. A slice of the view (numpy.frombuffer) that
+    \\outlives it ends the block in BufferError: the message is not sent, and send, poll, run and
+    \\close raise RuntimeError until the slice is gone. Entering the block raises what send()
+    \\raises.
 ;
 
 pub const fetch =
-    \\fetch($self, /)
+    \\fetch(client, /)
     \\--
     \\
-    \\One GET; see hftws.get().
+    \\The one GET of a client that was made for it, as (status, headers, body). See hftws.get.
 ;
 
 pub const fileno =
@@ -113,21 +134,72 @@ pub const info =
     \\info($self, /)
     \\--
     \\
-    \\What is in force, as a dict: peer, TLS, rings, socket options as read back.
+    \\What is in force: peer, TLS, rings, socket options as read back from the kernel.
+    \\
+    \\hftws.types.Info has the keys and their meaning. The values are those of this moment; a
+    \\connection that is not there has None.
 ;
 
 pub const stats =
     \\stats($self, /)
     \\--
     \\
-    \\Counters, and with latency=True a histogram of each stage, in nanoseconds.
+    \\Counters of all its connections, and with latency=True a histogram of each stage, in ns.
     \\
-    \\"latency" has the stages of each message: "kernel" (from t_kernel to the return of the
-    \\read), "wait" (until its TLS record's turn comes: those in front of it in the same read
-    \\are opened and delivered first), "decrypt" (that record's own opening), "deliver" (from
-    \\there to on_msg), and "total", their sum. "lower_bounds" is how many of the values are at
-    \\least that long: "kernel" of messages whose t_kernel_exact is false, and "total" of those
-    \\and of all without a kernel stamp.
+    \\hftws.types.Stats has the keys and their meaning. Any thread may call it: each number is
+    \\right by itself, but another thread that receives may change some between two of them.
+;
+
+pub const on_msg =
+    \\The on_msg that was given to the client, or None. It is called with each Message.
+;
+
+pub const on_open =
+    \\The on_open that was given to the client, or None. It is called with the client.
+;
+
+pub const on_close =
+    \\The on_close that was given to the client, or None.
+    \\
+    \\It is called once for each connection that was open, when it has ended, with the client,
+    \\close_code and close_reason.
+;
+
+pub const is_open =
+    \\Whether messages can be sent and received now. Any thread may ask.
+    \\
+    \\False, too, once sending has failed, although messages that came before that are still
+    \\delivered.
+;
+
+pub const wants_write =
+    \\Whether something waits in the send ring for the socket to be writable.
+;
+
+pub const subprotocol =
+    \\The subprotocol that the server chose (RFC 6455, section 1.9), or None.
+;
+
+pub const response_headers =
+    \\The headers of the server's answer to the upgrade, as a list of pairs: name, value.
+    \\
+    \\In their order, names as the server wrote them. Each access makes a new list.
+;
+
+pub const close_code =
+    \\How the connection ended (RFC 6455, section 7.1.5); None while it has not.
+    \\
+    \\1005 when the peer gave no code, 1006 when it sent no CLOSE.
+;
+
+pub const close_reason =
+    \\The reason that came with close_code, or with 1006 what happened; None before the end.
+;
+
+pub const on_error =
+    \\The on_error that was given to the client, or None.
+    \\
+    \\In a hftws.Loop, it is called with the client and the exception that run() would raise.
 ;
 
 pub const stop =
@@ -141,7 +213,7 @@ pub const stop =
 ;
 
 pub const loop_add =
-    \\add($self, client, /)
+    \\add($self, client)
     \\--
     \\
     \\Takes a client into the loop, which connects it if it is not connected.
@@ -152,7 +224,7 @@ pub const loop_add =
 ;
 
 pub const loop_remove =
-    \\remove($self, client, /)
+    \\remove($self, client)
     \\--
     \\
     \\Gives a client back. Its connection stays as it is, for run() or poll() of the client.

@@ -314,7 +314,12 @@ pub const Message = struct {
     }
 
     var methods = [_]c.PyMethodDef{
-        instance.noArguments("__bytes__", toBytes, "A copy of the payload."),
+        instance.noArguments("__bytes__", toBytes,
+            \\__bytes__($self, /)
+            \\--
+            \\
+            \\A copy of the payload.
+        ),
         .{},
     };
 

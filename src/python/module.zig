@@ -5,6 +5,7 @@ const builtin = @import("builtin");
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
+const docs = @import("docs.zig");
 const exceptions = @import("exceptions.zig");
 const fork = @import("fork.zig");
 const Client = @import("client.zig").Client;
@@ -173,6 +174,22 @@ fn safeUrlOf(url: *py.Object) py.Error!*py.Object {
     return py.string(writer.written());
 }
 
+/// One GET by a client that was made for it.
+fn fetch(_: ?*py.Object, object: *py.Object) callconv(.c) ?*py.Object {
+    return fetchOf(object) catch null;
+}
+
+fn fetchOf(object: *py.Object) py.Error!*py.Object {
+    const client_type: *py.Object = @ptrCast(ModuleState.get().client_type);
+    const is_client = c.PyObject_IsInstance(object, client_type);
+    try py.checkStatus(is_client);
+    if (is_client == 0) {
+        const name = "the argument of fetch()";
+        return py.raiseValue(c.PyExc_TypeError, name, "a client", object);
+    }
+    return Client.fetchExclusively(Client.instance.of(object));
+}
+
 fn useLibssl(_: ?*py.Object, file: *py.Object) callconv(.c) ?*py.Object {
     return useLibsslFile(file) catch null;
 }
@@ -226,6 +243,7 @@ var methods = [_]c.PyMethodDef{
         \\
         \\Raises OSError where a limit forbids it, NotImplementedError on macOS.
     ),
+    function("fetch", &fetch, c.METH_O, docs.fetch),
     function("default_roots", &defaultRoots, c.METH_O,
         \\default_roots(tls_libraries, /)
         \\--

@@ -195,8 +195,22 @@ pub const Reservation = struct {
     }
 
     var methods = [_]c.PyMethodDef{
-        instance.noArguments("__enter__", enter, "The place of the payload, to be written."),
-        instance.method("__exit__", exit, "Sends the frame, or drops it after an exception."),
+        instance.noArguments("__enter__", enter,
+            \\__enter__($self, /)
+            \\--
+            \\
+            \\The place of the payload, a writable memoryview that is yours until the block ends.
+            \\
+            \\Raises what Client.send() raises.
+        ),
+        instance.method("__exit__", exit,
+            \\__exit__($self, /, type=None, value=None, traceback=None)
+            \\--
+            \\
+            \\Sends the message, or drops it after an exception.
+            \\
+            \\Raises BufferError, and drops it, when a slice of the view is still in use.
+        ),
         .{},
     };
 
