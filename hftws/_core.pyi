@@ -9,6 +9,8 @@ from typing import Any, final
 
 from typing_extensions import Buffer, disjoint_base
 
+from hftws.types import ConnectionInfo, Stats
+
 __version__: str
 
 @final
@@ -278,13 +280,13 @@ class ClientBase:
         handler. Raises RuntimeError when the client is in a loop: stop that.
         """
     def _wake(self) -> None: ...
-    def info(self) -> dict[str, Any]:
+    def info(self) -> ConnectionInfo:
         """What is in force: peer, TLS, rings, socket options as read back from the kernel.
 
         hftws.types.Info has the keys and their meaning. The values are those of this moment; a
         connection that is not there has None.
         """
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Counters of all its connections, and with latency=True a histogram of each stage, in ns.
 
         hftws.types.Stats has the keys and their meaning. Any thread may call it: each number is

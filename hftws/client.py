@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from hftws import _core
 from hftws._core import Message
 from hftws.loop import CallQueue
+from hftws.types import Info
 
 __all__ = ["Client", "Deflate"]
 
@@ -241,8 +242,12 @@ class Client(_core.ClientBase):
         """The URL as it was given."""
         return self._url
 
-    def info(self) -> dict[str, Any]:
-        """What is in force, as a dict: peer, TLS, rings, socket options as read back."""
+    def info(self) -> Info:
+        """What is in force: peer, TLS, rings, socket options as read back from the kernel.
+
+        :class:`hftws.types.Info` has the keys and their meaning. The values are those of this
+        moment; a connection that is not there has None.
+        """
         return {"url": self._url, **super().info()}
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
@@ -261,7 +266,10 @@ class Client(_core.ClientBase):
         self._soon.run(self._wake)
 
     def __enter__(self: ClientT) -> ClientT:
-        """Connects. If it is connected already, it stays so, and RuntimeError is raised."""
+        """Connects. If it is connected already, it stays so, and RuntimeError is raised.
+
+        Raises what :meth:`connect` raises.
+        """
         was_connected = is_connected(self)
         try:
             self.connect()
@@ -277,7 +285,7 @@ class Client(_core.ClientBase):
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes, with the closing handshake."""
+        """Closes, with the closing handshake: :meth:`close`."""
         self.close()
 
     def __repr__(self) -> str:

@@ -11,13 +11,14 @@ import shutil
 import sys
 import textwrap
 import time
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from hftws._core import Message
 from hftws.client import Client
 from hftws.exceptions import ConnectionClosed
 from hftws.exchange import ExchangeError, launch
 from hftws.exchange.cli import positive
+from hftws.types import Stats
 
 try:
     from orjson import loads
@@ -114,7 +115,7 @@ def watch(client: Client, feed: Feed, seconds: float, output: TextIO = sys.stdou
         if now < min(refresh, end):
             continue
         refresh = now + REFRESH_S  # From here, also after a pause: there is nothing to catch up.
-        stages = client.stats()["latency"]
+        stages = cast("dict[str, Any]", client.stats()["latency"])
         width = min(WIDTH, shutil.get_terminal_size().columns - 1) if live else WIDTH
         lines = [line[:width] for line in (*latency_table(stages), newest_line(feed))]
         if live and drawn:
@@ -160,7 +161,7 @@ def show_connection(client: Client) -> None:
     print()
 
 
-def show_summary(stats: dict[str, Any], feed: Feed, seconds: float) -> None:
+def show_summary(stats: Stats, feed: Feed, seconds: float) -> None:
     """What was received, at the end."""
     print()
     print(

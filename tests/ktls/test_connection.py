@@ -7,6 +7,7 @@ import trustme
 from frames import SOON, Inbox, connected, receive
 from servers import Peer, Serve
 from test_tls_engines import over_all
+from test_types import check_client
 from tls_peers import Suite
 
 import hftws
@@ -33,7 +34,7 @@ def test_the_kernel_has_the_keys_of_both_directions(
 def test_info_names_the_kernel(bed: KernelBed, engine: str, suite: Suite) -> None:
     in_kernel = engine == "ktls"
     with bed.converse(bed.lite(suite), engine) as conversation:
-        info = conversation.client.info()
+        info, _ = check_client(conversation.client)
         assert (info["engine"], info["engine_reason"]) == (engine, "")
         assert (info["tls_version"], info["cipher"]) == (suite.version, suite.cipher)
         assert info["ktls_sending"] is info["ktls_receiving"] is in_kernel
