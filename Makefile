@@ -32,7 +32,7 @@ help:
 	@echo "make wheels            every wheel of a release, checked and tried, in dist/"
 	@echo "make wheels-test       the same for the Python of .venv alone (a part of CI)"
 	@echo "make check             type check core and binding for Linux (glibc, musl) and macOS"
-	@echo "make lint types        ruff and zig fmt; mypy and stubtest"
+	@echo "make lint types        ruff and zig fmt; mypy, pyright and stubtest"
 	@echo "make format            rewrite the sources in the house format"
 	@echo "make map               rewrite the order and the map in ARCHITECTURE.md, from the sources"
 	@echo "make stubs             copy the docstrings of the extension into its stub"
@@ -179,6 +179,7 @@ lint: $(VENV)/.installed
 
 types: build
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(STUBTEST)
 
 # The first of these that runs. With less than 3.12, websocket-rs is left out, and the report says so.

@@ -31,10 +31,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy on the package, and the stub compared with the extension."""
+    """mypy on the package, pyright on examples, and the stub compared with the extension."""
     groups = nox.project.dependency_groups(PROJECT, "types", "test")
     session.install(*groups, ".[exchange]", "hatchling")
     session.run("mypy")
+    session.run("basedpyright")
     allowlist = "tests/package/stubtest-allowlist.txt"
     session.run(
         "python", "-m", "mypy.stubtest", "hftws._core",

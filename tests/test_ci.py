@@ -250,6 +250,7 @@ again: HFTWS_FUZZ_TARGET=frames build/fuzz/targets build/fuzz/frames/crash-1
         pytest.param(MEMCHECK, [1, 3], id="memcheck"),
         pytest.param(FUZZ, [1, 2], id="fuzz"),
         pytest.param("hftws/client.py:3: error: Missing return statement\n", [1], id="mypy"),
+        pytest.param("  /a/b.py:3:22 - error: Expected 1 positional\n", [1], id="pyright"),
         pytest.param("unformatted: File would be …\n   --> a.py:142:1\n", [2], id="ruff format"),
         pytest.param("F401 `os` imported but unused\n --> a.py:1:8\n", [1, 2], id="ruff check"),
         pytest.param("src/ws.zig\n", [1], id="zig fmt"),

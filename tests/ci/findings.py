@@ -15,6 +15,7 @@ NAMES = (
     re.compile(r"\d+/\d+ .+\.\.\.FAIL "),  # the same without `zig build`: valgrind, Arm
     re.compile(r"\S+\.(zig|zon):\d+:\d+: error: "),  # its compiler
     re.compile(r"\S+\.pyi?:\d+: error: "),  # mypy
+    re.compile(r" *\S+\.pyi?:\d+:\d+ - error: "),  # pyright
     re.compile(r"error: (not checked|\S+ (is not present|is inconsistent))"),  # stubtest
     re.compile(r"[A-Z]{1,4}\d{3,4} \S| *--> \S+:\d+:\d+"),  # a rule of ruff, and where
     re.compile(r"src/\S+\.zig$"),  # zig fmt --check names the files alone
