@@ -159,7 +159,10 @@ class ClientBase:
     close_code and close_reason.
     """
     on_error: Any
-    """The on_error that was given to the client, or None."""
+    """The on_error that was given to the client, or None.
+
+    In a hftws.Loop, it is called with the client and the exception that run() would raise.
+    """
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent and received now. Any thread may ask.
@@ -269,9 +272,10 @@ class ClientBase:
         """A descriptor for another event loop: when it is readable, call poll().
 
         It is the same for the life of the client, also before connect() and after the end of a
-        connection, and is readable exactly when poll() has something to do: messages, a deadline,
-        room in the socket for what waits to be sent, or an end to tell. With busy_poll=True it always
-        is. It is not the socket: see Client.info()["descriptor"]. Raises RuntimeError in a loop.
+        connection. It is readable exactly when poll() has something to do: messages, a deadline,
+        room in the socket for what waits to be sent, or an end to tell; with busy_poll=True always.
+        It is not the socket: see Client.info()["descriptor"]. Any thread may call it. Raises
+        RuntimeError when the client is in a loop.
         """
     def stop(self) -> None:
         """Makes run() return, or a poll() that waits; the next one, if none does now.
@@ -279,7 +283,8 @@ class ClientBase:
         The connection stays open, and another run() goes on. Any thread may call it, and a signal
         handler. Raises RuntimeError when the client is in a loop: stop that.
         """
-    def _wake(self) -> None: ...
+    def _wake(self) -> None:
+        """For call_soon_threadsafe()."""
     def info(self) -> ConnectionInfo:
         """What is in force: peer, TLS, rings, socket options as read back from the kernel.
 
@@ -340,8 +345,10 @@ class LoopBase:
         It is the same for the life of the loop, and readable exactly when run_once() has something
         to do; with a client that busy polls, always.
         """
-    def _wake(self) -> None: ...
-    def _set_timer(self, when_ns: int | None = None) -> None: ...
+    def _wake(self) -> None:
+        """For call_soon_threadsafe()."""
+    def _set_timer(self, when_ns: int | None = None) -> None:
+        """When to call _run_timers()."""
     def __len__(self) -> int: ...
 
 def pin_thread(cpu: int, /) -> None:

@@ -125,9 +125,10 @@ pub const fileno =
     \\A descriptor for another event loop: when it is readable, call poll().
     \\
     \\It is the same for the life of the client, also before connect() and after the end of a
-    \\connection, and is readable exactly when poll() has something to do: messages, a deadline,
-    \\room in the socket for what waits to be sent, or an end to tell. With busy_poll=True it always
-    \\is. It is not the socket: see Client.info()["descriptor"]. Raises RuntimeError in a loop.
+    \\connection. It is readable exactly when poll() has something to do: messages, a deadline,
+    \\room in the socket for what waits to be sent, or an end to tell; with busy_poll=True always.
+    \\It is not the socket: see Client.info()["descriptor"]. Any thread may call it. Raises
+    \\RuntimeError when the client is in a loop.
 ;
 
 pub const info =

@@ -186,6 +186,7 @@ def given_up() -> object:
 def no_descriptors() -> object:
     """One descriptor is left, which is not enough for a look-up."""
     client = client_of()
+    client.fileno()  # The descriptors that it has for life.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
@@ -201,6 +202,7 @@ def no_descriptors() -> object:
 
 def no_threads() -> object:
     client = client_of()
+    client.fileno()  # The descriptors that it has for life.
     before = descriptors()
     held.held_no_threads(1)
     result = fails(client.connect)
