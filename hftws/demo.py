@@ -172,6 +172,8 @@ def show_summary(stats: Stats, feed: Feed, seconds: float) -> None:
         print(f"  {stream:<24}{count:>8}")
     print("\nUntil its turn, a message waits for those in front of it in the same read:")
     print("for their records to be opened, and for the callback that parses them.")
-    kernel = stats["latency"]["kernel"]
+    latency = stats["latency"]
+    assert latency is not None  # The client was made with latency=True.
+    kernel = latency["kernel"]
     print(f"The kernel stamps a read, not a message: of {kernel['count']} times from there,")
     print(f"{kernel['lower_bounds']} are lower bounds, of messages with others behind them.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -33,7 +32,7 @@ class Adapter(Client):
     def __init__(self, url: str, ca_file: str, **options: Any) -> None:
         super().__init__(url, ca_file)
         self._options = options
-        self._poller: select.epoll | None = None
+        self._loop: hftws.Loop | None = None
 
     def connect(self) -> None:
         self._client = hftws.Client(
@@ -60,20 +59,18 @@ class Adapter(Client):
         raise Stopped
 
     def run_group(self, group: Sequence[Client]) -> None:
-        if self._poller is None:
-            self._poller = select.epoll()
-            self._polls = {}
+        if self._loop is None:
+            loop = hftws.Loop()
             for client in group:
                 assert isinstance(client, Adapter)
-                self._poller.register(client._client.fileno(), select.EPOLLIN)
-                self._polls[client._client.fileno()] = client._client.poll
-        wait, polls = self._poller.poll, self._polls
+                loop.add(client._client)
+                client._loop = loop
+        assert self._loop is not None
         try:
-            while True:
-                for descriptor, _ in wait():
-                    polls[descriptor]()
+            self._loop.run()
         except Stopped:
             return
+        raise ConnectionError("all connections have ended")
 
     def names(self) -> dict[str, Any]:
         return {"send": self._client.send, "reserve": self._client.reserve}
@@ -82,6 +79,8 @@ class Adapter(Client):
         return self._client.stats()["latency"] or {}
 
     def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove(self._client)
         self._client.close()
 
     def info(self) -> dict[str, Any]:
