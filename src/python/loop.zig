@@ -288,9 +288,13 @@ pub const Loop = struct {
 
     fn initialize(
         object: *py.Object,
-        _: *py.Object,
-        _: ?*py.Object,
+        arguments: *py.Object,
+        keywords: ?*py.Object,
     ) callconv(.c) c_int {
+        if (c.PyTuple_Size(arguments) > 0 or keywords != null) {
+            c.PyErr_SetString(c.PyExc_TypeError, "Loop() takes no arguments");
+            return -1;
+        }
         const loop = instance.of(object);
         const entrance = loop.enter() catch return -1;
         defer loop.leave(entrance);
