@@ -66,6 +66,9 @@ class Client(_core.ClientBase):
     closes raises ``RuntimeError`` until the last slice is gone. After that the message is dropped,
     and the client works as before.
 
+    ``logging.getLogger("hftws")`` tells how connections open and end. A log handler must not use
+    the client that it is told of: it gets ``RuntimeError``.
+
     Callbacks are arguments, and plain functions: they run to their end within the call, and what
     they return is dropped. An ``async def`` or a generator function is a ``TypeError``: nothing
     would run it. A subclass that has one as a method passes it on

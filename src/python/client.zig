@@ -14,6 +14,7 @@ const exceptions = @import("exceptions.zig");
 const options_parser = @import("options.zig");
 const report = @import("report.zig");
 const sinks = @import("sinks.zig");
+const Journal = @import("journal.zig").Journal;
 const ModuleState = @import("module_state.zig").ModuleState;
 const Reservation = @import("reservation.zig").Reservation;
 const Response = @import("response.zig").Response;
@@ -68,9 +69,11 @@ pub const Client = struct {
         try client.beginDriving();
         defer client.driver.end();
         try client.requireEnded();
-        try client.start();
-        try client.awaitOpen();
-        try client.tellOpen();
+        var journal = try Journal.open(&client.driver);
+        defer if (journal) |*found| found.deinit();
+        const told = if (journal) |*found| found else null;
+        client.startAndAwaitOpen(told) catch |err| return if (told) |to| to.tellFailed() else err;
+        try client.tellOpen(told);
         return py.none();
     }
 
@@ -79,6 +82,12 @@ pub const Client = struct {
             .idle, .closed => {},
             else => return py.raise(c.PyExc_RuntimeError, "already connected"),
         }
+    }
+
+    fn startAndAwaitOpen(client: *Client, journal: ?*Journal) py.Error!void {
+        if (journal) |told| try told.tellConnecting();
+        try client.start();
+        try client.awaitOpen(journal);
     }
 
     /// Frees what is left of the last connection, and begins a new one.
@@ -91,14 +100,18 @@ pub const Client = struct {
         client.driver.start() catch |err| return exceptions.raiseStart(err, client.facts());
     }
 
-    fn awaitOpen(client: *Client) py.Error!void {
+    fn awaitOpen(client: *Client, journal: ?*Journal) py.Error!void {
         errdefer client.driver.giveUp(); // For example, a signal handler raised.
-        while (true) switch (try client.turn()) {
-            .blocked => try client.driver.wait(null),
-            .opened => return,
-            .finished, .closed => return exceptions.raiseClosed(client.facts()),
-            .more => unreachable, // Alone, a turn has no such bound.
-        };
+        while (true) {
+            const outcome = try client.turn();
+            if (journal) |told| try told.tellStages();
+            switch (outcome) {
+                .blocked => try client.driver.wait(null),
+                .opened => return,
+                .finished, .closed => return exceptions.raiseClosed(client.facts()),
+                .more => unreachable, // Alone, a turn has no such bound.
+            }
+        }
     }
 
     fn run(client: *Client) py.Error!*py.Object {
@@ -339,6 +352,11 @@ pub const Client = struct {
         try client.requireReady();
         try client.requireEnded();
         client.membership.is_stalled = false;
+        if (try Journal.open(&client.driver)) |found| {
+            var journal = found;
+            defer journal.deinit();
+            try journal.tellConnecting();
+        }
         client.start() catch |err| {
             // What goes wrong with the name or the address is told by on_error.
             if (client.driver.connection.failure() == null) return err;
@@ -372,7 +390,11 @@ pub const Client = struct {
             .more => return loop.ask(connection),
             .opened => {
                 loop.ask(connection);
-                try client.tellOpen();
+                var journal = try Journal.open(&client.driver);
+                defer if (journal) |*found| found.deinit();
+                const told = if (journal) |*found| found else null;
+                if (told) |to| try to.tellStages();
+                try client.tellOpen(told);
             },
             .finished => { // The server has refused the upgrade.
                 exceptions.raiseClosed(client.facts()) catch {};
@@ -383,6 +405,15 @@ pub const Client = struct {
         }
         if (connection.state() == .connecting and outcome != .blocked) return loop.ask(connection);
         return client.settleInLoop();
+    }
+
+    fn logFailure(client: *Client, exception: *py.Object) py.Error!void {
+        var journal = try Journal.open(&client.driver) orelse return;
+        defer journal.deinit();
+        py.setException(exception);
+        const err = journal.tellFailed();
+        if (c.PyErr_ExceptionMatches(c.PyExc_Exception) == 0) return err; // Of a signal handler.
+        c.PyErr_Clear();
     }
 
     fn boundedTurn(client: *Client) py.Error!Outcome {
@@ -409,7 +440,7 @@ pub const Client = struct {
         if (!is_over) {
             if (client.membership.is_stalled) return; // It was told.
             client.membership.is_stalled = true;
-        }
+        } else if (!client.was_open) try client.logFailure(exception);
         const object = instance.objectOf(client);
         if (client.on_error) |on_error| {
             return client.driver.callBack(on_error, &.{ object, exception });
@@ -421,9 +452,11 @@ pub const Client = struct {
 
     // ---- Callbacks for the beginning and the end. ----------------------------------------------
 
-    fn tellOpen(client: *Client) py.Error!void {
+    fn tellOpen(client: *Client, journal: ?*Journal) py.Error!void {
         client.close_told = false;
         client.was_open = true;
+        const response = &client.response;
+        if (journal) |told| try told.tellOpen(response.status, response.headers.?);
         const on_open = client.on_open orelse return;
         try client.driver.callBack(on_open, &.{instance.objectOf(client)});
     }
@@ -431,13 +464,23 @@ pub const Client = struct {
     fn tellClosed(client: *Client) py.Error!void {
         if (client.close_told) return;
         client.close_told = true;
-        const on_close = client.on_close orelse return;
         const closed = client.driver.connection.closed() orelse return;
+        client.logEnd(closed) catch |err| {
+            client.close_told = false; // close() tells it.
+            return err;
+        };
+        const on_close = client.on_close orelse return;
         const code = try py.integer(closed.code);
         defer py.decref(code);
         const reason = try py.string(closed.reason);
         defer py.decref(reason);
         try client.driver.callBack(on_close, &.{ instance.objectOf(client), code, reason });
+    }
+
+    fn logEnd(client: *Client, closed: core.connection.Closed) py.Error!void {
+        var journal = try Journal.open(&client.driver) orelse return;
+        defer journal.deinit();
+        try journal.tellEnd(closed);
     }
 
     // ---- Sending. ------------------------------------------------------------------------------
@@ -530,14 +573,27 @@ pub const Client = struct {
         if (client.driver.connection.options.purpose != .get) {
             return py.raise(c.PyExc_RuntimeError, "fetch() is for hftws.get()");
         }
+        var journal = try Journal.open(&client.driver);
+        defer if (journal) |*found| found.deinit();
+        const told = if (journal) |*found| found else null;
+        client.getAnswer(told) catch |err| return if (told) |to| to.tellFailed() else err;
+        if (told) |to| try to.tellAnswered(client.response.status);
+        return client.response.toTuple();
+    }
+
+    fn getAnswer(client: *Client, journal: ?*Journal) py.Error!void {
+        if (journal) |told| try told.tellConnecting();
         try client.start();
         errdefer client.driver.giveUp();
-        while (true) switch (try client.turn()) {
-            .blocked => try client.driver.wait(null),
-            .finished => break,
-            .opened, .closed, .more => unreachable, // A GET is never upgraded.
-        };
-        return client.response.toTuple();
+        while (true) {
+            const outcome = try client.turn();
+            if (journal) |told| try told.tellStages();
+            switch (outcome) {
+                .blocked => try client.driver.wait(null),
+                .finished => return,
+                .opened, .closed, .more => unreachable, // A GET is never upgraded.
+            }
+        }
     }
 
     // ---- Looking. ------------------------------------------------------------------------------

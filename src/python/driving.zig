@@ -187,6 +187,24 @@ pub const Driver = struct {
         try driver.requireUnreserved();
     }
 
+    /// Lets nobody in, not even this thread, until `endLog`: log handlers may be any code, and run
+    /// where the connection must not change.
+    pub fn beginLog(driver: *Driver) void {
+        driver.host.door.shut();
+    }
+
+    pub fn endLog(driver: *Driver) void {
+        driver.host.door.reopen();
+    }
+
+    /// Reports the exception that logging has set, as that of a `__del__`: it does not end a
+    /// connection. Returns the error if it has to come out, such as KeyboardInterrupt, which the
+    /// handler of a signal has raised just then.
+    pub fn settleLog(about: ?*py.Object, err: py.Error) py.Error!void {
+        if (c.PyErr_ExceptionMatches(c.PyExc_Exception) == 0) return err;
+        c.PyErr_WriteUnraisable(about);
+    }
+
     // ---- Waiting, alone. -----------------------------------------------------------------------
 
     /// Starts the connection. Other Python threads run during that: to map the rings, and to learn

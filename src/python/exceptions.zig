@@ -130,7 +130,7 @@ fn raiseCalled(about: About, class: *py.Object, arguments: anytype) py.Error {
 }
 
 /// The URL without credentials, or its beginning: combined streams have URLs of many KiB.
-fn shownUrl(url: *const core.http.Url) py.Error!*py.Object {
+pub fn shownUrl(url: *const core.http.Url) py.Error!*py.Object {
     const end = "...";
     var buffer: [256 + end.len]u8 = undefined;
     var writer: std.Io.Writer = .fixed(buffer[0 .. buffer.len - end.len]);

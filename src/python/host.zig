@@ -6,6 +6,7 @@
 //! the GIL.
 
 const std = @import("std");
+const assert = std.debug.assert;
 const core = @import("core");
 const py = @import("py.zig");
 const c = py.c;
@@ -16,6 +17,7 @@ const constants = core.constants;
 const monotonicNs = core.os.Os.monotonicNs;
 
 pub const in_use = "another thread is using this client";
+const in_log = "a log handler cannot use the client that it is told of";
 const inherited = "this client belongs to another process: it was made before fork()";
 
 /// Lets one thread at a time in, and only in the process that made the host.
@@ -23,8 +25,11 @@ pub const Door = struct {
     /// `fork.current()` of the process that made the host. In a process with another value, the
     /// host is a copy by fork().
     generation: u32,
-    /// The thread inside; 0 when there is none.
+    /// The thread inside; 0 when there is none, `log_handler` while the one inside logs.
     inside: std.atomic.Value(usize),
+
+    /// No thread has this id: it is an address.
+    const log_handler = 1;
 
     /// Whether a call came from outside, or from Python code that another call runs.
     pub const Entrance = enum { outer, inner };
@@ -39,7 +44,23 @@ pub const Door = struct {
         const thread = py.currentThread();
         if (door.inside.load(.monotonic) == thread) return .inner;
         if (door.claim(thread)) return .outer;
-        return py.raise(c.PyExc_RuntimeError, in_use);
+        return door.refuse();
+    }
+
+    fn refuse(door: *const Door) py.Error {
+        @branchHint(.cold);
+        const logs = door.inside.load(.monotonic) == log_handler;
+        return py.raise(c.PyExc_RuntimeError, if (logs) in_log else in_use);
+    }
+
+    /// Lets nobody in, not even the thread inside, until `reopen`.
+    pub fn shut(door: *Door) void {
+        assert(door.isInside());
+        door.inside.store(log_handler, .monotonic);
+    }
+
+    pub fn reopen(door: *Door) void {
+        door.inside.store(py.currentThread(), .monotonic);
     }
 
     inline fn claim(door: *Door, thread: usize) bool {
