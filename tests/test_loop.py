@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import select
 import selectors
 import signal
@@ -227,6 +228,19 @@ def test_kept_messages_that_fill_the_ring_are_told_once(feeds: Feeds) -> None:
         run_until(loop, lambda: client.stats()["messages"] > count)
         kept.clear()
         loop.remove(client)
+
+
+def test_the_logger_tells_of_connections_in_a_loop(
+    feeds: Feeds, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hftws")
+    loop = hftws.Loop()
+    loop.add(make(feeds, "/open/end/close"))
+    loop.add(make(feeds, "/refuse", on_error=lambda *_: None))
+    loop.run()
+    texts = [record.getMessage() for record in caplog.records if record.name == "hftws"]
+    for words in (("open",), ("1000", "bye"), ("403",)):
+        assert any(all(word in text for word in words) for text in texts), texts
 
 
 # ---- Adding and removing. ----------------------------------------------------------------------

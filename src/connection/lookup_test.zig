@@ -140,6 +140,7 @@ test "lookup: it is dropped in every way and at every moment, and leaves nothing
             .close => bed.connection.close(1000, ""),
             .abort => bed.connection.abort(),
             .deinit => {
+                if (bed.joined) bed.loop.leave(&bed.connection);
                 bed.connection.deinit();
                 is_dropped = true;
                 continue;
@@ -167,10 +168,14 @@ test "lookup: of two connections in a loop, one does not wait for the other's na
     kernel.thenConnect(.{ .answered = .{ .after_ns = s } });
     const start_ns = kernel.now_ns;
     try other.start();
+    bed.loop.join(&other);
+    defer bed.loop.leave(&other);
     while (other.state() == .connecting) {
         try expectEqual(.blocked, try other.next());
         if (other.state() != .connecting) break;
-        _ = try bed.loop.wait(&.{ &bed.connection, &other }, null);
+        bed.loop.unask(&other);
+        try bed.loop.settle(&other);
+        try bed.wait();
         try bed.pump();
     }
     try expectEqual(start_ns + 2 * s, kernel.now_ns);
