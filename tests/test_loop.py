@@ -406,6 +406,25 @@ def test_a_client_alone_can_be_stopped_and_told_to_send(feeds: Feeds, busy_poll:
     assert received == [b"%d" % number for number in range(20)]
 
 
+def test_what_is_called_before_the_first_connect_is_not_lost(feeds: Feeds) -> None:
+    called: list[int] = []
+    client = make(feeds, "/open/echo")
+    client.call_soon_threadsafe(called.append, 1)
+    with client:
+        client.poll()
+        assert called == [1]
+
+
+def test_a_loop_that_closes_ends_what_its_callbacks_begin(feeds: Feeds) -> None:
+    """A client that connects again for ever."""
+    client = make(feeds, "/open/idle", on_close=lambda client, _code, _reason: client.connect())
+    with hftws.Loop() as loop:
+        loop.add(client)
+        run_until(loop, lambda: client.is_open)
+    assert not client.is_open
+    assert len(loop) == 0
+
+
 def test_a_signal_handler_may_stop_a_loop(feeds: Feeds) -> None:
     with hftws.Loop() as loop:
         loop.add(make(feeds, "/open/idle"))

@@ -122,6 +122,8 @@ pub const Host = struct {
     timer_ns: ?u64,
     /// Set by `stop`, until a call has returned because of it.
     stop_wanted: std.atomic.Value(bool),
+    /// Set by a `wake` before there was a loop.
+    woken_early: std.atomic.Value(bool),
 
     pub const Entrance = Door.Entrance;
 
@@ -131,6 +133,7 @@ pub const Host = struct {
         host.owner = owner;
         host.timer_ns = null;
         host.stop_wanted = .init(false);
+        host.woken_early = .init(false);
         host.is_watched = .init(false);
         host.loop = null;
     }
@@ -151,6 +154,7 @@ pub const Host = struct {
     pub fn requireLoop(host: *Host) py.Error!bool {
         if (host.loop != null) return false;
         host.loop = core.Loop.init() catch |err| return exceptions.raiseInit(err);
+        if (host.woken_early.load(.acquire)) host.loop.?.wake();
         return true;
     }
 
@@ -291,7 +295,7 @@ pub const Host = struct {
 
     /// Ends a wait: the owner's `_run_soon` is called. From any thread; not for a copy by fork().
     pub fn wake(host: *Host) void {
-        if (host.loop) |*loop| loop.wake();
+        if (host.loop) |*loop| loop.wake() else host.woken_early.store(true, .release);
     }
 
     /// Makes the call that drives the connections return, now or the next one. From any thread.

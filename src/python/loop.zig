@@ -219,14 +219,8 @@ pub const Loop = struct {
         if (loop.is_closed) return py.none();
         try loop.begin();
         defer loop.host.end();
-        var place = loop.clients.first;
-        while (place) |node| : (place = node.next) {
-            const driver = &clientOf(node).driver;
-            try driver.requireUnreserved();
-            driver.connection.close(1000, "");
-            driver.ask();
-        }
         while (true) {
+            try loop.closeConnections(); // Also those that a callback has begun meanwhile.
             try loop.round();
             if (loop.host.loop.?.isIdle()) break;
             try loop.host.wait(null);
@@ -235,6 +229,20 @@ pub const Loop = struct {
         loop.host.timer_ns = null;
         loop.is_closed = true;
         return py.none();
+    }
+
+    fn closeConnections(loop: *Loop) py.Error!void {
+        var place = loop.clients.first;
+        while (place) |node| : (place = node.next) {
+            const driver = &clientOf(node).driver;
+            switch (driver.connection.state()) {
+                .idle, .closing, .closed => continue,
+                .connecting, .securing, .requesting, .reading_body, .open => {},
+            }
+            try driver.requireUnreserved();
+            driver.connection.close(1000, "");
+            driver.ask();
+        }
     }
 
     // ---- For any thread. -----------------------------------------------------------------------
