@@ -111,7 +111,7 @@ def poll_until(client: hftws.Client, done: Callable[[], bool], seconds: float = 
 def wait_until_arrived(client: hftws.Client, size: int) -> None:
     """Waits until the kernel has this many bytes for the client, so that one read takes all."""
     deadline = time.monotonic() + SOON
-    descriptor = client.info()["descriptor"]
+    descriptor = client._descriptor()
     while int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), "little") < size:
         assert time.monotonic() < deadline, "it does not arrive"
         time.sleep(0.001)
@@ -120,7 +120,7 @@ def wait_until_arrived(client: hftws.Client, size: int) -> None:
 def wait_until_reset(client: hftws.Client) -> None:
     """Waits until the client's kernel knows of the peer's reset; reads nothing."""
     poll = select.poll()
-    poll.register(client.info()["descriptor"], select.POLLHUP)
+    poll.register(client._descriptor(), select.POLLHUP)
     assert poll.poll(SOON * 1000), "the reset does not arrive"
 
 

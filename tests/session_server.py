@@ -16,7 +16,10 @@ import socket
 import ssl
 import struct
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # Not there with PYTHONSAFEPATH.
 
 from renewed_tickets import Tickets
 

@@ -125,9 +125,9 @@ SENDING = {
 
 #: stage, call, errno: what is raised. The connection is as before, and can be asked again.
 ONCE_MORE = {
-    ("init", "epoll_create1", "EMFILE"): "OSError: [Errno 24] Too many open files",
-    ("init", "epoll_create1", "ENFILE"): "OSError: [Errno 23] Too many open files in system",
-    ("init", "epoll_create1", "ENOMEM"): "MemoryError: ",
+    ("connect", "epoll_create1", "EMFILE"): "OSError: [Errno 24] Too many open files",
+    ("connect", "epoll_create1", "ENFILE"): "OSError: [Errno 23] Too many open files in system",
+    ("connect", "epoll_create1", "ENOMEM"): "MemoryError: ",
     ("connect", "mmap", "ENOMEM"): "MemoryError: ",
     ("connect", "mmap", "EMFILE"): "OSError: [Errno 24] Too many open files",
     ("connect", "epoll_ctl", "ENOSPC"): "OSError: the kernel cannot wait for it",

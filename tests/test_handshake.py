@@ -396,7 +396,7 @@ def test_a_101_of_more_than_128_headers_is_refused(serve: Serve, count: int) -> 
 def unread_size(client: hftws.Client) -> int:
     """How many bytes the kernel holds that the client has not read."""
     place = struct.pack("i", 0)
-    descriptor = client.info()["descriptor"]
+    descriptor = client._descriptor()
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, place))[0])
 
 

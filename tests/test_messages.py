@@ -732,6 +732,7 @@ def test_poll_after_the_end_says_how_it_ended(serve_both: Serve) -> None:
         assert client.poll(SOON) == 1
         peer.expect_close(1000)
         peer.close()
+        assert client.poll(SOON) == 0
         for _ in range(2):
             with pytest.raises(hftws.ConnectionClosed) as caught:
                 client.poll(SOON)

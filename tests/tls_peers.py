@@ -800,8 +800,8 @@ class Conversation:
 
     def _unread(self) -> int:
         """Bytes that the kernel has for the client; 0 when it is gone."""
-        with contextlib.suppress(OSError, TypeError, RuntimeError):
-            size = fcntl.ioctl(self.client.info()["descriptor"], termios.FIONREAD, bytes(4))
+        with contextlib.suppress(OSError):
+            size = fcntl.ioctl(self.client._descriptor(), termios.FIONREAD, bytes(4))
             return int.from_bytes(size, "little")
         return 0
 

@@ -147,10 +147,7 @@ pub const Client = struct {
         const until_ns = if (timeout_ns) |timeout| core.os.Os.monotonicNs() +| timeout else null;
         while (true) {
             const outcome = try client.turn();
-            if (outcome == .closed) {
-                if (client.messages == 0) return exceptions.raiseClosed(client.facts());
-                host.has_untold = true; // The next call tells it.
-            }
+            if (outcome == .closed) host.has_untold = true; // The next call tells it.
             if (outcome != .blocked or client.messages > 0) break;
             const left_ns = if (until_ns) |until| until -| core.os.Os.monotonicNs() else null;
             if (left_ns == 0) break;
@@ -622,6 +619,15 @@ pub const Client = struct {
         return py.integer(descriptor);
     }
 
+    /// The number of the socket. Any thread may call it: it reads only single words.
+    fn descriptorOf(client: *Client) py.Error!*py.Object {
+        try client.requireReady();
+        if (client.driver.connection.transport.link.socket) |*socket| {
+            return py.integer(@as(c_long, socket.descriptor));
+        }
+        return py.integer(@as(c_long, -1));
+    }
+
     /// Makes run() return. Any thread may call it.
     fn stop(client: *Client) py.Error!*py.Object {
         const host = try client.ownHost("stop()");
@@ -834,6 +840,7 @@ pub const Client = struct {
         instance.noArguments("fileno", fileno, docs.fileno),
         instance.noArguments("stop", stop, docs.stop),
         instance.noArguments("_wake", wake, "For call_soon_threadsafe()."),
+        instance.noArguments("_descriptor", descriptorOf, "The socket's, or -1; for tests."),
         instance.noArguments("info", exclusive.noArguments(info), docs.info),
         instance.noArguments("stats", stats, docs.stats),
         .{},
