@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import select
 import selectors
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -656,3 +658,28 @@ def test_what_waits_to_be_sent_makes_the_descriptor_readable(feeds: Feeds) -> No
             client.poll()
             received += client.stats()["bytes"] - before
         assert not client.wants_write
+
+
+# ---- The example. ------------------------------------------------------------------------------
+
+
+def test_the_example_runs_and_ends_by_a_signal(feeds: Feeds) -> None:
+    """It reconnects to a feed that ends, counts another one, and closes at SIGTERM."""
+    program = Path(__file__).parents[1] / "examples" / "many_feeds.py"
+    urls = [feeds.url("/open/messages/3/echo"), feeds.url("/open/messages/1/end/close")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, str(program), *urls],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            steady, ending = map(int, line.split())
+            if steady == 3 and ending >= 2:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=SOON)
+    assert (process.returncode, errors) == (0, "")
