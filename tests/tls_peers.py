@@ -866,7 +866,7 @@ class Conversation:
     def collect_more(self) -> None:
         """Waits for what the client sends next, letting it send more."""
         waiting = [self.client] if self.client.wants_write else []
-        ready = select.select([self.sock], waiting, [], PEER_TIMEOUT)
+        ready = select.select([self.sock, *waiting], [], [], PEER_TIMEOUT)
         assert any(ready), "the client says nothing"
         self.client.poll(0)
         assert self.collect(), "the client hung up"
