@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: Bytes. A wheel has 280 to 300 KiB today, nearly half of it recorded market data. With debugging
+#: Bytes. A wheel has 400 to 420 KiB today, a third of it recorded market data. With debugging
 #: information or assertions left in, or the recordings twice, it would not fit.
 SIZE_MAX = 480 * 1024
 
