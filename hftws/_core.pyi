@@ -283,6 +283,8 @@ class ClientBase:
         The connection stays open, and another run() goes on. Any thread may call it, and a signal
         handler. Raises RuntimeError when the client is in a loop: stop that.
         """
+    def _descriptor(self) -> int:
+        """The socket's number, or -1."""
     def _wake(self) -> None:
         """For call_soon_threadsafe()."""
     def info(self) -> ConnectionInfo:

@@ -260,7 +260,7 @@ class Client(_core.ClientBase):
         data)``. It is called from :meth:`run` or :meth:`poll`, and what it raises comes out of
         there. Raises RuntimeError when the client is in a loop: that has the same method.
         """
-        self._wake()
+        self._wake()  # Raises in a loop, before anything is queued that nobody would call.
         self._soon.put(callback, args)
         self._wake()
 
@@ -298,7 +298,7 @@ class Client(_core.ClientBase):
 
 def is_connected(client: Client) -> bool:
     """Whether there is a connection, also while it is being opened or closed."""
-    return client.info()["descriptor"] is not None
+    return client._descriptor() >= 0
 
 
 def check_url(url: object) -> None:

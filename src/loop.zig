@@ -88,16 +88,9 @@ pub fn LoopType(comptime Os: type) type {
 
         /// The opposite, before the connection moves, is freed or joins another loop.
         pub fn leave(loop: *Loop, connection: *Connection) void {
-            connection.watch().cancel();
-            loop.forget(connection);
-            loop.members -= 1;
-        }
-
-        /// Removes the connection from all lists.
-        fn forget(loop: *Loop, connection: *Connection) void {
             loop.unask(connection);
-            loop.setSpinning(&connection.seat, false);
-            loop.setDeadline(&connection.seat, null);
+            loop.rest(connection);
+            loop.members -= 1;
         }
 
         // ---- Which connection is next. ---------------------------------------------------------

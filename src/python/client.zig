@@ -407,10 +407,7 @@ pub const Client = struct {
     fn logFailure(client: *Client, exception: *py.Object) py.Error!void {
         var journal = try Journal.open(&client.driver) orelse return;
         defer journal.deinit();
-        py.setException(exception);
-        const err = journal.tellFailed();
-        if (c.PyErr_ExceptionMatches(c.PyExc_Exception) == 0) return err; // Of a signal handler.
-        c.PyErr_Clear();
+        return journal.tellFailure(exception);
     }
 
     fn boundedTurn(client: *Client) py.Error!Outcome {
@@ -840,7 +837,7 @@ pub const Client = struct {
         instance.noArguments("fileno", fileno, docs.fileno),
         instance.noArguments("stop", stop, docs.stop),
         instance.noArguments("_wake", wake, "For call_soon_threadsafe()."),
-        instance.noArguments("_descriptor", descriptorOf, "The socket's, or -1; for tests."),
+        instance.noArguments("_descriptor", descriptorOf, "The socket's number, or -1."),
         instance.noArguments("info", exclusive.noArguments(info), docs.info),
         instance.noArguments("stats", stats, docs.stats),
         .{},

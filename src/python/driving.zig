@@ -24,9 +24,8 @@ pub const Driver = struct {
     /// then be cancelled.
     reservation_abandoned: std.atomic.Value(bool),
 
-    /// `own` is set already; all else is zero. The driver must not move afterwards.
+    /// `own` and `host` are set already; all else is zero. The driver must not move afterwards.
     pub fn init(driver: *Driver, options: core.connection.Options) void {
-        driver.host = &driver.own;
         driver.connection = .init(options);
     }
 
@@ -54,7 +53,7 @@ pub const Driver = struct {
 
     /// Moves the connection into the loop of `host`, which has one. The caller is inside both.
     pub fn moveTo(driver: *Driver, host: *Host) void {
-        driver.forsake();
+        driver.leaveLoop();
         driver.setHost(host);
         host.loop.?.join(&driver.connection);
         host.loop.?.ask(&driver.connection);
@@ -62,7 +61,7 @@ pub const Driver = struct {
 
     /// Moves it back into its own loop, if it has one.
     pub fn moveHome(driver: *Driver) void {
-        driver.forsake();
+        driver.leaveLoop();
         driver.setHost(&driver.own);
         if (driver.own.loop) |*loop| {
             loop.join(&driver.connection);
@@ -70,7 +69,7 @@ pub const Driver = struct {
         }
     }
 
-    fn forsake(driver: *Driver) void {
+    fn leaveLoop(driver: *Driver) void {
         if (driver.host.loop) |*loop| loop.leave(&driver.connection);
     }
 

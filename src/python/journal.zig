@@ -83,17 +83,15 @@ pub const Journal = struct {
 
     /// Tells of the exception that is set. It stays set; so this returns an error in every case.
     pub fn tellFailed(journal: *const Journal) py.Error {
-        var class: ?*py.Object = null;
-        var value: ?*py.Object = null;
-        var traceback: ?*py.Object = null;
-        c.PyErr_Fetch(@ptrCast(&class), @ptrCast(&value), @ptrCast(&traceback));
-        c.PyErr_NormalizeException(@ptrCast(&class), @ptrCast(&value), @ptrCast(&traceback));
-        journal.tell("failed", .{c.Py_NewRef(value.?).?}) catch |err| {
-            for ([_]?*py.Object{ class, value, traceback }) |object| py.decrefOptional(object);
-            return err;
-        };
-        c.PyErr_Restore(class, value, traceback);
+        const exception = py.takeException();
+        defer py.decref(exception);
+        try journal.tellFailure(exception);
+        py.setException(exception);
         return error.PythonError;
+    }
+
+    pub fn tellFailure(journal: *const Journal, exception: *py.Object) py.Error!void {
+        return journal.tell("failed", .{c.Py_NewRef(exception).?});
     }
 
     pub fn tellEnd(journal: *const Journal, closed: core.connection.Closed) py.Error!void {
